@@ -1,0 +1,98 @@
+#include <atomic>
+#include <vector>
+
+#include "core/base/file.h"
+#include "core/base/json.h"
+#include "core/base/progress.h"
+#include "core/base/rng.h"
+#include "core/base/suggest.h"
+#include "core/base/testing.h"
+#include "core/base/thread_pool.h"
+
+namespace nibble {
+namespace {
+
+TEST(ThreadPool, RunsEveryTaskOnceForAnyCount) {
+  for (int threads : {1, 2, 3}) {
+    ThreadPool pool(threads);
+    for (int64_t count : {0, 1, 2, 7, 1000}) {
+      std::vector<std::atomic<int>> runs(count);
+      pool.ParallelFor(count, [&](int64_t i, int worker) {
+        EXPECT_LT(worker, threads);
+        runs[i].fetch_add(1);
+      });
+      for (const auto& r : runs) EXPECT_EQ(r.load(), 1);
+    }
+  }
+}
+
+TEST(ThreadPool, ManyShortCallsSeeTheirOwnTask) {
+  ThreadPool pool(2);
+  for (int call = 0; call < 5000; ++call) {
+    int64_t out[4] = {};
+    pool.ParallelFor(4, [&](int64_t i, int) { out[i] = call + i; });
+    for (int i = 0; i < 4; ++i) ASSERT_EQ(out[i], call + i);
+  }
+}
+
+TEST(Rng, IsFixedForASeed) {
+  Rng rng(0);
+  // First outputs of SplitMix64 with seed 0, from its published reference.
+  EXPECT_EQ(rng.Next(), 0xE220A8397B1DCDAFull);
+  EXPECT_EQ(rng.Next(), 0x6E789E6AA1B965F4ull);
+}
+
+TEST(Rng, NormalHasUnitVariance) {
+  Rng rng(3);
+  double sum = 0, squares = 0;
+  const int n = 100000;
+  for (int i = 0; i < n; ++i) {
+    const double x = rng.Normal();
+    sum += x;
+    squares += x * x;
+  }
+  EXPECT_NEAR(sum / n, 0, 0.02);
+  EXPECT_NEAR(squares / n, 1, 0.03);
+}
+
+TEST(File, WriteReadHash) {
+  const std::string path = TestTempDir() + "/f";
+  ASSERT_OK(WriteFile(path, "abc"));
+  ASSERT_OK_AND_ASSIGN(const std::string text, ReadFile(path));
+  EXPECT_EQ(text, "abc");
+  ASSERT_OK_AND_ASSIGN(const std::string hash, Sha256OfFile(path));
+  EXPECT_EQ(hash, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+}
+
+TEST(File, MissingFileNamesItsPath) {
+  const auto file = MappedFile::Open("/nonexistent/file");
+  ASSERT_FALSE(file.ok());
+  EXPECT_EQ(file.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(file.status().message()), ::testing::HasSubstr("/nonexistent/file"));
+}
+
+TEST(File, EmptyFileMaps) {
+  const std::string path = TestTempDir() + "/empty";
+  ASSERT_OK(WriteFile(path, ""));
+  ASSERT_OK_AND_ASSIGN(const auto file, MappedFile::Open(path));
+  EXPECT_TRUE(file->bytes().empty());
+}
+
+TEST(Json, ErrorNamesSource) {
+  const auto json = ParseJson("{\"a\": ", "x.json");
+  ASSERT_FALSE(json.ok());
+  EXPECT_THAT(std::string(json.status().message()), ::testing::StartsWith("x.json: "));
+}
+
+TEST(Suggest, NearestNameOrNone) {
+  EXPECT_EQ(DidYouMean("grup_size", {"group_size", "bits"}), "; did you mean 'group_size'?");
+  EXPECT_EQ(DidYouMean("zzzzzz", {"group_size", "bits"}), "");
+}
+
+TEST(Progress, Formats) {
+  EXPECT_EQ(FormatSeconds(61), "1:01");
+  EXPECT_EQ(FormatSeconds(3723), "1:02:03");
+}
+
+}  // namespace
+}  // namespace nibble

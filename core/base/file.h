@@ -1,0 +1,58 @@
+// Files: read-only mappings, whole-file reads, atomic writes, SHA-256.
+// Every error names the path.
+#ifndef NIBBLE_CORE_BASE_FILE_H_
+#define NIBBLE_CORE_BASE_FILE_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+
+namespace nibble {
+
+// A whole file mapped read-only. Pages are read when touched and can be
+// dropped by the kernel, so mapping a model costs no memory of its own.
+class MappedFile {
+ public:
+  static absl::StatusOr<std::shared_ptr<const MappedFile>> Open(const std::string& path);
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  absl::Span<const uint8_t> bytes() const { return {data_, size_}; }
+  const std::string& path() const { return path_; }
+
+ private:
+  MappedFile(std::string path, const uint8_t* data, size_t size)
+      : path_(std::move(path)), data_(data), size_(size) {}
+  const std::string path_;
+  const uint8_t* const data_;
+  const size_t size_;
+};
+
+absl::StatusOr<std::string> ReadFile(const std::string& path);
+
+// Writes to a temporary name beside `path` and renames it, so that a reader or
+// a kill never sees half a file.
+absl::Status WriteFile(const std::string& path, absl::string_view contents);
+
+// Lower-case hexadecimal SHA-256 of bytes or of a file's contents.
+std::string Sha256(absl::string_view bytes);
+absl::StatusOr<std::string> Sha256OfFile(const std::string& path);
+
+bool FileExists(const std::string& path);
+bool IsDirectory(const std::string& path);
+
+// Creates `path` and its parents; fine when it exists.
+absl::Status MakeDirectories(const std::string& path);
+
+// $XDG_CACHE_HOME/nibble or ~/.cache/nibble.
+std::string CacheDirectory();
+
+}  // namespace nibble
+
+#endif  // NIBBLE_CORE_BASE_FILE_H_

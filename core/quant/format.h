@@ -1,0 +1,63 @@
+// Format: what codes mean. A number format is one subclass in its own folder
+// under core/quant/formats, made known by a registrar object; every format
+// must pass the conformance suite in core/quant/format_conformance_test.cc.
+#ifndef NIBBLE_CORE_QUANT_FORMAT_H_
+#define NIBBLE_CORE_QUANT_FORMAT_H_
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/quant/encoded.h"
+
+namespace nibble {
+
+// One stored buffer of a tensor under some scheme.
+struct BufferSpec {
+  std::string name;
+  DType dtype;
+  Shape shape;
+};
+
+class Format {
+ public:
+  virtual ~Format() = default;
+
+  // The persistent name, as QuantScheme.format and stored checkpoints spell
+  // it. Never change or reuse one: change the name if the bytes change.
+  virtual std::string name() const = 0;
+
+  // Refuses scheme fields that the format cannot honour.
+  virtual absl::Status Validate(const QuantScheme& scheme) const = 0;
+
+  // The buffers of a tensor of `shape`; fixes the stored size.
+  virtual std::vector<BufferSpec> Layout(const QuantScheme& scheme, const Shape& shape) const = 0;
+
+  // Encodes finite values; the scheme has been validated.
+  virtual absl::StatusOr<EncodedTensor> Encode(const QuantScheme& scheme, const Shape& shape,
+                                               absl::Span<const float> values, ThreadPool* pool) const = 0;
+
+  virtual void DecodeRows(const EncodedTensor& tensor, int64_t begin, int64_t end, float* out) const = 0;
+
+  // Bits of an integer grid w = scale * (code - zero) with unsigned codes,
+  // which integer kernels can run; nullopt for every other kind of format.
+  virtual std::optional<int> integer_bits() const { return std::nullopt; }
+
+  // A scheme that uses the format with its usual settings; the conformance
+  // suite and the documentation start from it.
+  virtual std::vector<QuantScheme> ExampleSchemes() const = 0;
+};
+
+// The format of that name, or NotFound with "did you mean".
+absl::StatusOr<const Format*> FindFormat(const std::string& name);
+std::vector<std::string> FormatNames();
+
+// Registers at start-up; a duplicate name ends the process.
+struct FormatRegistrar {
+  explicit FormatRegistrar(std::unique_ptr<Format> format);
+};
+
+}  // namespace nibble
+
+#endif  // NIBBLE_CORE_QUANT_FORMAT_H_

@@ -1,0 +1,191 @@
+// int2 .. int8: uniform grids with a scale, and for asymmetric schemes a zero
+// point, per tensor, row or group.
+//
+// Buffers: "codes" U8 [rows, packed row bytes], unsigned codes least
+// significant bit first; "scales" [rows, groups] (PER_TENSOR: [1, 1]) in the
+// scheme's scale type; "zeros" U8 like scales, asymmetric schemes only.
+
+#include <algorithm>
+#include <atomic>
+#include <mutex>
+
+#include "absl/strings/str_cat.h"
+#include "core/base/status.h"
+#include "core/quant/format.h"
+#include "core/quant/integer_grid.h"
+
+namespace nibble {
+namespace {
+
+DType ScaleDType(QuantScheme::ScaleType type) {
+  switch (type) {
+    case QuantScheme::FP16: return DType::kF16;
+    case QuantScheme::BF16: return DType::kBF16;
+    default: return DType::kF32;
+  }
+}
+
+class IntegerFormat : public Format {
+ public:
+  explicit IntegerFormat(int bits) : bits_(bits) {}
+
+  std::string name() const override { return absl::StrCat("int", bits_); }
+  std::optional<int> integer_bits() const override { return bits_; }
+
+  absl::Status Validate(const QuantScheme& scheme) const override {
+    if (scheme.per() == QuantScheme::PER_GROUP && scheme.group_size() < 1) {
+      return absl::InvalidArgumentError("per: PER_GROUP needs group_size of 1 or more");
+    }
+    if (scheme.per() != QuantScheme::PER_GROUP && scheme.has_group_size()) {
+      return absl::InvalidArgumentError("group_size is only for per: PER_GROUP");
+    }
+    if (scheme.scale_floor() < 0) return absl::InvalidArgumentError("scale_floor must not be negative");
+    const RangeRule& range = scheme.range();
+    if (range.has_mse() && (range.mse().grid() < 1 || range.mse().max_shrink() <= 0 || range.mse().max_shrink() > 1 || range.mse().norm() <= 0)) {
+      return absl::InvalidArgumentError("mse needs grid >= 1, 0 < max_shrink <= 1 and norm > 0");
+    }
+    if (range.has_percentile() && (range.percentile().share() <= 0 || range.percentile().share() > 1)) {
+      return absl::InvalidArgumentError("percentile share must be in (0, 1]");
+    }
+    return absl::OkStatus();
+  }
+
+  std::vector<BufferSpec> Layout(const QuantScheme& scheme, const Shape& shape) const override {
+    const int64_t rows = shape.size() < 2 ? 1 : shape[0];
+    const bool whole = scheme.per() == QuantScheme::PER_TENSOR;
+    const Shape scales = whole ? Shape{1, 1} : Shape{rows, GroupsPerRow(scheme, shape.back())};
+    std::vector<BufferSpec> layout = {{"codes", DType::kU8, {rows, PackedRowBytes(bits_, shape.back())}},
+                                      {"scales", ScaleDType(scheme.scale_type()), scales}};
+    if (scheme.asymmetric()) layout.push_back({"zeros", DType::kU8, scales});
+    return layout;
+  }
+
+  absl::StatusOr<EncodedTensor> Encode(const QuantScheme& scheme, const Shape& shape, absl::Span<const float> values,
+                                       ThreadPool* pool) const override {
+    Writer writer(*this, scheme, shape);
+    std::optional<Grid> whole;
+    if (scheme.per() == QuantScheme::PER_TENSOR) {
+      NIBBLE_ASSIGN_OR_RETURN(whole, ChooseGrid(scheme, bits_, values));
+      writer.SetGrid(0, *whole);
+    }
+    std::mutex mutex;
+    absl::Status first_error;
+    const int64_t cols = shape.back();
+    const auto encode_row = [&](int64_t r, int) {
+      const absl::Status status = writer.EncodeRow(r, values.subspan(r * cols, cols), whole);
+      if (status.ok()) return;
+      const std::lock_guard<std::mutex> lock(mutex);
+      if (first_error.ok()) first_error = Annotate(status, absl::StrCat("row ", r));
+    };
+    if (pool != nullptr) {
+      pool->ParallelFor(writer.rows(), encode_row);
+    } else {
+      for (int64_t r = 0; r < writer.rows(); ++r) encode_row(r, 0);
+    }
+    NIBBLE_RETURN_IF_ERROR(first_error);
+    return std::move(writer).Finish();
+  }
+
+  void DecodeRows(const EncodedTensor& tensor, int64_t begin, int64_t end, float* out) const override {
+    const auto view = AsIntegers(tensor);
+    NIBBLE_CHECK(view.ok());
+    std::vector<uint8_t> codes(view->cols);
+    for (int64_t r = begin; r < end; ++r) {
+      view->UnpackCodes(r, absl::MakeSpan(codes));
+      for (int64_t g = 0; g < view->groups; ++g) {
+        Grid grid;
+        grid.scale = view->scale(r, g);
+        grid.zero = view->zero(r, g);
+        const int64_t last = std::min(view->cols, (g + 1) * view->group);
+        for (int64_t c = g * view->group; c < last; ++c) *out++ = DecodeValue(grid, codes[c]);
+      }
+    }
+  }
+
+  std::vector<QuantScheme> ExampleSchemes() const override {
+    std::vector<QuantScheme> schemes;
+    for (const bool asymmetric : {false, true}) {
+      for (const auto per : {QuantScheme::PER_TENSOR, QuantScheme::PER_ROW, QuantScheme::PER_GROUP}) {
+        QuantScheme scheme;
+        scheme.set_format(name());
+        scheme.set_per(per);
+        scheme.set_asymmetric(asymmetric);
+        if (per == QuantScheme::PER_GROUP) scheme.set_group_size(32);
+        schemes.push_back(scheme);
+      }
+    }
+    schemes.push_back(schemes[2]);
+    schemes.back().set_scale_type(QuantScheme::BF16);
+    schemes.push_back(schemes[2]);
+    schemes.back().mutable_range()->mutable_mse();
+    return schemes;
+  }
+
+ private:
+  // Fills the buffers of one tensor, rows in any order and from any thread.
+  class Writer {
+   public:
+    Writer(const IntegerFormat& format, const QuantScheme& scheme, const Shape& shape) : bits_(format.bits_) {
+      tensor_.scheme = scheme;
+      tensor_.shape = shape;
+      for (const BufferSpec& spec : format.Layout(scheme, shape)) {
+        tensor_.buffers.emplace(spec.name, Tensor::Zeros(spec.dtype, spec.shape));
+      }
+      group_ = GroupLength(scheme, shape.back());
+      groups_ = GroupsPerRow(scheme, shape.back());
+    }
+
+    int64_t rows() const { return tensor_.rows(); }
+
+    void SetGrid(int64_t i, const Grid& grid) {
+      Tensor& scales = tensor_.buffers.at("scales");
+      switch (scales.dtype()) {
+        case DType::kF16: scales.mutable_as<uint16_t>()[i] = FloatToFp16(grid.scale); break;
+        case DType::kBF16: scales.mutable_as<uint16_t>()[i] = FloatToBf16(grid.scale); break;
+        default: scales.mutable_as<float>()[i] = grid.scale;
+      }
+      if (tensor_.scheme.asymmetric()) tensor_.buffers.at("zeros").mutable_as<uint8_t>()[i] = static_cast<uint8_t>(grid.zero);
+    }
+
+    absl::Status EncodeRow(int64_t r, absl::Span<const float> values, const std::optional<Grid>& whole) {
+      std::vector<uint8_t> codes(values.size());
+      const int32_t max_code = (1 << bits_) - 1;
+      for (int64_t g = 0; g < groups_; ++g) {
+        const absl::Span<const float> group = values.subspan(g * group_, group_);
+        Grid grid;
+        if (whole.has_value()) {
+          grid = *whole;
+        } else {
+          NIBBLE_ASSIGN_OR_RETURN(grid, ChooseGrid(tensor_.scheme, bits_, group));
+          SetGrid(r * groups_ + g, grid);
+        }
+        for (size_t i = 0; i < group.size(); ++i) {
+          codes[g * group_ + i] = static_cast<uint8_t>(EncodeValue(grid, group[i], max_code));
+        }
+      }
+      Tensor& packed = tensor_.buffers.at("codes");
+      PackRow(bits_, codes, packed.mutable_as<uint8_t>().data() + r * PackedRowBytes(bits_, values.size()));
+      return absl::OkStatus();
+    }
+
+    EncodedTensor Finish() && { return std::move(tensor_); }
+
+   private:
+    const int bits_;
+    EncodedTensor tensor_;
+    int64_t group_, groups_;
+  };
+
+  const int bits_;
+};
+
+const FormatRegistrar kInt2(std::make_unique<IntegerFormat>(2));
+const FormatRegistrar kInt3(std::make_unique<IntegerFormat>(3));
+const FormatRegistrar kInt4(std::make_unique<IntegerFormat>(4));
+const FormatRegistrar kInt5(std::make_unique<IntegerFormat>(5));
+const FormatRegistrar kInt6(std::make_unique<IntegerFormat>(6));
+const FormatRegistrar kInt7(std::make_unique<IntegerFormat>(7));
+const FormatRegistrar kInt8(std::make_unique<IntegerFormat>(8));
+
+}  // namespace
+}  // namespace nibble

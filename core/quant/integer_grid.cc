@@ -1,0 +1,206 @@
+#include "core/quant/integer_grid.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "core/base/status.h"
+#include "core/quant/format.h"
+
+namespace nibble {
+namespace {
+
+float RoundToScaleType(QuantScheme::ScaleType type, float value) {
+  switch (type) {
+    case QuantScheme::FP16: return Fp16ToFloat(FloatToFp16(value));
+    case QuantScheme::BF16: return Bf16ToFloat(FloatToBf16(value));
+    default: return value;
+  }
+}
+
+// The least scale that the stored type can hold as a normal number.
+float TypeFloor(QuantScheme::ScaleType type) {
+  return type == QuantScheme::FP16 ? 0x1.0p-14f : std::numeric_limits<float>::min();
+}
+
+float SymmetricScale(const QuantScheme& scheme, int bits, float min, float max) {
+  const float low = static_cast<float>(1 << (bits - 1));
+  const float absmax = std::max(-min, max);
+  switch (scheme.divisor()) {
+    case QuantScheme::HALF_RANGE: return absmax / (low - 0.5f);
+    case QuantScheme::MIN_CODE: return absmax / low;
+    case QuantScheme::NO_CLIPPING: return std::max(-min / low, max / (low - 1));
+    default: return absmax / (low - 1);
+  }
+}
+
+struct MinMax {
+  float min = 0, max = 0;
+};
+
+MinMax RangeOf(absl::Span<const float> values) {
+  MinMax range;
+  for (const float v : values) {
+    range.min = std::min(range.min, v);
+    range.max = std::max(range.max, v);
+  }
+  return range;
+}
+
+MinMax PercentileRange(absl::Span<const float> values, double share) {
+  std::vector<float> magnitudes(values.size());
+  std::transform(values.begin(), values.end(), magnitudes.begin(), [](float v) { return std::fabs(v); });
+  const size_t k = static_cast<size_t>(std::ceil(share * static_cast<double>(values.size())));
+  const size_t index = std::min(values.size() - 1, k == 0 ? 0 : k - 1);
+  std::nth_element(magnitudes.begin(), magnitudes.begin() + index, magnitudes.end());
+  const MinMax full = RangeOf(values);
+  return {std::max(full.min, -magnitudes[index]), std::min(full.max, magnitudes[index])};
+}
+
+// Sum over the group of |decoded - x|^norm; gives up beyond `limit`.
+double CodingError(const Grid& grid, int bits, absl::Span<const float> values, double norm, double limit) {
+  const int32_t max_code = (1 << bits) - 1;
+  double error = 0;
+  for (const float v : values) {
+    const double d = std::fabs(static_cast<double>(DecodeValue(grid, EncodeValue(grid, v, max_code))) - v);
+    error += norm == 2 ? d * d : std::pow(d, norm);
+    if (error >= limit) return error;
+  }
+  return error;
+}
+
+absl::StatusOr<Grid> MseGrid(const QuantScheme& scheme, int bits, absl::Span<const float> values) {
+  const RangeRule::Mse& mse = scheme.range().mse();
+  const MinMax range = RangeOf(values);
+  const int steps = static_cast<int>(std::lround(mse.max_shrink() * mse.grid()));
+  Grid best;
+  double best_error = std::numeric_limits<double>::infinity();
+  for (int i = 0; i < std::max(1, steps); ++i) {
+    const float p = 1.0f - static_cast<float>(i) / static_cast<float>(mse.grid());
+    NIBBLE_ASSIGN_OR_RETURN(const Grid grid, GridForRange(scheme, bits, range.min * p, range.max * p));
+    const double error = CodingError(grid, bits, values, mse.norm(), best_error);
+    if (error < best_error) {
+      best_error = error;
+      best = grid;
+    }
+  }
+  return best;
+}
+
+}  // namespace
+
+absl::StatusOr<Grid> GridForRange(const QuantScheme& scheme, int bits, float min, float max) {
+  const float max_code = static_cast<float>((1 << bits) - 1);
+  const float raw = scheme.asymmetric() ? (max - min) / max_code : SymmetricScale(scheme, bits, min, max);
+  const float floor = std::max(static_cast<float>(scheme.scale_floor()), TypeFloor(scheme.scale_type()));
+  Grid grid;
+  grid.scale = RoundToScaleType(scheme.scale_type(), std::max(raw, floor));
+  if (!std::isfinite(grid.scale)) {
+    return absl::OutOfRangeError(absl::StrCat("scale ", raw, " does not fit the scale type; use BF16 or FP32 scales"));
+  }
+  const float inverse = RoundToScaleType(scheme.scale_type(), 1.0f / grid.scale);
+  const bool divides = scheme.rounding() == QuantScheme::DIVISION || !std::isfinite(inverse);
+  grid.inverse = divides ? 0.0f : inverse;
+  if (scheme.asymmetric()) {
+    const float steps = grid.inverse != 0 ? min * grid.inverse : min / grid.scale;
+    grid.zero = static_cast<int32_t>(std::min(max_code, std::max(0.0f, -RoundHalfEven(steps))));
+  } else {
+    grid.zero = 1 << (bits - 1);
+  }
+  return grid;
+}
+
+absl::StatusOr<Grid> ChooseGrid(const QuantScheme& scheme, int bits, absl::Span<const float> values) {
+  if (values.empty()) return GridForRange(scheme, bits, 0, 0);
+  if (scheme.range().has_mse()) return MseGrid(scheme, bits, values);
+  const MinMax range =
+      scheme.range().has_percentile() ? PercentileRange(values, scheme.range().percentile().share()) : RangeOf(values);
+  return GridForRange(scheme, bits, range.min, range.max);
+}
+
+absl::Status FakeQuantizeRows(const QuantScheme& scheme, int64_t rows, int64_t cols, float* values) {
+  NIBBLE_ASSIGN_OR_RETURN(const Format* format, FindFormat(scheme.format()));
+  const std::optional<int> bits = format->integer_bits();
+  if (!bits.has_value() || scheme.per() == QuantScheme::PER_TENSOR) {
+    QuantScheme by_row = scheme;
+    if (scheme.per() == QuantScheme::PER_TOKEN) by_row.set_per(QuantScheme::PER_ROW);
+    NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor encoded,
+                            format->Encode(by_row, {rows, cols}, absl::MakeConstSpan(values, rows * cols), nullptr));
+    format->DecodeRows(encoded, 0, rows, values);
+    return absl::OkStatus();
+  }
+  const int64_t length = GroupLength(scheme, cols);
+  const int32_t max_code = (1 << *bits) - 1;
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < cols; c += length) {
+      const absl::Span<float> group(values + r * cols + c, std::min(length, cols - c));
+      NIBBLE_ASSIGN_OR_RETURN(const Grid grid, ChooseGrid(scheme, *bits, group));
+      for (float& v : group) v = DecodeValue(grid, EncodeValue(grid, v, max_code));
+    }
+  }
+  return absl::OkStatus();
+}
+
+int64_t GroupLength(const QuantScheme& scheme, int64_t cols) {
+  if (scheme.per() != QuantScheme::PER_GROUP) return std::max<int64_t>(cols, 1);
+  return std::max<int64_t>(1, std::min<int64_t>(scheme.group_size(), cols));
+}
+
+int64_t PackedRowBytes(int bits, int64_t cols) { return (cols * bits + 7) / 8; }
+
+void PackRow(int bits, absl::Span<const uint8_t> codes, uint8_t* out) {
+  std::memset(out, 0, PackedRowBytes(bits, codes.size()));
+  for (size_t i = 0; i < codes.size(); ++i) {
+    const size_t bit = i * bits;
+    const uint32_t shifted = static_cast<uint32_t>(codes[i]) << (bit % 8);
+    out[bit / 8] |= static_cast<uint8_t>(shifted);
+    if (shifted > 0xFF) out[bit / 8 + 1] |= static_cast<uint8_t>(shifted >> 8);
+  }
+}
+
+void UnpackRow(int bits, const uint8_t* packed, absl::Span<uint8_t> codes) {
+  const uint32_t mask = (1u << bits) - 1;
+  for (size_t i = 0; i < codes.size(); ++i) {
+    const size_t bit = i * bits;
+    uint32_t word = packed[bit / 8];
+    if (bit % 8 + bits > 8) word |= static_cast<uint32_t>(packed[bit / 8 + 1]) << 8;
+    codes[i] = static_cast<uint8_t>((word >> (bit % 8)) & mask);
+  }
+}
+
+float IntegerView::scale(int64_t row, int64_t g) const {
+  const Tensor& scales = tensor->buffer("scales");
+  const int64_t i = scales.elements() == 1 ? 0 : row * groups + g;
+  float value;
+  ReadFloats(scales, i, absl::MakeSpan(&value, 1));
+  return value;
+}
+
+int32_t IntegerView::zero(int64_t row, int64_t g) const {
+  const auto it = tensor->buffers.find("zeros");
+  if (it == tensor->buffers.end()) return 1 << (bits - 1);
+  return it->second.bytes()[it->second.elements() == 1 ? 0 : row * groups + g];
+}
+
+void IntegerView::UnpackCodes(int64_t row, absl::Span<uint8_t> codes) const {
+  UnpackRow(bits, tensor->buffer("codes").bytes().data() + row * PackedRowBytes(bits, cols), codes);
+}
+
+absl::StatusOr<IntegerView> AsIntegers(const EncodedTensor& tensor) {
+  NIBBLE_ASSIGN_OR_RETURN(const Format* format, FindFormat(tensor.scheme.format()));
+  if (!format->integer_bits().has_value()) {
+    return absl::InvalidArgumentError(absl::StrCat(tensor.scheme.format(), " is not an integer grid"));
+  }
+  IntegerView view;
+  view.bits = *format->integer_bits();
+  view.rows = tensor.rows();
+  view.cols = tensor.cols();
+  view.group = GroupLength(tensor.scheme, view.cols);
+  view.groups = GroupsPerRow(tensor.scheme, view.cols);
+  view.tensor = &tensor;
+  return view;
+}
+
+}  // namespace nibble

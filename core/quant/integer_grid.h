@@ -1,0 +1,83 @@
+// The arithmetic of integer grids, in one place: range rules, scale and zero
+// point, rounding, packing. The integer formats, activation quantizers and
+// learned methods all call these, so that they agree to the bit.
+//
+// Codes are stored unsigned, u in [0, 2^bits - 1]; x = scale * (u - zero).
+// A symmetric grid has zero = 2^(bits-1), so u - zero is the signed code
+// q in [-2^(bits-1), 2^(bits-1) - 1] of the literature.
+#ifndef NIBBLE_CORE_QUANT_INTEGER_GRID_H_
+#define NIBBLE_CORE_QUANT_INTEGER_GRID_H_
+
+#include <cmath>
+#include <cstdint>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "core/quant/encoded.h"
+
+namespace nibble {
+
+// Rounds to the nearest integer, ties to even. |x| must be below 2^22; adding
+// 1.5 * 2^23 leaves no room for a fraction.
+inline float RoundHalfEven(float x) {
+  const float magic = 12582912.0f;
+  return (x + magic) - magic;
+}
+
+struct Grid {
+  float scale = 1;
+  float inverse = 1;  // the reciprocal rounded to the scale's type; 0 says "divide by scale"
+  int32_t zero = 0;   // in the unsigned domain
+};
+
+// The code of x: clamp(round(x * inverse) + zero, 0, max_code).
+inline int32_t EncodeValue(const Grid& grid, float x, int32_t max_code) {
+  float v = grid.inverse != 0 ? x * grid.inverse : x / grid.scale;
+  v = v < -2097152.0f ? -2097152.0f : (v > 2097152.0f ? 2097152.0f : v);
+  const int32_t code = static_cast<int32_t>(RoundHalfEven(v)) + grid.zero;
+  return code < 0 ? 0 : (code > max_code ? max_code : code);
+}
+
+inline float DecodeValue(const Grid& grid, int32_t code) { return grid.scale * static_cast<float>(code - grid.zero); }
+
+// The grid for the elements of one group by the scheme's range rule. An error
+// when the scale overflows its stored type.
+absl::StatusOr<Grid> ChooseGrid(const QuantScheme& scheme, int bits, absl::Span<const float> values);
+
+// The grid for a range that is already known (calibrated activations, clip
+// searches): min <= 0 <= max.
+absl::StatusOr<Grid> GridForRange(const QuantScheme& scheme, int bits, float min, float max);
+
+// Replaces each row of `values` [rows, cols] by its decoded encoding under an
+// integer or float activation scheme (PER_TOKEN, PER_ROW, PER_GROUP).
+absl::Status FakeQuantizeRows(const QuantScheme& scheme, int64_t rows, int64_t cols, float* values);
+
+// Number of groups in a row and the length of a group under the scheme.
+int64_t GroupLength(const QuantScheme& scheme, int64_t cols);
+inline int64_t GroupsPerRow(const QuantScheme& scheme, int64_t cols) {
+  const int64_t length = GroupLength(scheme, cols);
+  return length == 0 ? 0 : (cols + length - 1) / length;
+}
+
+// Codes of `bits` bits, least significant bit first, each row padded to a
+// whole byte: 4-bit element 2j is the low nibble of byte j.
+int64_t PackedRowBytes(int bits, int64_t cols);
+void PackRow(int bits, absl::Span<const uint8_t> codes, uint8_t* out);
+void UnpackRow(int bits, const uint8_t* packed, absl::Span<uint8_t> codes);
+
+// Kernels' view of a tensor whose format has integer_bits().
+struct IntegerView {
+  int bits;
+  int64_t rows, cols, group;  // group: elements that share a scale along a row
+  int64_t groups;             // per row
+  const EncodedTensor* tensor;
+
+  float scale(int64_t row, int64_t g) const;
+  int32_t zero(int64_t row, int64_t g) const;
+  void UnpackCodes(int64_t row, absl::Span<uint8_t> codes) const;
+};
+absl::StatusOr<IntegerView> AsIntegers(const EncodedTensor& tensor);
+
+}  // namespace nibble
+
+#endif  // NIBBLE_CORE_QUANT_INTEGER_GRID_H_

@@ -1,0 +1,130 @@
+#include "core/tensor/tensor.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "core/base/status.h"
+
+namespace nibble {
+
+std::string ShapeToString(const Shape& shape) { return absl::StrCat("[", absl::StrJoin(shape, ", "), "]"); }
+
+absl::StatusOr<int64_t> CheckedElements(const Shape& shape) {
+  int64_t count = 1;
+  for (const int64_t dim : shape) {
+    if (dim < 0 || (dim > 0 && count > std::numeric_limits<int64_t>::max() / 16 / dim)) {
+      return absl::InvalidArgumentError(absl::StrCat("impossible shape ", ShapeToString(shape)));
+    }
+    count *= dim;
+  }
+  return count;
+}
+
+Tensor Tensor::Zeros(DType dtype, Shape shape) {
+  Tensor t;
+  t.dtype_ = dtype;
+  const auto count = CheckedElements(shape);
+  NIBBLE_CHECK(count.ok());
+  t.elements_ = *count;
+  t.shape_ = std::move(shape);
+  const size_t bytes = (std::max<int64_t>(t.byte_size(), 1) + 63) / 64 * 64;
+  void* memory = std::aligned_alloc(64, bytes);
+  NIBBLE_CHECK(memory != nullptr);
+  std::memset(memory, 0, bytes);
+  t.owner_ = std::shared_ptr<const void>(memory, [](const void* p) { std::free(const_cast<void*>(p)); });
+  t.writable_ = static_cast<uint8_t*>(memory);
+  t.data_ = t.writable_;
+  return t;
+}
+
+Tensor Tensor::FromFloats(Shape shape, absl::Span<const float> values) {
+  Tensor t = Zeros(DType::kF32, std::move(shape));
+  NIBBLE_CHECK(t.elements() == static_cast<int64_t>(values.size()));
+  std::copy(values.begin(), values.end(), t.mutable_as<float>().begin());
+  return t;
+}
+
+absl::StatusOr<Tensor> Tensor::Borrow(DType dtype, Shape shape, absl::Span<const uint8_t> bytes,
+                                      std::shared_ptr<const void> owner) {
+  Tensor t;
+  t.dtype_ = dtype;
+  NIBBLE_ASSIGN_OR_RETURN(t.elements_, CheckedElements(shape));
+  t.shape_ = std::move(shape);
+  if (t.byte_size() != static_cast<int64_t>(bytes.size())) {
+    return absl::InvalidArgumentError(absl::StrCat(DTypeName(dtype), " tensor of shape ", ShapeToString(t.shape_), " needs ",
+                                                   t.byte_size(), " bytes, got ", bytes.size()));
+  }
+  t.data_ = bytes.data();
+  if (t.data_ == nullptr) return Zeros(dtype, t.shape_);
+  t.owner_ = std::move(owner);
+  return t;
+}
+
+bool IsFloating(DType dtype) {
+  return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16 || dtype == DType::kF64;
+}
+
+namespace {
+
+// One element at a byte address that need not be aligned (mapped files).
+template <typename T>
+T Load(const uint8_t* p) {
+  T value;
+  std::memcpy(&value, p, sizeof(T));
+  return value;
+}
+
+}  // namespace
+
+void ReadFloats(const Tensor& tensor, int64_t begin, absl::Span<float> out) {
+  const int64_t n = static_cast<int64_t>(out.size());
+  NIBBLE_CHECK(begin >= 0 && begin + n <= tensor.elements());
+  const uint8_t* p = tensor.bytes().data() + begin * DTypeSize(tensor.dtype());
+  switch (tensor.dtype()) {
+    case DType::kF32:
+      if (n > 0) std::memcpy(out.data(), p, n * sizeof(float));
+      return;
+    case DType::kBF16:
+      for (int64_t i = 0; i < n; ++i) out[i] = Bf16ToFloat(Load<uint16_t>(p + 2 * i));
+      return;
+    case DType::kF16:
+      for (int64_t i = 0; i < n; ++i) out[i] = Fp16ToFloat(Load<uint16_t>(p + 2 * i));
+      return;
+    case DType::kF64:
+      for (int64_t i = 0; i < n; ++i) out[i] = static_cast<float>(Load<double>(p + 8 * i));
+      return;
+    default:
+      NIBBLE_CHECK(!"a floating-point tensor");
+  }
+}
+
+std::vector<float> ToFloats(const Tensor& tensor) {
+  std::vector<float> values(tensor.elements());
+  ReadFloats(tensor, 0, absl::MakeSpan(values));
+  return values;
+}
+
+Tensor FloatsToDType(DType dtype, Shape shape, absl::Span<const float> values) {
+  Tensor t = Tensor::Zeros(dtype, std::move(shape));
+  NIBBLE_CHECK(t.elements() == static_cast<int64_t>(values.size()));
+  switch (dtype) {
+    case DType::kF32:
+      std::copy(values.begin(), values.end(), t.mutable_as<float>().begin());
+      return t;
+    case DType::kBF16:
+      std::transform(values.begin(), values.end(), t.mutable_as<uint16_t>().begin(), FloatToBf16);
+      return t;
+    case DType::kF16:
+      std::transform(values.begin(), values.end(), t.mutable_as<uint16_t>().begin(), FloatToFp16);
+      return t;
+    default:
+      NIBBLE_CHECK(!"F32, BF16 or F16");
+  }
+  return t;
+}
+
+}  // namespace nibble

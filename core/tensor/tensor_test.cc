@@ -1,0 +1,62 @@
+#include "core/tensor/tensor.h"
+
+#include <cmath>
+#include <limits>
+
+#include "core/base/testing.h"
+
+namespace nibble {
+namespace {
+
+TEST(Fp16, EveryFiniteCodeRoundTrips) {
+  for (uint32_t code = 0; code < 0x10000; ++code) {
+    const float value = Fp16ToFloat(static_cast<uint16_t>(code));
+    if (std::isnan(value)) {
+      EXPECT_TRUE(std::isnan(Fp16ToFloat(FloatToFp16(value))));
+    } else {
+      ASSERT_EQ(FloatToFp16(value), code);
+    }
+  }
+}
+
+TEST(Fp16, TiesGoToEven) {
+  EXPECT_EQ(FloatToFp16(1.0f + 0x1.0p-11f), 0x3C00);        // midway 1.0 and its successor
+  EXPECT_EQ(FloatToFp16(1.0f + 3 * 0x1.0p-11f), 0x3C02);    // midway, odd below
+  EXPECT_EQ(FloatToFp16(65519.0f), 0x7BFF);
+  EXPECT_EQ(FloatToFp16(65520.0f), 0x7C00);
+  EXPECT_EQ(FloatToFp16(0x1.0p-25f), 0x0000);               // half the least subnormal
+  EXPECT_EQ(FloatToFp16(0x1.8p-24f), 0x0002);
+  EXPECT_EQ(FloatToFp16(-0.0f), 0x8000);
+}
+
+TEST(Bf16, TiesGoToEven) {
+  EXPECT_EQ(FloatToBf16(1.0f), 0x3F80);
+  EXPECT_EQ(FloatToBf16(1.0f + 0x1.0p-8f), 0x3F80);
+  EXPECT_EQ(FloatToBf16(1.0f + 3 * 0x1.0p-8f), 0x3F82);
+  EXPECT_EQ(FloatToBf16(std::numeric_limits<float>::max()), 0x7F80);
+  EXPECT_TRUE(std::isnan(Bf16ToFloat(FloatToBf16(std::numeric_limits<float>::quiet_NaN()))));
+}
+
+TEST(Tensor, BorrowChecksByteCount) {
+  const uint8_t bytes[6] = {};
+  EXPECT_OK(Tensor::Borrow(DType::kBF16, {3}, bytes, nullptr));
+  const auto wrong = Tensor::Borrow(DType::kF32, {2}, bytes, nullptr);
+  ASSERT_FALSE(wrong.ok());
+  EXPECT_THAT(std::string(wrong.status().message()), ::testing::HasSubstr("needs 8 bytes, got 6"));
+}
+
+TEST(Tensor, ImpossibleShapesAreErrors) {
+  EXPECT_FALSE(CheckedElements({-1}).ok());
+  EXPECT_FALSE(CheckedElements({int64_t{1} << 40, int64_t{1} << 40}).ok());
+  EXPECT_EQ(*CheckedElements({0, 5}), 0);
+}
+
+TEST(Tensor, FloatsRoundTripThroughEachType) {
+  const std::vector<float> values = {0, 1, -2.5f, 0.15625f};
+  for (DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
+    EXPECT_EQ(ToFloats(FloatsToDType(dtype, {4}, values)), values);
+  }
+}
+
+}  // namespace
+}  // namespace nibble
