@@ -1,0 +1,190 @@
+#include "core/ir/graph.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "core/base/status.h"
+
+namespace nibble::ir {
+
+absl::string_view OpKindName(OpKind kind) {
+  static constexpr absl::string_view kNames[] = {"embed", "rms_norm", "linear", "rope", "attention", "silu", "mul", "add", "logits"};
+  return kNames[static_cast<int>(kind)];
+}
+
+absl::StatusOr<EncodedTensor> Parameter::Load() const {
+  if (value_.has_value()) return *value_;
+  absl::StatusOr<EncodedTensor> loaded = source_();
+  if (!loaded.ok()) return Annotate(loaded.status(), name_);
+  if (loaded->shape != shape_) {
+    return absl::InvalidArgumentError(absl::StrCat(name_, ": has shape ", ShapeToString(loaded->shape), ", the configuration needs ",
+                                                   ShapeToString(shape_)));
+  }
+  return loaded;
+}
+
+absl::StatusOr<std::vector<float>> Parameter::LoadFloats() const {
+  NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor value, Load());
+  return Decode(value);
+}
+
+absl::Status Parameter::Replace(EncodedTensor value) {
+  if (value.shape != shape_) {
+    return absl::InvalidArgumentError(absl::StrCat(name_, ": cannot be replaced by a tensor of shape ", ShapeToString(value.shape)));
+  }
+  value_ = std::move(value);
+  return absl::OkStatus();
+}
+
+ValueId Graph::AddValue(std::string name, int64_t width) {
+  values_.push_back({std::move(name), width});
+  return static_cast<ValueId>(values_.size() - 1);
+}
+
+ParameterId Graph::AddParameter(std::string name, Shape shape, Parameter::Source source) {
+  parameters_.emplace_back(std::move(name), std::move(shape), std::move(source));
+  return static_cast<ParameterId>(parameters_.size() - 1);
+}
+
+Op& Graph::AddOp(Op op) {
+  ops_.push_back(std::move(op));
+  return ops_.back();
+}
+
+const Op* Graph::FindOp(const std::string& name) const {
+  const auto it = std::find_if(ops_.begin(), ops_.end(), [&](const Op& op) { return op.name == name; });
+  return it == ops_.end() ? nullptr : &*it;
+}
+
+int Graph::num_layers() const {
+  int layers = 0;
+  for (const Op& op : ops_) layers = std::max(layers, op.layer + 1);
+  return layers;
+}
+
+std::vector<const Op*> Graph::Users(ParameterId id) const {
+  std::vector<const Op*> users;
+  for (const Op& op : ops_) {
+    if (op.weight == id) users.push_back(&op);
+  }
+  return users;
+}
+
+namespace {
+
+class Verifier {
+ public:
+  explicit Verifier(const Graph& graph) : graph_(graph), made_(graph.values().size(), false) {}
+
+  absl::Status Run() {
+    if (graph_.ops().empty() || graph_.embedding().kind != OpKind::kEmbed || graph_.head().kind != OpKind::kLogits) {
+      return absl::InvalidArgumentError("a graph starts with embed and ends with logits");
+    }
+    for (const Op& op : graph_.ops()) {
+      NIBBLE_RETURN_IF_ERROR(Annotate(CheckOp(op), absl::StrCat("op ", op.name, " (", OpKindName(op.kind), ")")));
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  absl::Status CheckOp(const Op& op) {
+    for (const ValueId id : op.inputs) {
+      if (id < 0 || id >= static_cast<ValueId>(made_.size()) || !made_[id]) {
+        return absl::InvalidArgumentError(absl::StrCat("uses value %", id, " before it is made"));
+      }
+    }
+    if (op.output < 0 || op.output >= static_cast<ValueId>(made_.size()) || made_[op.output]) {
+      return absl::InvalidArgumentError(absl::StrCat("makes value %", op.output, ", which is unknown or already made"));
+    }
+    made_[op.output] = true;
+    NIBBLE_RETURN_IF_ERROR(CheckArity(op));
+    NIBBLE_RETURN_IF_ERROR(CheckWidths(op));
+    NIBBLE_RETURN_IF_ERROR(CheckWeight(op));
+    if (op.activation.has_value()) {
+      if (!op.is_linear()) return absl::InvalidArgumentError("only linears carry an activation scheme");
+      NIBBLE_RETURN_IF_ERROR(ValidateScheme(*op.activation));
+    }
+    return absl::OkStatus();
+  }
+
+  static absl::Status CheckArity(const Op& op) {
+    size_t arity = 1;
+    if (op.kind == OpKind::kEmbed) arity = 0;
+    if (op.kind == OpKind::kMul || op.kind == OpKind::kAdd) arity = 2;
+    if (op.kind == OpKind::kAttention) arity = 3;
+    if (op.inputs.size() == arity) return absl::OkStatus();
+    return absl::InvalidArgumentError(absl::StrCat("needs ", arity, " inputs, has ", op.inputs.size()));
+  }
+
+  int64_t Width(ValueId id) const { return graph_.values()[id].width; }
+
+  absl::Status CheckWidths(const Op& op) const {
+    const int64_t out = Width(op.output);
+    bool fits = true;
+    switch (op.kind) {
+      case OpKind::kRmsNorm:
+      case OpKind::kSilu:
+        fits = Width(op.inputs[0]) == out;
+        break;
+      case OpKind::kMul:
+      case OpKind::kAdd:
+        fits = Width(op.inputs[0]) == out && Width(op.inputs[1]) == out;
+        break;
+      case OpKind::kRope:
+        fits = op.head_dim % 2 == 0 && op.heads * op.head_dim == out && Width(op.inputs[0]) == out &&
+               static_cast<int64_t>(op.inverse_frequencies.size()) == op.head_dim / 2;
+        break;
+      case OpKind::kAttention:
+        fits = op.kv_heads > 0 && op.heads % op.kv_heads == 0 && op.heads * op.head_dim == out && Width(op.inputs[0]) == out &&
+               Width(op.inputs[1]) == op.kv_heads * op.head_dim && Width(op.inputs[2]) == op.kv_heads * op.head_dim;
+        break;
+      default:
+        break;
+    }
+    return fits ? absl::OkStatus() : absl::InvalidArgumentError("input and output widths or head sizes disagree");
+  }
+
+  absl::Status CheckWeight(const Op& op) const {
+    const bool needs = op.is_linear() || op.kind == OpKind::kEmbed || op.kind == OpKind::kRmsNorm;
+    if (needs != op.weight.has_value()) return absl::InvalidArgumentError(needs ? "has no weight" : "must have no weight");
+    if (!needs) return absl::OkStatus();
+    if (*op.weight < 0 || *op.weight >= static_cast<ParameterId>(graph_.parameters().size())) {
+      return absl::InvalidArgumentError("names an unknown parameter");
+    }
+    const Parameter& parameter = graph_.parameter(*op.weight);
+    Shape expected = {Width(op.output)};
+    if (op.is_linear()) expected = {Width(op.output), Width(op.inputs[0])};
+    if (op.kind == OpKind::kEmbed) expected = {parameter.shape().empty() ? 0 : parameter.shape()[0], Width(op.output)};
+    if (parameter.shape() == expected) return absl::OkStatus();
+    return absl::InvalidArgumentError(absl::StrCat("weight ", parameter.name(), " has shape ", ShapeToString(parameter.shape()),
+                                                   ", expected ", ShapeToString(expected)));
+  }
+
+  const Graph& graph_;
+  std::vector<bool> made_;
+};
+
+}  // namespace
+
+absl::Status Verify(const Graph& graph) { return Verifier(graph).Run(); }
+
+absl::StatusOr<std::string> Print(const Graph& graph) {
+  std::string text;
+  for (const Op& op : graph.ops()) {
+    std::vector<std::string> inputs;
+    for (const ValueId id : op.inputs) inputs.push_back(absl::StrCat("%", id));
+    absl::StrAppend(&text, "%", op.output, " [", graph.values()[op.output].width, "] = ", OpKindName(op.kind), "(",
+                    absl::StrJoin(inputs, ", "), ") ", op.name);
+    if (op.weight.has_value()) {
+      const Parameter& parameter = graph.parameter(*op.weight);
+      NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor value, parameter.Load());
+      absl::StrAppend(&text, " W", ShapeToString(parameter.shape()), " ", SchemeToString(value.scheme));
+    }
+    if (op.activation.has_value()) absl::StrAppend(&text, "; A ", SchemeToString(*op.activation));
+    absl::StrAppend(&text, "\n");
+  }
+  return text;
+}
+
+}  // namespace nibble::ir

@@ -1,0 +1,124 @@
+#include "core/ir/passes.h"
+
+#include <algorithm>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "core/base/status.h"
+
+namespace nibble::ir {
+namespace {
+
+// W diag(gain), row by row, in fp64.
+absl::Status ScaleColumns(Parameter& weight, absl::Span<const float> gain) {
+  NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor encoded, weight.Load());
+  if (!IsFloatFormat(encoded.scheme)) {
+    return absl::FailedPreconditionError(absl::StrCat(weight.name(), " is already quantized (", SchemeToString(encoded.scheme),
+                                                      "); transform the weights before quantizing them"));
+  }
+  std::vector<float> values = Decode(encoded);
+  const int64_t cols = encoded.cols();
+  for (size_t i = 0; i < values.size(); ++i) {
+    values[i] = static_cast<float>(static_cast<double>(values[i]) * static_cast<double>(gain[i % cols]));
+  }
+  NIBBLE_ASSIGN_OR_RETURN(EncodedTensor scaled, WrapFloats(Tensor::FromFloats(weight.shape(), values)));
+  return weight.Replace(std::move(scaled));
+}
+
+absl::Status FoldNorm(Graph& graph, const Op& norm) {
+  std::vector<ParameterId> consumers;
+  for (const Op& op : graph.ops()) {
+    if (std::find(op.inputs.begin(), op.inputs.end(), norm.output) == op.inputs.end()) continue;
+    if (!op.is_linear()) {
+      return absl::FailedPreconditionError(absl::StrCat(norm.name, " is read by ", op.name, ", which is not a linear"));
+    }
+    consumers.push_back(*op.weight);
+  }
+  Parameter& gain = graph.mutable_parameter(*norm.weight);
+  NIBBLE_ASSIGN_OR_RETURN(const std::vector<float> gains, gain.LoadFloats());
+  for (const ParameterId id : consumers) NIBBLE_RETURN_IF_ERROR(ScaleColumns(graph.mutable_parameter(id), gains));
+  const std::vector<float> ones(gains.size(), 1.0f);
+  NIBBLE_ASSIGN_OR_RETURN(EncodedTensor unit, WrapFloats(Tensor::FromFloats(gain.shape(), ones)));
+  return gain.Replace(std::move(unit));
+}
+
+bool Selects(absl::string_view selector, const Op& op) {
+  const bool in_block = op.kind == OpKind::kLinear;
+  if (selector == "blocks") return in_block;
+  if (selector == "attention") return in_block && absl::StrContains(op.name, ".self_attn.");
+  if (selector == "mlp") return in_block && absl::StrContains(op.name, ".mlp.");
+  if (selector == "embedding") return op.kind == OpKind::kEmbed;
+  if (selector == "head") return op.kind == OpKind::kLogits;
+  return (op.is_linear() || op.kind == OpKind::kEmbed) && MatchesPattern(selector, op.name);
+}
+
+}  // namespace
+
+bool MatchesPattern(absl::string_view pattern, absl::string_view text) {
+  size_t p = 0, t = 0, star = absl::string_view::npos, resume = 0;
+  while (t < text.size()) {
+    if (p < pattern.size() && pattern[p] == '*') {
+      star = p++;
+      resume = t;
+    } else if (p < pattern.size() && pattern[p] == text[t]) {
+      ++p;
+      ++t;
+    } else if (star != absl::string_view::npos) {
+      p = star + 1;
+      t = ++resume;
+    } else {
+      return false;
+    }
+  }
+  while (p < pattern.size() && pattern[p] == '*') ++p;
+  return p == pattern.size();
+}
+
+absl::Status UntieHead(Graph& graph) {
+  if (!graph.tied()) return absl::OkStatus();
+  const Parameter shared = graph.parameter(*graph.head().weight);
+  const ParameterId own = graph.AddParameter("lm_head.weight", shared.shape(), [shared] { return shared.Load(); });
+  graph.mutable_ops().back().weight = own;
+  return absl::OkStatus();
+}
+
+absl::Status FoldNorms(Graph& graph) {
+  NIBBLE_RETURN_IF_ERROR(UntieHead(graph));
+  for (const Op& op : graph.ops()) {
+    if (op.kind == OpKind::kRmsNorm) NIBBLE_RETURN_IF_ERROR(FoldNorm(graph, op));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<size_t>> SelectOps(const Graph& graph, const std::vector<std::string>& selectors) {
+  std::vector<size_t> selected;
+  std::vector<bool> used(selectors.size(), false);
+  for (size_t i = 0; i < graph.ops().size(); ++i) {
+    bool match = false;
+    for (size_t s = 0; s < selectors.size(); ++s) {
+      if (Selects(selectors[s], graph.ops()[i])) used[s] = match = true;
+    }
+    if (match) selected.push_back(i);
+  }
+  for (size_t s = 0; s < selectors.size(); ++s) {
+    if (!used[s]) {
+      return absl::InvalidArgumentError(absl::StrCat("layers: \"", selectors[s], "\" selects nothing; use blocks, attention, mlp, "
+                                                     "embedding, head or a pattern over module names such as \"*.down_proj\""));
+    }
+  }
+  return selected;
+}
+
+absl::Status AttachActivation(Graph& graph, const std::vector<size_t>& ops, const QuantScheme& scheme) {
+  NIBBLE_RETURN_IF_ERROR(ValidateScheme(scheme));
+  for (const size_t i : ops) {
+    Op& op = graph.mutable_ops()[i];
+    if (!op.is_linear()) {
+      return absl::InvalidArgumentError(absl::StrCat(op.name, " is a table look-up and has no activation to quantize"));
+    }
+    op.activation = scheme;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace nibble::ir

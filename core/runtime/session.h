@@ -1,0 +1,101 @@
+// Session: a plan at work. Holds the KV cache of one or more token streams and
+// the arena of intermediate values; feeds tokens, gives final hidden states
+// and, where asked, logits.
+//
+// Work is cut by tokens, heads and tiles, never by thread, so the numbers are
+// the same for any pool.
+#ifndef NIBBLE_CORE_RUNTIME_SESSION_H_
+#define NIBBLE_CORE_RUNTIME_SESSION_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "core/base/thread_pool.h"
+#include "core/runtime/plan.h"
+
+namespace nibble {
+
+struct SessionOptions {
+  int streams = 1;
+  int64_t max_positions = 2048;  // per stream
+};
+
+// Tokens to append to one stream.
+struct Segment {
+  int stream = 0;
+  absl::Span<const int32_t> tokens;
+};
+
+class Session {
+ public:
+  // `plan` and `pool` must outlive the session.
+  static absl::StatusOr<std::unique_ptr<Session>> Create(const Plan& plan, ThreadPool& pool, const SessionOptions& options);
+
+  // Appends the segments' tokens to their streams (a stream at most once a
+  // call). When `hidden` is given it receives the final normalized hidden
+  // states [all tokens in order, hidden_size]. Long inputs run in chunks of
+  // kChunkTokens. Errors: a token outside the vocabulary, a stream beyond
+  // max_positions (nothing is appended then).
+  absl::Status Forward(absl::Span<const Segment> segments, std::vector<float>* hidden);
+
+  // Logits [count, vocab_size] of final hidden states.
+  absl::Status Logits(const float* hidden, int64_t count, float* logits);
+
+  // Tokens in the stream's cache.
+  int64_t position(int stream) const { return positions_[stream]; }
+  // Forgets everything from `position` on.
+  void Rewind(int stream, int64_t position);
+
+  int64_t cache_bytes() const { return static_cast<int64_t>(keys_.size() + values_.size()) * 4; }
+  int64_t arena_bytes() const { return static_cast<int64_t>(arena_floats_) * 4; }
+
+  static constexpr int64_t kChunkTokens = 512;
+
+ private:
+  // One run of consecutive positions of a stream inside a chunk.
+  struct Run {
+    int stream;
+    int64_t position;  // of its first token
+    int64_t begin;     // first row in the chunk
+    int64_t count;
+  };
+
+  Session(const Plan& plan, ThreadPool& pool, const SessionOptions& options);
+  absl::Status CheckSegments(absl::Span<const Segment> segments) const;
+  absl::Status RunChunk(absl::Span<const int32_t> tokens, absl::Span<const Run> runs);
+  absl::Status RunStep(const PlanStep& step, absl::Span<const int32_t> tokens, absl::Span<const Run> runs);
+  void Embed(const PlanStep& step, absl::Span<const int32_t> tokens);
+  absl::Status RunLinear(const PlanStep& step, int64_t tokens);
+  void Rope(const PlanStep& step, absl::Span<const Run> runs);
+  void Attention(const PlanStep& step, absl::Span<const Run> runs);
+  void StoreKeysAndValues(const PlanStep& step, absl::Span<const Run> runs);
+  void AttendBlock(const PlanStep& step, const Run& run, int64_t head, int64_t first, int64_t count, int worker);
+  void AttendOne(const PlanStep& step, const float* q, const float* keys, const float* values, int64_t begin, int64_t end, float* scores,
+                 float* out) const;
+
+  float* Slot(int slot) { return arena_[slot].data(); }
+  // Offset of a (cache, stream, KV head) plane [max_positions, head_dim].
+  int64_t Plane(int cache, int stream, int64_t kv_head) const;
+
+  const Plan& plan_;
+  ThreadPool& pool_;
+  const SessionOptions options_;
+  std::vector<int64_t> positions_;
+  std::vector<std::vector<float>> arena_;
+  int64_t arena_floats_ = 0;
+  std::vector<float> keys_, values_;
+  std::vector<int64_t> cache_offsets_;
+  std::vector<float> rope_cos_, rope_sin_;  // [max_positions, head_dim / 2]
+  std::vector<std::vector<float>> scores_;  // per worker
+  kernels::PreparedInput input_;
+  ir::ValueId prepared_value_ = -1;
+  const kernels::InputForm* prepared_form_ = nullptr;
+};
+
+}  // namespace nibble
+
+#endif  // NIBBLE_CORE_RUNTIME_SESSION_H_

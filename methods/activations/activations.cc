@@ -1,0 +1,55 @@
+// activations: dynamic per-token quantization of linears' inputs.
+
+#include "absl/strings/str_cat.h"
+#include "core/base/status.h"
+#include "core/ir/passes.h"
+#include "methods/activations/activations.pb.h"
+#include "methods/method.h"
+
+namespace nibble {
+namespace {
+
+absl::StatusOr<QuantScheme> SchemeFrom(const ActivationsOptions& options) {
+  if (options.bits() < 2 || options.bits() > 8) {
+    return absl::InvalidArgumentError(absl::StrCat("bits: ", options.bits(), " is not in 2..8"));
+  }
+  QuantScheme scheme;
+  scheme.set_format(absl::StrCat("int", options.bits()));
+  scheme.set_per(QuantScheme::PER_TOKEN);
+  if (options.group_size() != 0) {
+    scheme.set_per(QuantScheme::PER_GROUP);
+    scheme.set_group_size(options.group_size());
+  }
+  if (options.asymmetric()) scheme.set_asymmetric(true);
+  if (options.has_divisor()) scheme.set_divisor(options.divisor());
+  scheme.set_scale_floor(options.scale_floor());
+  scheme.set_dynamic(true);
+  NIBBLE_RETURN_IF_ERROR(ValidateScheme(scheme));
+  return scheme;
+}
+
+class ActivationsMethod : public Method {
+ public:
+  ActivationsMethod(QuantScheme scheme, std::vector<std::string> layers) : scheme_(std::move(scheme)), layers_(std::move(layers)) {}
+
+  static absl::StatusOr<std::unique_ptr<Method>> Create(const ActivationsOptions& options) {
+    NIBBLE_ASSIGN_OR_RETURN(QuantScheme scheme, SchemeFrom(options));
+    std::vector<std::string> layers(options.layers().begin(), options.layers().end());
+    if (layers.empty()) layers = {"blocks"};
+    return std::make_unique<ActivationsMethod>(std::move(scheme), std::move(layers));
+  }
+
+  absl::Status Apply(Context&, ir::Graph& graph) const override {
+    NIBBLE_ASSIGN_OR_RETURN(const std::vector<size_t> ops, ir::SelectOps(graph, layers_));
+    return ir::AttachActivation(graph, ops, scheme_);
+  }
+
+ private:
+  const QuantScheme scheme_;
+  const std::vector<std::string> layers_;
+};
+
+const MethodRegistrar<ActivationsMethod> kRegistrar(activations);
+
+}  // namespace
+}  // namespace nibble

@@ -1,0 +1,38 @@
+#include "methods/testing.h"
+
+namespace nibble {
+namespace {
+
+TEST(Activations, AttachToTheBlocksByDefault) {
+  ir::Graph graph = TinyGraph();
+  ASSERT_OK(ApplyText("step { [nibble.activations] {} }", graph));
+  const auto& scheme = graph.FindOp("model.layers.0.mlp.down_proj")->activation;
+  ASSERT_TRUE(scheme.has_value());
+  EXPECT_EQ(scheme->format(), "int8");
+  EXPECT_EQ(scheme->per(), QuantScheme::PER_TOKEN);
+  EXPECT_TRUE(scheme->asymmetric());
+  EXPECT_TRUE(scheme->dynamic());
+  EXPECT_FALSE(graph.head().activation.has_value());
+}
+
+TEST(Activations, EmbeddingHasNone) {
+  ir::Graph graph = TinyGraph();
+  EXPECT_FALSE(ApplyText("step { [nibble.activations] { layers: \"embedding\" } }", graph).ok());
+}
+
+TEST(Activations, FewerBitsCostMore) {
+  const std::vector<float> exact = TinyLogits(TinyGraph());
+  double before = 0;
+  for (int bits : {8, 6, 4, 2}) {
+    ir::Graph graph = TinyGraph();
+    ASSERT_OK(ApplyText(absl::StrCat("step { [nibble.activations] { bits: ", bits, " } }"), graph));
+    const std::vector<float> logits = TinyLogits(graph);
+    double error = 0;
+    for (size_t i = 0; i < logits.size(); ++i) error += (logits[i] - exact[i]) * (logits[i] - exact[i]);
+    EXPECT_GT(error, before);
+    before = error;
+  }
+}
+
+}  // namespace
+}  // namespace nibble

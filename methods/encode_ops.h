@@ -1,0 +1,21 @@
+// Encoding the parameters of selected ops: the loop that every method which
+// rounds weights shares.
+#ifndef NIBBLE_METHODS_ENCODE_OPS_H_
+#define NIBBLE_METHODS_ENCODE_OPS_H_
+
+#include <string>
+#include <vector>
+
+#include "methods/method.h"
+
+namespace nibble {
+
+// Replaces the parameter of each op by its encoding under `scheme`. When the
+// selection holds only one of a tied embedding and head, the head is untied
+// first, so that the other keeps its values. A parameter that is already
+// quantized is an error: its first grid would be lost.
+absl::Status EncodeOps(Context& context, ir::Graph& graph, const std::vector<std::string>& selectors, const QuantScheme& scheme);
+
+}  // namespace nibble
+
+#endif  // NIBBLE_METHODS_ENCODE_OPS_H_

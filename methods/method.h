@@ -1,0 +1,110 @@
+// Method: what a pipeline step does to a graph. A method is its folder under
+// methods/: an options message that extends Step, a subclass, a registrar, a
+// test and a page. Nothing else in the tree names it but the list methods:all.
+// docs/add_a_method.md walks through adding one.
+#ifndef NIBBLE_METHODS_METHOD_H_
+#define NIBBLE_METHODS_METHOD_H_
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "core/base/thread_pool.h"
+#include "core/ir/graph.h"
+#include "methods/step.pb.h"
+
+namespace nibble {
+
+// What the harness offers a method, and where a method reports what did not go
+// as asked.
+class Context {
+ public:
+  explicit Context(ThreadPool& pool) : pool_(pool) {}
+
+  ThreadPool& pool() { return pool_; }
+
+  // Counts something that the report must show: what was asked could not be
+  // done as asked, and this was done instead.
+  void CountEvent(const std::string& what, int64_t count, const std::string& detail);
+
+  struct Event {
+    int64_t count = 0;
+    std::string detail;  // of the first occurrence
+  };
+  const std::map<std::string, Event>& events() const { return events_; }
+
+ private:
+  ThreadPool& pool_;
+  std::map<std::string, Event> events_;
+};
+
+class Method {
+ public:
+  virtual ~Method() = default;
+
+  // Changes the graph: encoded parameters, activation schemes, equivalent
+  // rewrites. A method never measures itself. On an error the graph is
+  // unspecified.
+  virtual absl::Status Apply(Context& context, ir::Graph& graph) const = 0;
+};
+
+// Checks options before anything runs and makes the method; the error says
+// which field is wrong and what it may be.
+using MethodFactory = std::function<absl::StatusOr<std::unique_ptr<Method>>(const Step&)>;
+
+struct MethodInfo {
+  std::string name;         // "rtn"; configs spell [nibble.rtn]
+  int number = 0;           // of the extension
+  const google::protobuf::FieldDescriptor* extension = nullptr;
+  MethodFactory factory;
+};
+
+// Every registered method by name.
+const std::map<std::string, MethodInfo>& RegisteredMethods();
+
+void RegisterMethod(const google::protobuf::FieldDescriptor* extension, MethodFactory factory);
+
+// The registrar of one method: M has a factory
+//   static absl::StatusOr<std::unique_ptr<Method>> M::Create(const Options&).
+// `extension` is the generated identifier, as in
+//   const MethodRegistrar<RtnMethod> kRegistrar(nibble::rtn);
+template <typename M>
+struct MethodRegistrar {
+  template <typename Extension>
+  explicit MethodRegistrar(const Extension& extension) {
+    const auto* field = Step::descriptor()->file()->pool()->FindExtensionByNumber(Step::descriptor(), extension.number());
+    RegisterMethod(field, [&extension](const Step& step) { return M::Create(step.GetExtension(extension)); });
+  }
+};
+
+// The method that a step asks for. Exactly one extension must be set.
+absl::StatusOr<std::unique_ptr<Method>> MakeMethod(const Step& step);
+
+// Runs the steps in order; an error names the step's place and method. The
+// graph is verified after each.
+absl::Status ApplyPipeline(Context& context, const google::protobuf::RepeatedPtrField<Step>& steps, ir::Graph& graph);
+
+// "rtn { bits: 4 group_size: 32 } -> activations { bits: 8 }".
+std::string PipelineToString(const google::protobuf::RepeatedPtrField<Step>& steps);
+
+// Registers the descriptors (with comments) of a method's proto file.
+struct ProtoDocs {
+  ProtoDocs(const unsigned char* descriptor_set, size_t size);
+};
+
+// A method's documentation from its proto: what it does, every option with
+// type, default and comment, and how a config spells it. NotFound with "did
+// you mean".
+absl::StatusOr<std::string> DescribeMethod(const std::string& name);
+// The first sentence of its documentation.
+std::string MethodSummary(const std::string& name);
+
+}  // namespace nibble
+
+#endif  // NIBBLE_METHODS_METHOD_H_

@@ -1,0 +1,118 @@
+// The conformance suite of methods: every registered method with its default
+// options on a small model. A new method is covered by being in methods:all.
+
+#include <cmath>
+
+#include "core/runtime/plan.h"
+#include "core/runtime/session.h"
+#include "methods/testing.h"
+
+namespace nibble {
+namespace {
+
+TEST(MethodRegistry, HoldsTheMethodsThatMustExist) {
+  std::vector<std::string> names;
+  for (const auto& [name, info] : RegisteredMethods()) names.push_back(name);
+  EXPECT_THAT(names, ::testing::IsSupersetOf({"activations", "baseline", "dynamic_int8", "llama32_ptq", "rtn"}));
+}
+
+TEST(MethodRegistry, AStepHoldsExactlyOneMethod) {
+  EXPECT_FALSE(MakeMethod(Step()).ok());
+  const Pipeline two = ParsePipeline("step { [nibble.rtn] {} [nibble.baseline] {} }");
+  EXPECT_FALSE(MakeMethod(two.step(0)).ok());
+}
+
+TEST(MethodRegistry, UnknownMethodOffersTheNearest) {
+  const auto text = DescribeMethod("rtm");
+  ASSERT_FALSE(text.ok());
+  EXPECT_THAT(std::string(text.status().message()), ::testing::HasSubstr("did you mean 'rtn'"));
+}
+
+std::vector<std::string> MethodNames() {
+  std::vector<std::string> names;
+  for (const auto& [name, info] : RegisteredMethods()) names.push_back(name);
+  return names;
+}
+
+class MethodConformance : public ::testing::TestWithParam<std::string> {
+ protected:
+  std::string StepText() const { return absl::StrCat("step { [nibble.", GetParam(), "] {} }"); }
+
+  ir::Graph Applied(int threads = 1, bool tied = true) const {
+    ir::Graph graph = TinyGraph(tied);
+    EXPECT_OK(ApplyText(StepText(), graph, threads));
+    return graph;
+  }
+};
+
+TEST_P(MethodConformance, IsDocumented) {
+  EXPECT_FALSE(MethodSummary(GetParam()).empty());
+  ASSERT_OK_AND_ASSIGN(const std::string text, DescribeMethod(GetParam()));
+  // An option without a comment prints an empty line of its indentation.
+  EXPECT_THAT(text, ::testing::Not(::testing::HasSubstr("\n      \n")));
+}
+
+TEST_P(MethodConformance, LeavesAModelThatRuns) {
+  for (const bool tied : {true, false}) {
+    const ir::Graph graph = Applied(1, tied);
+    ASSERT_OK(ir::Verify(graph));
+    for (const float logit : TinyLogits(graph)) ASSERT_TRUE(std::isfinite(logit));
+  }
+}
+
+TEST_P(MethodConformance, DoesNotTouchTheGraphItWasCopiedFrom) {
+  ir::Graph original = TinyGraph();
+  const std::vector<float> before = TinyLogits(original);
+  ir::Graph copy = original;
+  ASSERT_OK(ApplyText(StepText(), copy));
+  EXPECT_EQ(TinyLogits(original), before);
+}
+
+TEST_P(MethodConformance, GivesTheSameModelForAnyThreadCount) {
+  const ir::Graph one = Applied(1), three = Applied(3);
+  ASSERT_EQ(one.parameters().size(), three.parameters().size());
+  for (size_t i = 0; i < one.parameters().size(); ++i) {
+    const auto id = static_cast<ir::ParameterId>(i);
+    ASSERT_OK_AND_ASSIGN(const EncodedTensor a, one.parameter(id).Load());
+    ASSERT_OK_AND_ASSIGN(const EncodedTensor b, three.parameter(id).Load());
+    ASSERT_TRUE(SameScheme(a.scheme, b.scheme));
+    for (const auto& [name, buffer] : a.buffers) ASSERT_EQ(buffer.bytes(), b.buffer(name).bytes()) << one.parameter(id).name();
+  }
+}
+
+TEST_P(MethodConformance, PlanAgreesWithTheReference) {
+  const ir::Graph graph = Applied();
+  const std::vector<float> expected = TinyLogits(graph);
+  const std::vector<int32_t> tokens = {5, 17, 3, 96, 0, 42};
+  ThreadPool pool(2);
+  for (const kernels::KernelTable* table : kernels::AvailableTables()) {
+    ASSERT_OK_AND_ASSIGN(const auto plan, Plan::Create(graph, *table));
+    ASSERT_OK_AND_ASSIGN(const auto session, Session::Create(*plan, pool, {1, 6}));
+    std::vector<float> hidden, logits(tokens.size() * plan->vocab_size());
+    ASSERT_OK(session->Forward({{0, tokens}}, &hidden));
+    ASSERT_OK(session->Logits(hidden.data(), static_cast<int64_t>(tokens.size()), logits.data()));
+    double difference = 0, norm = 0;
+    for (size_t i = 0; i < logits.size(); ++i) {
+      difference += (logits[i] - expected[i]) * (logits[i] - expected[i]);
+      norm += expected[i] * expected[i];
+    }
+    EXPECT_LT(std::sqrt(difference / norm), 2e-2) << table->name;
+  }
+}
+
+TEST_P(MethodConformance, TwiceIsRefusedOrChangesNothing) {
+  ir::Graph graph = Applied();
+  const std::vector<float> once = TinyLogits(graph);
+  const absl::Status again = ApplyText(StepText(), graph);
+  if (again.ok()) {
+    EXPECT_EQ(TinyLogits(graph), once);
+  } else {
+    EXPECT_EQ(again.code(), absl::StatusCode::kFailedPrecondition) << again;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Registered, MethodConformance, ::testing::ValuesIn(MethodNames()),
+                         [](const auto& info) { return info.param; });
+
+}  // namespace
+}  // namespace nibble
