@@ -1,0 +1,47 @@
+// The parts of tokenizer.json and tokenizer_config.json that every kind of
+// tokenizer writes in the same way.
+#ifndef NIBBLE_CORE_TEXT_JSON_PARTS_H_
+#define NIBBLE_CORE_TEXT_JSON_PARTS_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "core/text/added_tokens.h"
+#include "nlohmann/json.hpp"
+
+namespace nibble::text {
+
+// The names under which the template post-processor's table of special tokens lists
+// BOS and EOS. The table may list tokens that the template does not use, so that it
+// can hold them where no tokenizer_config.json does.
+inline constexpr absl::string_view kBosName = "bos";
+inline constexpr absl::string_view kEosName = "eos";
+
+// The pattern by which a tokenizer.json with Llama 3's pre-tokenizer is known.
+inline constexpr absl::string_view kLlama3Regex =
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*)"
+    R"(|\s*[\r\n]+|\s+(?!\S)|\s+)";
+
+struct BosAndEos {
+  std::optional<int32_t> bos;
+  std::optional<int32_t> eos;
+  bool add_bos = false;
+};
+
+nlohmann::json AddedTokensJson(const std::vector<AddedToken>& tokens);
+nlohmann::json VocabularyJson(const std::vector<std::string>& tokens);
+nlohmann::json PostProcessorJson(const std::vector<std::string>& tokens, const BosAndEos& ids);
+
+// The whole tokenizer_config.json.
+std::string ConfigJson(const std::vector<std::string>& tokens, const BosAndEos& ids);
+
+// The whole tokenizer.json.
+std::string TokenizerJson(nlohmann::json added_tokens, nlohmann::json normalizer, nlohmann::json pre_tokenizer,
+                          nlohmann::json post_processor, nlohmann::json decoder, nlohmann::json model);
+
+}  // namespace nibble::text
+
+#endif  // NIBBLE_CORE_TEXT_JSON_PARTS_H_

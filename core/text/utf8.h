@@ -1,0 +1,23 @@
+// Well-formed UTF-8 (Unicode 15, table 3-7): no overlong forms, no surrogates,
+// nothing above U+10FFFF.
+#ifndef NIBBLE_CORE_TEXT_UTF8_H_
+#define NIBBLE_CORE_TEXT_UTF8_H_
+
+#include <cstddef>
+
+#include "absl/strings/string_view.h"
+
+namespace nibble::text {
+
+// Bytes of the well-formed character that `text` starts with, 1 to 4, or 0 where
+// it starts with none.
+size_t Utf8CharacterLength(absl::string_view text);
+
+// Bytes of the longest well-formed beginning of `text`.
+size_t Utf8PrefixLength(absl::string_view text);
+
+inline bool IsUtf8(absl::string_view text) { return Utf8PrefixLength(text) == text.size(); }
+
+}  // namespace nibble::text
+
+#endif  // NIBBLE_CORE_TEXT_UTF8_H_
