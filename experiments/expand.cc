@@ -1,0 +1,346 @@
+#include "experiments/expand.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <set>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "core/base/status.h"
+#include "core/base/suggest.h"
+#include "datasets/registry.h"
+#include "experiments/text_config.h"
+#include "google/protobuf/text_format.h"
+#include "methods/method.h"
+
+namespace nibble {
+namespace {
+
+using Locations = google::protobuf::TextFormat::ParseInfoTree;
+
+std::string DirectoryOf(const std::string& path) {
+  const std::string parent = std::filesystem::path(path).parent_path().string();
+  return parent.empty() ? "." : parent;
+}
+
+// "file:line:column" of element `index` of a field, or the file alone.
+std::string Place(const std::string& path, const Locations* tree, const google::protobuf::FieldDescriptor* field, int index) {
+  if (tree == nullptr) return path;
+  const auto location = tree->GetLocation(field, index);
+  return location.line < 0 ? path : absl::StrCat(path, ":", location.line + 1, ":", location.column + 1);
+}
+
+absl::Status CheckSteps(const google::protobuf::RepeatedPtrField<Step>& steps, const std::string& path, const Locations* tree,
+                        const google::protobuf::FieldDescriptor* field) {
+  for (int i = 0; i < steps.size(); ++i) {
+    const auto method = MakeMethod(steps[i]);
+    // A repeated field's element index counts from 0; a singular one is -1.
+    if (!method.ok()) return Annotate(method.status(), absl::StrCat(Place(path, tree, field, i), ": step ", i));
+  }
+  return absl::OkStatus();
+}
+
+const google::protobuf::FieldDescriptor* StepField(const google::protobuf::Descriptor* descriptor) {
+  return descriptor->FindFieldByName("step");
+}
+
+const google::protobuf::FieldDescriptor* Field(const char* name) { return Experiment::descriptor()->FindFieldByName(name); }
+
+// The one field that a metric request sets.
+absl::StatusOr<std::string> MetricKind(const MetricRequest& request) {
+  std::vector<const google::protobuf::FieldDescriptor*> set;
+  request.GetReflection()->ListFields(request, &set);
+  if (set.size() == 1) return set[0]->name();
+  return absl::InvalidArgumentError("a metric holds exactly one of perplexity, multiple_choice, divergence, size, memory, latency");
+}
+
+// The name that the config gives a request's data set, or "".
+std::string NameGiven(const MetricRequest& request) {
+  if (request.has_perplexity()) return request.perplexity().name();
+  if (request.has_multiple_choice()) return request.multiple_choice().name();
+  return request.divergence().name();
+}
+
+absl::Status CheckPositive(const char* name, int64_t value, int64_t least) {
+  if (value >= least) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(name, ": ", value, " must be ", least, " or more"));
+}
+
+absl::Status CheckData(const std::string& name, const char* field, const std::string& directory) {
+  if (name.empty()) return absl::InvalidArgumentError(absl::StrCat("needs ", field, ": a path or a known set"));
+  return datasets::ResolveDataset(name, directory).status();
+}
+
+absl::Status CheckMetric(const MetricRequest& request, const std::string& directory) {
+  NIBBLE_RETURN_IF_ERROR(MetricKind(request).status());
+  if (request.has_perplexity()) {
+    const Perplexity& p = request.perplexity();
+    NIBBLE_RETURN_IF_ERROR(CheckPositive("limit", p.limit(), 0));
+    if (p.has_window()) NIBBLE_RETURN_IF_ERROR(CheckPositive("window", p.window(), 4));
+    return CheckData(p.text(), "text", directory);
+  }
+  if (request.has_multiple_choice()) {
+    NIBBLE_RETURN_IF_ERROR(CheckPositive("limit", request.multiple_choice().limit(), 0));
+    return CheckData(request.multiple_choice().set(), "set", directory);
+  }
+  if (request.has_divergence()) {
+    NIBBLE_RETURN_IF_ERROR(CheckPositive("window", request.divergence().window(), 4));
+    NIBBLE_RETURN_IF_ERROR(CheckPositive("limit", request.divergence().limit(), 0));
+    return CheckData(request.divergence().text(), "text", directory);
+  }
+  if (request.has_memory()) return CheckPositive("prefill", request.memory().prefill(), 1);
+  if (request.has_latency()) {
+    NIBBLE_RETURN_IF_ERROR(CheckPositive("prefill", request.latency().prefill(), 1));
+    NIBBLE_RETURN_IF_ERROR(CheckPositive("decode", request.latency().decode(), 1));
+    NIBBLE_RETURN_IF_ERROR(CheckPositive("rounds", request.latency().rounds(), 2));
+    NIBBLE_RETURN_IF_ERROR(CheckPositive("threads", request.latency().threads(), 0));
+  }
+  return absl::OkStatus();
+}
+
+class Expander {
+ public:
+  Expander(ExpandedExperiment& out, const Locations* tree) : out_(out), config_(out.config), tree_(tree) {}
+
+  absl::Status Run() {
+    NIBBLE_RETURN_IF_ERROR(CheckHead());
+    NIBBLE_RETURN_IF_ERROR(AddVariants());
+    NIBBLE_RETURN_IF_ERROR(CheckNames());
+    NIBBLE_RETURN_IF_ERROR(AddMetrics());
+    NIBBLE_RETURN_IF_ERROR(CheckSweeps());
+    return CheckGates();
+  }
+
+ private:
+  absl::Status Error(const std::string& place, const std::string& message) const {
+    return absl::InvalidArgumentError(absl::StrCat(place, ": ", message));
+  }
+
+  absl::Status CheckHead() const {
+    if (config_.model().source().empty()) {
+      return Error(out_.path, "model { source: ... } is missing; name a folder, a .gguf file, synthetic:<preset> or a fetched model");
+    }
+    if (!config_.has_baseline()) {
+      return Error(out_.path, "baseline { ... } is missing; add baseline { name: \"bf16\" step { [nibble.baseline] {} } }");
+    }
+    if (config_.threads() < 0) return Error(out_.path, "threads must not be negative");
+    return absl::OkStatus();
+  }
+
+  const Locations* VariantTree(const char* field, int index) const {
+    return tree_ == nullptr ? nullptr : tree_->GetTreeForNested(Field(field), index);
+  }
+
+  absl::Status AddVariants() {
+    NIBBLE_RETURN_IF_ERROR(AddVariant(config_.baseline(), "baseline", -1));
+    for (int i = 0; i < config_.variant_size(); ++i) NIBBLE_RETURN_IF_ERROR(AddVariant(config_.variant(i), "variant", i));
+    return absl::OkStatus();
+  }
+
+  absl::Status AddVariant(const Variant& variant, const char* field, int index) {
+    const std::string place = Place(out_.path, tree_, Field(field), index);
+    if (variant.name().empty()) return Error(place, absl::StrCat(field, " needs a name"));
+    std::vector<Variant> expanded = {variant};
+    for (const Sweep& sweep : config_.sweep()) {
+      if (sweep.variant() == variant.name()) NIBBLE_RETURN_IF_ERROR(Annotate(ExpandSweep(sweep, expanded), place));
+    }
+    for (const Variant& each : expanded) {
+      NIBBLE_RETURN_IF_ERROR(CheckSteps(each.step(), out_.path, VariantTree(field, index), StepField(Variant::descriptor())));
+      ExpandedVariant planned{each.name(), {}, index < 0};
+      if (each.has_include()) {
+        const std::string path = (std::filesystem::path(out_.directory) / each.include()).string();
+        auto included = LoadPipeline(path);
+        if (!included.ok()) return Annotate(included.status(), place);
+        planned.pipeline = *std::move(included);
+      }
+      for (const Step& step : each.step()) *planned.pipeline.add_step() = step;
+      if (planned.pipeline.step_size() == 0) return Error(place, absl::StrCat("'", each.name(), "' has no step"));
+      out_.variants.push_back(std::move(planned));
+    }
+    return absl::OkStatus();
+  }
+
+  static absl::Status ExpandSweep(const Sweep& sweep, std::vector<Variant>& variants) {
+    std::vector<Variant> expanded;
+    const std::string leaf = sweep.field().substr(sweep.field().rfind('.') + 1);
+    for (const Variant& variant : variants) {
+      for (const std::string& value : sweep.values()) {
+        Variant each = variant;
+        NIBBLE_RETURN_IF_ERROR(Annotate(SetField(&each, sweep.field(), value), "sweep"));
+        each.set_name(absl::StrCat(variant.name(), "/", leaf, "=", value));
+        expanded.push_back(std::move(each));
+      }
+    }
+    variants = std::move(expanded);
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckNames() const {
+    std::set<std::string> names;
+    for (const ExpandedVariant& variant : out_.variants) {
+      if (!names.insert(variant.name).second) return Error(out_.path, absl::StrCat("two variants are named '", variant.name, "'"));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status AddMetrics() {
+    if (config_.metric_size() == 0) return Error(out_.path, "no metric { ... } is asked for");
+    for (int i = 0; i < config_.metric_size(); ++i) {
+      const std::string place = Place(out_.path, tree_, Field("metric"), i);
+      std::vector<MetricRequest> expanded = {config_.metric(i)};
+      for (const Sweep& sweep : config_.sweep()) {
+        if (!sweep.has_variant()) NIBBLE_RETURN_IF_ERROR(Annotate(ExpandMetricSweep(sweep, i, expanded), place));
+      }
+      for (MetricRequest& request : expanded) {
+        NIBBLE_RETURN_IF_ERROR(Annotate(CheckMetric(request, out_.directory), place));
+        NIBBLE_RETURN_IF_ERROR(AddMetricNames(request, place));
+        out_.metrics.push_back(std::move(request));
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status AddMetricNames(const MetricRequest& request, const std::string& place) {
+    NIBBLE_ASSIGN_OR_RETURN(const std::vector<std::string> names, MetricNames(request, out_.directory));
+    for (const std::string& name : names) {
+      if (!metric_names_.insert(name).second) {
+        return Error(place, absl::StrCat("a second metric is called ", name, "; give one of the two a name"));
+      }
+      out_.metric_names.push_back(name);
+    }
+    return absl::OkStatus();
+  }
+
+  // "metric[1].latency.prefill" varies metric 1; its report name carries the
+  // value where the name does not already.
+  static absl::Status ExpandMetricSweep(const Sweep& sweep, int index, std::vector<MetricRequest>& requests) {
+    const std::string prefix = absl::StrCat("metric[", index, "].");
+    if (!absl::StartsWith(sweep.field(), prefix)) return absl::OkStatus();
+    const std::string rest = sweep.field().substr(prefix.size());
+    std::vector<MetricRequest> expanded;
+    for (const MetricRequest& request : requests) {
+      for (const std::string& value : sweep.values()) {
+        MetricRequest each = request;
+        NIBBLE_RETURN_IF_ERROR(Annotate(SetField(&each, rest, value), "sweep"));
+        const std::string suffix = absl::StrCat("@", rest.substr(rest.rfind('.') + 1), "=", value);
+        if (each.has_perplexity()) each.mutable_perplexity()->set_name((NameGiven(request).empty() ? DataOf(request) : NameGiven(request)) + suffix);
+        if (each.has_multiple_choice()) each.mutable_multiple_choice()->set_name((NameGiven(request).empty() ? DataOf(request) : NameGiven(request)) + suffix);
+        if (each.has_divergence()) each.mutable_divergence()->set_name((NameGiven(request).empty() ? DataOf(request) : NameGiven(request)) + suffix);
+        expanded.push_back(std::move(each));
+      }
+    }
+    requests = std::move(expanded);
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckSweeps() const {
+    for (int i = 0; i < config_.sweep_size(); ++i) {
+      const Sweep& sweep = config_.sweep(i);
+      const std::string place = Place(out_.path, tree_, Field("sweep"), i);
+      if (sweep.values_size() == 0) return Error(place, "sweep has no values");
+      if (sweep.has_variant()) {
+        std::vector<std::string> names;
+        for (const Variant& variant : config_.variant()) names.push_back(variant.name());
+        if (std::find(names.begin(), names.end(), sweep.variant()) == names.end()) {
+          return Error(place, UnknownName("variant", sweep.variant(), names));
+        }
+      } else {
+        const size_t close = sweep.field().find("].");
+        int index = -1;
+        if (!absl::StartsWith(sweep.field(), "metric[") || close == std::string::npos ||
+            !absl::SimpleAtoi(sweep.field().substr(7, close - 7), &index) || index < 0 || index >= config_.metric_size()) {
+          return Error(place, absl::StrCat("field '", sweep.field(), "' of a sweep without variant must start with metric[0] to metric[",
+                                           config_.metric_size() - 1, "]"));
+        }
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckGates() const {
+    for (int i = 0; i < config_.gate_size(); ++i) {
+      const Gate& gate = config_.gate(i);
+      const std::string place = Place(out_.path, tree_, Field("gate"), i);
+      if (gate.metric().empty()) return Error(place, "gate needs a metric, such as \"perplexity/*\"");
+      if (!gate.has_max_ratio() && !gate.has_min_ratio() && !gate.has_max_difference() && !gate.has_min_difference() &&
+          !gate.has_max_value() && !gate.has_min_value()) {
+        return Error(place, "gate has no bound; give max_ratio, min_ratio, max_difference, min_difference, max_value or min_value");
+      }
+      std::vector<std::string> names;
+      bool known = gate.variant().empty();
+      for (const ExpandedVariant& variant : out_.variants) {
+        names.push_back(variant.name);
+        known = known || variant.name == gate.variant();
+      }
+      if (!known) return Error(place, UnknownName("variant", gate.variant(), names));
+    }
+    return absl::OkStatus();
+  }
+
+  ExpandedExperiment& out_;
+  const Experiment& config_;
+  const Locations* const tree_;
+  std::set<std::string> metric_names_;
+};
+
+}  // namespace
+
+absl::StatusOr<ExpandedExperiment> LoadExperiment(const std::string& path, const std::vector<Override>& overrides) {
+  ExpandedExperiment experiment;
+  experiment.path = path;
+  experiment.directory = DirectoryOf(path);
+  Locations locations;
+  NIBBLE_RETURN_IF_ERROR(ReadTextFile(path, &experiment.config, &locations));
+  for (const auto& [field, value] : overrides) NIBBLE_RETURN_IF_ERROR(Annotate(SetField(&experiment.config, field, value), "--set"));
+  NIBBLE_RETURN_IF_ERROR(Expander(experiment, &locations).Run());
+  return experiment;
+}
+
+absl::StatusOr<Pipeline> LoadPipeline(const std::string& path) {
+  Pipeline pipeline;
+  Locations locations;
+  NIBBLE_RETURN_IF_ERROR(ReadTextFile(path, &pipeline, &locations));
+  if (pipeline.step_size() == 0) return absl::InvalidArgumentError(absl::StrCat(path, ": has no step"));
+  NIBBLE_RETURN_IF_ERROR(CheckSteps(pipeline.step(), path, &locations, StepField(Pipeline::descriptor())));
+  return pipeline;
+}
+
+std::string DataOf(const MetricRequest& request) {
+  if (request.has_perplexity()) return request.perplexity().text();
+  if (request.has_multiple_choice()) return request.multiple_choice().set();
+  if (request.has_divergence()) return request.divergence().text();
+  return "";
+}
+
+absl::StatusOr<std::string> SetLabel(const MetricRequest& request, const std::string& directory) {
+  if (!NameGiven(request).empty()) return NameGiven(request);
+  const std::string data = DataOf(request);
+  if (data.empty()) return data;
+  NIBBLE_ASSIGN_OR_RETURN(const auto resolved, datasets::ResolveDataset(data, directory));
+  return resolved.label;
+}
+
+absl::StatusOr<std::vector<std::string>> MetricNames(const MetricRequest& request, const std::string& directory) {
+  NIBBLE_ASSIGN_OR_RETURN(const std::string label, SetLabel(request, directory));
+  if (request.has_perplexity()) return std::vector<std::string>{"perplexity/" + label};
+  if (request.has_multiple_choice()) return std::vector<std::string>{"accuracy/" + label, "accuracy_norm/" + label};
+  if (request.has_divergence()) return std::vector<std::string>{"kl/" + label, "top1_agreement/" + label};
+  if (request.has_size()) return std::vector<std::string>{"size_mib", "bits_per_weight"};
+  if (request.has_memory()) return std::vector<std::string>{"peak_rss_mib"};
+  const Latency& latency = request.latency();
+  return std::vector<std::string>{absl::StrCat("ttft_ms/", latency.prefill()), absl::StrCat("prefill_tokens_per_s/", latency.prefill()),
+                                  absl::StrCat("decode_tokens_per_s/", latency.decode())};
+}
+
+std::string JobLabel(const MetricRequest& request) {
+  google::protobuf::TextFormat::Printer printer;
+  printer.SetSingleLineMode(true);
+  std::string text;
+  printer.PrintToString(request, &text);
+  if (!text.empty() && text.back() == ' ') text.pop_back();
+  return text;
+}
+
+}  // namespace nibble

@@ -1,0 +1,172 @@
+#include "experiments/measure.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "core/base/file.h"
+#include "core/base/status.h"
+#include "core/runtime/session.h"
+#include "datasets/multiple_choice.h"
+#include "datasets/registry.h"
+#include "datasets/text.h"
+#include "eval/latency.h"
+#include "eval/memory.h"
+#include "eval/multiple_choice.h"
+#include "eval/perplexity.h"
+#include "eval/size.h"
+#include "experiments/expand.h"
+#include "experiments/subprocess.h"
+#include "google/protobuf/util/json_util.h"
+
+namespace nibble {
+namespace {
+
+int ThreadsOrAll(int threads) { return threads > 0 ? threads : AvailableCpus(); }
+
+}  // namespace
+
+Measurer::Measurer(const io::LoadedModel& source, std::string directory, int threads)
+    : source_(source), directory_(std::move(directory)), pool_(ThreadsOrAll(threads)) {}
+
+absl::StatusOr<const text::Tokenizer*> Measurer::Tokenizer() const {
+  if (source_.tokenizer != nullptr) return source_.tokenizer.get();
+  return absl::FailedPreconditionError(absl::StrCat(source_.source, " has no tokenizer, so it can read no text; measure size, memory "
+                                                    "and latency, or use a model with one"));
+}
+
+absl::StatusOr<std::string> Measurer::DataHash(const MetricRequest& request) {
+  const std::string data = DataOf(request);
+  if (data.empty()) return std::string();
+  NIBBLE_ASSIGN_OR_RETURN(const auto resolved, datasets::ResolveDataset(data, directory_));
+  return Sha256OfFile(resolved.path);
+}
+
+absl::StatusOr<const eval::TextWindows*> Measurer::Windows(const std::string& text, const std::string& name,
+                                                           const eval::WindowOptions& options) {
+  const std::string key = absl::StrCat(text, "|", name, "|", static_cast<int>(options.convention), "|", options.window, "|", options.limit);
+  if (const auto it = windows_.find(key); it != windows_.end()) return &it->second;
+  NIBBLE_ASSIGN_OR_RETURN(const text::Tokenizer* tokenizer, Tokenizer());
+  NIBBLE_ASSIGN_OR_RETURN(const auto resolved, datasets::ResolveDataset(text, directory_));
+  NIBBLE_ASSIGN_OR_RETURN(const std::string contents, datasets::ReadText(resolved.path));
+  auto windows = eval::MakeWindows(name, *tokenizer, contents, options);
+  if (!windows.ok()) return Annotate(windows.status(), resolved.path);
+  return &windows_.emplace(key, *std::move(windows)).first->second;
+}
+
+eval::WindowOptions WindowOptionsOf(const Perplexity& request) {
+  eval::WindowOptions options;
+  options.convention = request.convention() == LLAMACPP ? eval::WindowConvention::kLlamaCpp : eval::WindowConvention::kGptq;
+  options.window = request.window();
+  options.limit = request.limit();
+  return options;
+}
+
+absl::StatusOr<std::vector<Metric>> Measurer::Measure(const MetricRequest& request, const BuiltModel& model, const BuiltModel* baseline) {
+  if (request.has_size()) return eval::MeasureSize(model.graph);
+  if (request.has_latency()) return MeasureLatency(request.latency(), model, baseline);
+  NIBBLE_ASSIGN_OR_RETURN(const std::string label, SetLabel(request, directory_));
+  if (request.has_perplexity()) {
+    NIBBLE_ASSIGN_OR_RETURN(const auto* windows, Windows(request.perplexity().text(), label, WindowOptionsOf(request.perplexity())));
+    return eval::MeasurePerplexity(*model.plan, pool_, *windows);
+  }
+  if (request.has_divergence()) return MeasureDivergence(request.divergence(), label, model, baseline);
+  NIBBLE_CHECK(request.has_multiple_choice());
+  return MeasureMultipleChoice(request.multiple_choice(), label, model);
+}
+
+absl::StatusOr<std::vector<Metric>> Measurer::MeasureDivergence(const Divergence& request, const std::string& name,
+                                                                const BuiltModel& model, const BuiltModel* baseline) {
+  if (baseline == nullptr) return absl::FailedPreconditionError("divergence needs the baseline, which could not be built");
+  const std::string key = request.SerializeAsString();
+  std::unique_ptr<eval::BaselineStates>& states = baseline_states_[key];
+  if (states == nullptr) {
+    eval::WindowOptions options;
+    options.window = request.window();
+    options.limit = request.limit();
+    NIBBLE_ASSIGN_OR_RETURN(const auto* windows, Windows(request.text(), name, options));
+    NIBBLE_ASSIGN_OR_RETURN(states, eval::BaselineStates::Create(*baseline->plan, pool_, *windows));
+  }
+  return eval::MeasureDivergence(*states, *model.plan, pool_);
+}
+
+absl::StatusOr<std::vector<Metric>> Measurer::MeasureMultipleChoice(const MultipleChoice& request, const std::string& name,
+                                                                    const BuiltModel& model) {
+  NIBBLE_ASSIGN_OR_RETURN(const text::Tokenizer* tokenizer, Tokenizer());
+  NIBBLE_ASSIGN_OR_RETURN(const auto resolved, datasets::ResolveDataset(request.set(), directory_));
+  NIBBLE_ASSIGN_OR_RETURN(const auto items, request.format() == MultipleChoice::HELLASWAG ? datasets::ReadHellaSwag(resolved.path)
+                                                                                          : datasets::ReadMultipleChoice(resolved.path));
+  eval::MultipleChoiceOptions options;
+  options.set = name;
+  options.limit = request.limit();
+  if (resolved.known != nullptr) options.context_suffix = std::string(resolved.known->context_suffix);
+  NIBBLE_ASSIGN_OR_RETURN(auto result, eval::MeasureMultipleChoice(*model.plan, pool_, *tokenizer, items, options));
+  return std::move(result.metrics);
+}
+
+absl::StatusOr<std::vector<Metric>> Measurer::MeasureLatency(const Latency& request, const BuiltModel& model, const BuiltModel* baseline) {
+  ThreadPool pool(ThreadsOrAll(request.threads()));
+  NIBBLE_ASSIGN_OR_RETURN(const auto probe, eval::LatencyProbe::Create(*model.plan, pool, request.prefill(), request.decode()));
+  std::unique_ptr<eval::LatencyProbe> reference;
+  if (baseline != nullptr && baseline != &model) {
+    NIBBLE_ASSIGN_OR_RETURN(reference, eval::LatencyProbe::Create(*baseline->plan, pool, request.prefill(), request.decode()));
+  }
+  std::vector<eval::LatencyRound> rounds, reference_rounds;
+  for (int i = 0; i < request.rounds(); ++i) {
+    if (reference != nullptr) {
+      NIBBLE_ASSIGN_OR_RETURN(const auto round, reference->Round());
+      reference_rounds.push_back(round);
+    }
+    NIBBLE_ASSIGN_OR_RETURN(const auto round, probe->Round());
+    rounds.push_back(round);
+  }
+  NIBBLE_ASSIGN_OR_RETURN(std::vector<Metric> metrics, probe->Metrics(rounds));
+  if (reference == nullptr) return metrics;
+  NIBBLE_ASSIGN_OR_RETURN(const std::vector<Metric> beside, reference->Metrics(reference_rounds));
+  for (size_t i = 0; i < metrics.size(); ++i) *metrics[i].mutable_baseline_block_sum() = beside[i].block_sum();
+  return metrics;
+}
+
+absl::StatusOr<std::string> Measurer::ProbeCheckpoint(const Memory& request, const BuiltModel& model, const std::string& folder) {
+  NIBBLE_RETURN_IF_ERROR(SaveModel(source_, model.graph, model.pipeline, folder));
+  return RunSelf({"memory-probe", "--model", folder, "--prefill", absl::StrCat(request.prefill()), "--threads", absl::StrCat(pool_.threads())});
+}
+
+absl::StatusOr<std::vector<Metric>> Measurer::MeasureMemory(const Memory& request, const BuiltModel& model, const std::string& scratch) {
+  const std::string folder = absl::StrCat(scratch, "/checkpoint.", ::getpid());
+  const absl::StatusOr<std::string> text = ProbeCheckpoint(request, model, folder);
+  std::error_code ignored;
+  std::filesystem::remove_all(folder, ignored);
+  NIBBLE_RETURN_IF_ERROR(text.status());
+  std::vector<Metric> metrics;
+  for (absl::string_view line : absl::StrSplit(*text, '\n', absl::SkipEmpty())) {
+    if (!google::protobuf::util::JsonStringToMessage(std::string(line), &metrics.emplace_back()).ok()) {
+      return absl::InternalError(absl::StrCat("the memory probe printed '", line, "'"));
+    }
+  }
+  return metrics;
+}
+
+absl::StatusOr<std::string> ProbeMemory(const std::string& model, int64_t prefill, int threads) {
+  NIBBLE_ASSIGN_OR_RETURN(const OpenedModel opened, OpenModel(model));
+  NIBBLE_ASSIGN_OR_RETURN(const auto* table, kernels::ChooseTable());
+  NIBBLE_ASSIGN_OR_RETURN(const auto plan, Plan::Create(opened.graph, *table));
+  ThreadPool pool(ThreadsOrAll(threads));
+  SessionOptions options;
+  options.max_positions = prefill;
+  NIBBLE_ASSIGN_OR_RETURN(const std::vector<Metric> metrics, eval::MeasureMemory(*plan, pool, options, prefill));
+  std::string text;
+  google::protobuf::util::JsonPrintOptions print;
+  print.preserve_proto_field_names = true;
+  for (const Metric& metric : metrics) {
+    std::string line;
+    if (!google::protobuf::util::MessageToJsonString(metric, &line, print).ok()) return absl::InternalError("a metric that is no JSON");
+    absl::StrAppend(&text, line, "\n");
+  }
+  return text;
+}
+
+}  // namespace nibble

@@ -1,0 +1,78 @@
+// One metric request on one model: the piece that `run`, `eval` and `bench`
+// share. Data sets are read and tokenized once and kept.
+#ifndef NIBBLE_EXPERIMENTS_MEASURE_H_
+#define NIBBLE_EXPERIMENTS_MEASURE_H_
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "core/base/thread_pool.h"
+#include "core/runtime/plan.h"
+#include "eval/divergence.h"
+#include "eval/windows.h"
+#include "experiments/experiment.pb.h"
+#include "experiments/model.h"
+
+namespace nibble {
+
+// A variant in memory.
+struct BuiltModel {
+  std::string name;
+  std::string pipeline;
+  ir::Graph graph;
+  std::unique_ptr<Plan> plan;
+};
+
+class Measurer {
+ public:
+  // `directory`: where relative data paths start.
+  Measurer(const io::LoadedModel& source, std::string directory, int threads);
+
+  ThreadPool& pool() { return pool_; }
+  const io::LoadedModel& source() const { return source_; }
+
+  // What the metric reads, for the result's key: the data file's SHA-256, or "".
+  absl::StatusOr<std::string> DataHash(const MetricRequest& request);
+
+  // Everything but memory. `baseline` is needed by divergence, and by latency
+  // where the two alternate; it may be `model` itself. Errors say what the
+  // metric needs.
+  absl::StatusOr<std::vector<Metric>> Measure(const MetricRequest& request, const BuiltModel& model, const BuiltModel* baseline);
+
+  // Writes the model as a checkpoint below `scratch`, loads it in a fresh
+  // process, and gives its peak resident size. The checkpoint is removed.
+  absl::StatusOr<std::vector<Metric>> MeasureMemory(const Memory& request, const BuiltModel& model, const std::string& scratch);
+
+  // Drops what was kept for a baseline that is about to go.
+  void ForgetBaseline() { baseline_states_.clear(); }
+
+ private:
+  absl::StatusOr<const eval::TextWindows*> Windows(const std::string& text, const std::string& name, const eval::WindowOptions& options);
+  absl::StatusOr<std::vector<Metric>> MeasureDivergence(const Divergence& request, const std::string& name, const BuiltModel& model,
+                                                        const BuiltModel* baseline);
+  absl::StatusOr<std::vector<Metric>> MeasureMultipleChoice(const MultipleChoice& request, const std::string& name,
+                                                            const BuiltModel& model);
+  absl::StatusOr<std::vector<Metric>> MeasureLatency(const Latency& request, const BuiltModel& model, const BuiltModel* baseline);
+  absl::StatusOr<std::string> ProbeCheckpoint(const Memory& request, const BuiltModel& model, const std::string& folder);
+  absl::StatusOr<const text::Tokenizer*> Tokenizer() const;
+
+  const io::LoadedModel& source_;
+  const std::string directory_;
+  ThreadPool pool_;
+  std::map<std::string, eval::TextWindows> windows_;
+  std::map<std::string, std::unique_ptr<eval::BaselineStates>> baseline_states_;
+};
+
+// What `nibble memory-probe` prints and MeasureMemory reads: metrics as JSON
+// lines.
+absl::StatusOr<std::string> ProbeMemory(const std::string& model, int64_t prefill, int threads);
+
+// The window options of a perplexity request.
+eval::WindowOptions WindowOptionsOf(const Perplexity& request);
+
+}  // namespace nibble
+
+#endif  // NIBBLE_EXPERIMENTS_MEASURE_H_

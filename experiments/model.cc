@@ -1,0 +1,41 @@
+#include "experiments/model.h"
+
+#include <map>
+#include <set>
+
+#include "core/base/status.h"
+#include "core/io/hf_folder.h"
+#include "core/models/llama.h"
+
+namespace nibble {
+
+absl::StatusOr<OpenedModel> OpenModel(const std::string& spec) {
+  NIBBLE_ASSIGN_OR_RETURN(io::LoadedModel source, io::LoadModel(spec));
+  auto graph = BuildLlama(source.config, source.weights, source.activations);
+  if (!graph.ok()) return Annotate(graph.status(), spec);
+  return OpenedModel{std::move(source), *std::move(graph)};
+}
+
+absl::Status SaveModel(const io::LoadedModel& source, const ir::Graph& graph, const std::string& pipeline, const std::string& folder) {
+  io::Checkpoint checkpoint;
+  checkpoint.config = source.config;
+  checkpoint.config.tie_word_embeddings = graph.tied();
+  checkpoint.pipeline = pipeline;
+  checkpoint.note = source.note;
+  std::map<std::string, ir::ParameterId> ids;
+  for (const ir::Op& op : graph.ops()) {
+    if (op.activation.has_value()) checkpoint.activations[op.name] = *op.activation;
+    if (!op.weight.has_value() || !ids.emplace(graph.parameter(*op.weight).name(), *op.weight).second) continue;
+    const ir::Parameter& parameter = graph.parameter(*op.weight);
+    NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor value, parameter.Load());
+    checkpoint.parameters.push_back({parameter.name(), value.scheme, value.shape});
+  }
+  checkpoint.load = [&](const std::string& name) { return graph.parameter(ids.at(name)).Load(); };
+  if (source.tokenizer != nullptr) {
+    checkpoint.tokenizer_json = source.tokenizer->ToJson();
+    checkpoint.tokenizer_config_json = source.tokenizer->ToConfigJson();
+  }
+  return io::WriteCheckpoint(folder, checkpoint);
+}
+
+}  // namespace nibble

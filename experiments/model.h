@@ -1,0 +1,29 @@
+// A model ready for pipelines: its source and the graph built over it.
+#ifndef NIBBLE_EXPERIMENTS_MODEL_H_
+#define NIBBLE_EXPERIMENTS_MODEL_H_
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "core/io/model_loader.h"
+#include "core/ir/graph.h"
+
+namespace nibble {
+
+struct OpenedModel {
+  io::LoadedModel source;
+  ir::Graph graph;
+};
+
+// `spec` as io::LoadModel takes it. Parameters stay where they are until they
+// are asked for.
+absl::StatusOr<OpenedModel> OpenModel(const std::string& spec);
+
+// Writes `graph`, made from `source` by `pipeline`, as a folder that OpenModel
+// reads: encoded parameters in safetensors, activation schemes in nibble.json,
+// the tokenizer beside them. One parameter is held at a time.
+absl::Status SaveModel(const io::LoadedModel& source, const ir::Graph& graph, const std::string& pipeline, const std::string& folder);
+
+}  // namespace nibble
+
+#endif  // NIBBLE_EXPERIMENTS_MODEL_H_

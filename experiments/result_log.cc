@@ -1,0 +1,47 @@
+#include "experiments/result_log.h"
+
+#include <unistd.h>
+
+#include <cstdio>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "core/base/file.h"
+#include "core/base/status.h"
+#include "google/protobuf/util/json_util.h"
+
+namespace nibble {
+
+absl::StatusOr<ResultLog> ResultLog::Open(const std::string& dir) {
+  ResultLog log(dir + "/results.jsonl");
+  if (!FileExists(log.path_)) return log;
+  NIBBLE_ASSIGN_OR_RETURN(const std::string text, ReadFile(log.path_));
+  for (absl::string_view line : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
+    JobResult result;
+    // A line torn by a kill is no result; its job runs again.
+    if (!google::protobuf::util::JsonStringToMessage(std::string(line), &result).ok()) continue;
+    if (result.error().empty()) log.finished_.insert(result.key());
+  }
+  return log;
+}
+
+absl::Status ResultLog::Append(const JobResult& result) {
+  std::string line;
+  google::protobuf::util::JsonPrintOptions options;
+  options.preserve_proto_field_names = true;
+  if (!google::protobuf::util::MessageToJsonString(result, &line, options).ok()) return absl::InternalError("a result that is no JSON");
+  std::FILE* file = std::fopen(path_.c_str(), "ab");
+  if (file == nullptr) return absl::FailedPreconditionError(absl::StrCat("cannot append to ", path_));
+  line = absl::StrCat(NeedsNewline() ? "\n" : "", line, "\n");
+  const bool written = std::fwrite(line.data(), 1, line.size(), file) == line.size() && std::fflush(file) == 0 && ::fsync(::fileno(file)) == 0;
+  if (std::fclose(file) != 0 || !written) return absl::ResourceExhaustedError(absl::StrCat("cannot write ", path_, "; is the disk full?"));
+  if (result.error().empty()) finished_.insert(result.key());
+  return absl::OkStatus();
+}
+
+bool ResultLog::NeedsNewline() const {
+  const auto file = MappedFile::Open(path_);
+  return file.ok() && !(*file)->bytes().empty() && (*file)->bytes().back() != '\n';
+}
+
+}  // namespace nibble

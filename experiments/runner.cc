@@ -1,0 +1,249 @@
+#include "experiments/runner.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "core/base/file.h"
+#include "core/base/progress.h"
+#include "core/base/status.h"
+#include "core/base/suggest.h"
+#include "core/kernels/machine.h"
+#include "experiments/measure.h"
+#include "experiments/result_log.h"
+#include "google/protobuf/text_format.h"
+#include "google/protobuf/util/json_util.h"
+#include "methods/method.h"
+
+namespace nibble {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+std::string OneLine(const google::protobuf::Message& message) {
+  google::protobuf::TextFormat::Printer printer;
+  printer.SetSingleLineMode(true);
+  std::string text;
+  printer.PrintToString(message, &text);
+  return text;
+}
+
+double Seconds(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+class Runner {
+ public:
+  Runner(const ExpandedExperiment& experiment, const RunOptions& options, OpenedModel model, ResultLog log, std::string model_hash,
+         std::string code_version)
+      : experiment_(experiment),
+        options_(options),
+        model_(std::move(model)),
+        log_(std::move(log)),
+        model_hash_(std::move(model_hash)),
+        code_version_(std::move(code_version)),
+        measurer_(model_.source, experiment.directory, options.threads > 0 ? options.threads : experiment.config.threads()) {}
+
+  absl::StatusOr<RunSummary> Run() {
+    NIBBLE_RETURN_IF_ERROR(ChooseVariants());
+    DescribeThisMachine();
+    NIBBLE_RETURN_IF_ERROR(WriteHead());
+    total_ = static_cast<int>(variants_.size() * experiment_.metrics.size());
+    for (const ExpandedVariant* variant : variants_) NIBBLE_RETURN_IF_ERROR(RunVariant(*variant));
+    return summary_;
+  }
+
+ private:
+  struct Job {
+    const MetricRequest* request;
+    std::string key, data_hash;
+  };
+
+  absl::Status ChooseVariants() {
+    std::vector<std::string> names;
+    for (const ExpandedVariant& variant : experiment_.variants) names.push_back(variant.name);
+    for (const std::string& name : options_.only) {
+      if (std::find(names.begin(), names.end(), name) == names.end()) {
+        return absl::InvalidArgumentError(absl::StrCat("--only: ", UnknownName("variant", name, names)));
+      }
+    }
+    for (const ExpandedVariant& variant : experiment_.variants) {
+      const bool chosen = options_.only.empty() || std::find(options_.only.begin(), options_.only.end(), variant.name) != options_.only.end();
+      if (variant.is_baseline || chosen) variants_.push_back(&variant);
+    }
+    return absl::OkStatus();
+  }
+
+  bool AsksFor(bool (MetricRequest::*has)() const) const {
+    return std::any_of(experiment_.metrics.begin(), experiment_.metrics.end(), [&](const MetricRequest& m) { return (m.*has)(); });
+  }
+
+  void DescribeThisMachine() {
+    const kernels::MachineInfo info = kernels::DescribeMachine();
+    const int threads = measurer_.pool().threads();
+    machine_.set_cpu(info.cpu);
+    machine_.set_features(info.features);
+    machine_.set_kernel_table(info.kernel_table);
+    machine_.set_cpus(info.cpus);
+    machine_.set_threads(threads);
+    if (!AsksFor(&MetricRequest::has_latency)) return;
+    std::fprintf(stderr, "measuring the machine's memory bandwidth and fp32 peak\n");
+    machine_.set_read_bandwidth_gb_s(kernels::MeasureReadBandwidth(threads));
+    machine_.set_fma_peak_gflop_s(kernels::MeasureFmaPeak(threads));
+  }
+
+  absl::Status WriteHead() const {
+    RunInfo info;
+    info.set_name(experiment_.config.name());
+    info.set_config_path(experiment_.path);
+    google::protobuf::TextFormat::PrintToString(experiment_.config, info.mutable_config());
+    info.set_command(options_.command);
+    info.set_model(model_.source.source);
+    info.set_model_hash(model_hash_);
+    info.set_model_note(model_.source.note);
+    info.set_commit(options_.commit);
+    *info.mutable_machine() = machine_;
+    for (const ExpandedVariant& variant : experiment_.variants) info.add_variant(variant.name);
+    for (const Gate& gate : experiment_.config.gate()) *info.add_gate() = gate;
+    for (const std::string& name : experiment_.metric_names) info.add_metric_order(name);
+    std::string json;
+    google::protobuf::util::JsonPrintOptions print;
+    print.preserve_proto_field_names = true;
+    print.add_whitespace = true;
+    if (!google::protobuf::util::MessageToJsonString(info, &json, print).ok()) return absl::InternalError("run.json");
+    return WriteFile(options_.out + "/run.json", json);
+  }
+
+  // Everything that can move a result names it.
+  absl::StatusOr<Job> MakeJob(const ExpandedVariant& variant, const MetricRequest& request) {
+    NIBBLE_ASSIGN_OR_RETURN(const std::string data_hash, measurer_.DataHash(request));
+    std::string parts = absl::StrCat(model_hash_, "\n", OneLine(variant.pipeline), "\n", OneLine(request), "\n", data_hash, "\n",
+                                     code_version_, "\n", machine_.kernel_table());
+    // Latency and divergence are measured against the baseline.
+    if (request.has_latency() || request.has_divergence()) absl::StrAppend(&parts, "\n", OneLine(experiment_.variants[0].pipeline));
+    return Job{&request, Sha256(absl::StrCat(variant.name, "\n", parts)), data_hash};
+  }
+
+  absl::Status RunVariant(const ExpandedVariant& variant) {
+    std::vector<Job> jobs;
+    for (const MetricRequest& request : experiment_.metrics) {
+      NIBBLE_ASSIGN_OR_RETURN(Job job, MakeJob(variant, request));
+      if (log_.Finished(job.key)) {
+        ++summary_.reused;
+        ++started_;
+      } else {
+        jobs.push_back(std::move(job));
+      }
+    }
+    if (jobs.empty()) return absl::OkStatus();
+    if (!variant.is_baseline && NeedsBaseline(jobs) && baseline_ == nullptr) NIBBLE_RETURN_IF_ERROR(BuildBaseline());
+    Context context(measurer_.pool());
+    const Clock::time_point start = Clock::now();
+    auto built = Build(variant, context);
+    if (built.ok()) std::fprintf(stderr, "%s: built in %.1f s\n", variant.name.c_str(), Seconds(start));
+    for (const Job& job : jobs) NIBBLE_RETURN_IF_ERROR(RunJob(variant, job, built, context));
+    if (variant.is_baseline && built.ok() && BaselineStays()) baseline_ = std::make_unique<BuiltModel>(*std::move(built));
+    return absl::OkStatus();
+  }
+
+  static bool NeedsBaseline(const std::vector<Job>& jobs) {
+    return std::any_of(jobs.begin(), jobs.end(), [](const Job& job) { return job.request->has_latency() || job.request->has_divergence(); });
+  }
+
+  bool BaselineStays() const { return AsksFor(&MetricRequest::has_latency) || AsksFor(&MetricRequest::has_divergence); }
+
+  absl::Status BuildBaseline() {
+    Context context(measurer_.pool());
+    auto built = Build(experiment_.variants[0], context);
+    // Its own jobs have reported a failure; those that need it will too.
+    if (built.ok()) baseline_ = std::make_unique<BuiltModel>(*std::move(built));
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<BuiltModel> Build(const ExpandedVariant& variant, Context& context) {
+    BuiltModel built{variant.name, PipelineToString(variant.pipeline.step()), model_.graph, nullptr};
+    NIBBLE_RETURN_IF_ERROR(ApplyPipeline(context, variant.pipeline.step(), built.graph));
+    NIBBLE_ASSIGN_OR_RETURN(const auto* table, kernels::ChooseTable());
+    NIBBLE_ASSIGN_OR_RETURN(built.plan, Plan::Create(built.graph, *table));
+    if (!built.plan->simulated_ops().empty()) {
+      context.CountEvent("simulated_arithmetic", static_cast<int64_t>(built.plan->simulated_ops().size()),
+                         absl::StrCat("no kernel for the schemes of ", built.plan->simulated_ops()[0]));
+    }
+    return built;
+  }
+
+  absl::StatusOr<std::vector<Metric>> Measure(const MetricRequest& request, const BuiltModel& model, bool is_baseline) {
+    if (request.has_memory()) return measurer_.MeasureMemory(request.memory(), model, options_.out);
+    return measurer_.Measure(request, model, is_baseline ? &model : baseline_.get());
+  }
+
+  absl::Status RunJob(const ExpandedVariant& variant, const Job& job, const absl::StatusOr<BuiltModel>& built, const Context& context) {
+    JobResult result;
+    result.set_key(job.key);
+    result.set_variant(variant.name);
+    result.set_is_baseline(variant.is_baseline);
+    result.set_pipeline(PipelineToString(variant.pipeline.step()));
+    result.set_job(JobLabel(*job.request));
+    result.set_code_version(code_version_);
+    result.set_data_hash(job.data_hash);
+    *result.mutable_machine() = machine_;
+    const Clock::time_point start = Clock::now();
+    absl::StatusOr<std::vector<Metric>> metrics = built.ok() ? Measure(*job.request, *built, variant.is_baseline) : built.status();
+    result.set_seconds(Seconds(start));
+    for (const auto& [what, event] : context.events()) {
+      Event* counted = result.add_event();
+      counted->set_what(what);
+      counted->set_count(event.count);
+      counted->set_detail(event.detail);
+    }
+    if (metrics.ok()) {
+      for (Metric& metric : *metrics) *result.add_metric() = std::move(metric);
+      ++summary_.done;
+    } else {
+      result.set_error(std::string(metrics.status().message()));
+      ++summary_.failed;
+    }
+    ++started_;
+    PrintJob(result);
+    return log_.Append(result);
+  }
+
+  void PrintJob(const JobResult& result) const {
+    std::string text = result.has_error() ? absl::StrCat("FAILED: ", result.error()) : "";
+    for (const Metric& metric : result.metric()) {
+      const bool withheld = metric.arithmetic() == SIMULATED && (metric.aggregate() == Metric::RATE || metric.aggregate() == Metric::TIME);
+      absl::StrAppend(&text, text.empty() ? "" : ", ", metric.name(), " ", withheld ? "simulated" : absl::StrFormat("%.5g", metric.value()));
+    }
+    const double elapsed = Seconds(start_);
+    const double left = elapsed / std::max(1, started_ - summary_.reused) * (total_ - started_);
+    std::fprintf(stderr, "[%d/%d, %s left] %s: %s (%.1f s)\n", started_, total_, FormatSeconds(left).c_str(), result.variant().c_str(),
+                 text.c_str(), result.seconds());
+  }
+
+  const ExpandedExperiment& experiment_;
+  const RunOptions& options_;
+  const OpenedModel model_;
+  ResultLog log_;
+  const std::string model_hash_, code_version_;
+  Measurer measurer_;
+  Machine machine_;
+  std::vector<const ExpandedVariant*> variants_;
+  std::unique_ptr<BuiltModel> baseline_;
+  const Clock::time_point start_ = Clock::now();
+  int started_ = 0, total_ = 0;
+  RunSummary summary_;
+};
+
+}  // namespace
+
+absl::StatusOr<RunSummary> RunExperiment(const ExpandedExperiment& experiment, const RunOptions& options) {
+  NIBBLE_RETURN_IF_ERROR(MakeDirectories(options.out));
+  NIBBLE_ASSIGN_OR_RETURN(ResultLog log, ResultLog::Open(options.out));
+  NIBBLE_ASSIGN_OR_RETURN(OpenedModel model, OpenModel(experiment.config.model().source()));
+  NIBBLE_ASSIGN_OR_RETURN(std::string model_hash, model.source.Hash());
+  // The program's own bytes are the code version: any change may move a number.
+  NIBBLE_ASSIGN_OR_RETURN(std::string code_version, Sha256OfFile("/proc/self/exe"));
+  return Runner(experiment, options, std::move(model), std::move(log), std::move(model_hash), std::move(code_version)).Run();
+}
+
+}  // namespace nibble

@@ -1,0 +1,51 @@
+// Gates: bounds that a run must keep, or `nibble gate` and CI fail.
+//
+// A gate never passes in silence. It fails where it matches no variant or no
+// metric, where it sets no bound, where a metric that it names was not measured
+// (the job failed, or has not run), where the number is not finite, where
+// simulated arithmetic makes a latency meaningless, and where a ratio or a
+// difference has no comparable baseline.
+//
+// Ratios and differences are those that the report shows: point estimates, for
+// rates and times the paired ratio of the rounds (statistics.h).
+#ifndef NIBBLE_REPORTS_GATE_H_
+#define NIBBLE_REPORTS_GATE_H_
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "eval/result.pb.h"
+#include "reports/run_table.h"
+
+namespace nibble {
+
+// One bound on one metric of one variant, or one reason why a gate cannot pass.
+struct GateOutcome {
+  Gate gate;
+  std::string variant;  // the gate's own where it matched none
+  std::string metric;   // likewise
+  std::optional<double> measured;  // value, ratio or difference
+  std::string bound;               // "max_ratio 1.45"
+  bool passed = false;
+  std::string message;  // "ratio 1.52 > max_ratio 1.45"
+};
+
+// A gate's variant is a name, empty for every variant but the baseline, or a
+// pattern with * for those of them that match. Outcomes come in the order of
+// gates, variants, metrics, bounds.
+std::vector<GateOutcome> EvaluateGates(const RunInfo& run, const std::vector<JobResult>& results);
+std::vector<GateOutcome> EvaluateGates(const RunTable& table);
+
+// One line each: "FAIL ptq perplexity/wikitext: ratio 1.52 > max_ratio 1.45".
+std::string FormatGates(const std::vector<GateOutcome>& outcomes);
+
+bool AllPassed(const std::vector<GateOutcome>& outcomes);
+
+// Whether `text` is `pattern`, in which * stands for any run of characters.
+bool MatchesPattern(absl::string_view pattern, absl::string_view text);
+
+}  // namespace nibble
+
+#endif  // NIBBLE_REPORTS_GATE_H_

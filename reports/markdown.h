@@ -1,0 +1,20 @@
+// report.md: what a run measured, for people. It holds no date and no duration,
+// so that the same results give the same text.
+#ifndef NIBBLE_REPORTS_MARKDOWN_H_
+#define NIBBLE_REPORTS_MARKDOWN_H_
+
+#include <string>
+#include <vector>
+
+#include "reports/gate.h"
+#include "reports/run_table.h"
+
+namespace nibble {
+
+// `plot` is the plot's file name beside the report, "" without one.
+std::string ReportMarkdown(const RunTable& table, const std::vector<GateOutcome>& gates,
+                           const std::vector<std::string>& notes, const std::string& plot);
+
+}  // namespace nibble
+
+#endif  // NIBBLE_REPORTS_MARKDOWN_H_

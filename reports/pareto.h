@@ -1,0 +1,40 @@
+// A scatter plot of size against perplexity as SVG: one labelled dot per
+// variant, a step line through those that no other beats in both.
+#ifndef NIBBLE_REPORTS_PARETO_H_
+#define NIBBLE_REPORTS_PARETO_H_
+
+#include <string>
+#include <vector>
+
+#include "reports/run_table.h"
+
+namespace nibble {
+
+// One dot; smaller is better on both axes.
+struct ParetoPoint {
+  std::string label;
+  double x = 0;
+  double y = 0;
+  bool is_baseline = false;
+};
+
+// size_mib and the first perplexity of every variant that has both.
+std::vector<ParetoPoint> ParetoPoints(const RunTable& table);
+
+// The name of the perplexity that ParetoPoints takes, or "".
+std::string FirstPerplexity(const RunTable& table);
+
+// The y axis is logarithmic where the largest y is over 4 times the smallest.
+// "" without points.
+std::string ParetoSvg(const std::vector<ParetoPoint>& points, const std::string& x_title, const std::string& y_title);
+
+// About 3 to 8 round numbers (1, 2 or 5 times a power of ten apart) within [low, high].
+std::vector<double> LinearTicks(double low, double high);
+
+// 1, 2 and 5 times powers of ten within [low, high], or LinearTicks where these
+// are fewer than 3.
+std::vector<double> LogTicks(double low, double high);
+
+}  // namespace nibble
+
+#endif  // NIBBLE_REPORTS_PARETO_H_

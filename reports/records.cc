@@ -1,0 +1,188 @@
+#include "reports/records.h"
+
+#include <google/protobuf/util/json_util.h>
+
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
+#include "core/base/check.h"
+#include "nlohmann/json.hpp"
+#include "reports/format.h"
+
+namespace nibble {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr char kSimulatedLatency[] =
+    "simulated arithmetic: a scheme of this variant has no packed kernel, so its speed says nothing";
+
+const char* ArithmeticName(const Metric& metric) { return metric.arithmetic() == SIMULATED ? "simulated" : "native"; }
+
+const char* DirectionName(const Metric& metric) { return metric.better() == HIGHER ? "higher" : "lower"; }
+
+Json Number(const std::optional<double>& value) {
+  return value.has_value() && std::isfinite(*value) ? Json(*value) : Json(nullptr);
+}
+
+std::optional<double> StandardError(const Metric& metric) {
+  return metric.has_stderr() ? std::optional<double>(metric.stderr()) : std::nullopt;
+}
+
+std::optional<double> Low(const Estimate& estimate) {
+  return estimate.interval.has_value() ? std::optional<double>(estimate.interval->low) : std::nullopt;
+}
+
+std::optional<double> High(const Estimate& estimate) {
+  return estimate.interval.has_value() ? std::optional<double>(estimate.interval->high) : std::nullopt;
+}
+
+Json ToJson(const google::protobuf::Message& message) {
+  google::protobuf::util::JsonPrintOptions options;
+  options.preserve_proto_field_names = true;
+  std::string text;
+  NIBBLE_CHECK(google::protobuf::util::MessageToJsonString(message, &text, options).ok());
+  return Json::parse(text);
+}
+
+void AddEstimate(const std::string& name, const std::optional<Estimate>& estimate, Json* record) {
+  if (!estimate.has_value()) return;
+  (*record)[name] = Number(estimate->value);
+  (*record)[name + "_low"] = Number(Low(*estimate));
+  (*record)[name + "_high"] = Number(High(*estimate));
+}
+
+Json RecordJson(const Record& record) {
+  const Metric& metric = *record.metric;
+  Json json = {{"variant", record.variant},
+               {"metric", metric.name()},
+               {"value", Number(metric.value())},
+               {"stderr", Number(StandardError(metric))},
+               {"count", metric.count()},
+               {"unit", metric.unit()},
+               {"better", DirectionName(metric)},
+               {"baseline_value", Number(record.baseline_value)},
+               {"arithmetic", ArithmeticName(metric)},
+               {"convention", metric.convention()}};
+  AddEstimate("ratio", record.comparison.ratio, &json);
+  AddEstimate("difference", record.comparison.difference, &json);
+  if (record.comparison.recovery.has_value()) json["recovery"] = Number(record.comparison.recovery);
+  if (!record.comparison.why.empty()) json["note"] = record.comparison.why;
+  return json;
+}
+
+Json FailuresJson(const RunTable& table) {
+  Json failures = Json::array();
+  for (const std::string& variant : table.variants()) {
+    for (const JobResult* job : table.Failures(variant)) {
+      failures.push_back({{"variant", variant}, {"job", job->job()}, {"error", job->error()}});
+    }
+  }
+  return failures;
+}
+
+Json EventsJson(const RunTable& table) {
+  Json events = Json::array();
+  for (const std::string& variant : table.variants()) {
+    for (const JobResult* job : table.Results(variant)) {
+      for (const Event& event : job->event()) {
+        events.push_back({{"variant", variant},
+                          {"job", job->job()},
+                          {"what", event.what()},
+                          {"count", event.count()},
+                          {"detail", event.detail()}});
+      }
+    }
+  }
+  return events;
+}
+
+Json GateJson(const GateOutcome& gate) {
+  return {{"variant", gate.variant},           {"metric", gate.metric}, {"bound", gate.bound},
+          {"measured", Number(gate.measured)}, {"passed", gate.passed}, {"message", gate.message}};
+}
+
+std::string CsvNumber(const std::optional<double>& value) { return value.has_value() ? Exact(*value) : ""; }
+
+std::vector<std::string> EstimateFields(const std::optional<Estimate>& estimate) {
+  if (!estimate.has_value()) return {"", "", ""};
+  return {CsvNumber(estimate->value), CsvNumber(Low(*estimate)), CsvNumber(High(*estimate))};
+}
+
+std::string CsvRow(const std::vector<std::string>& fields) {
+  const auto append = [](std::string* out, const std::string& field) { absl::StrAppend(out, CsvField(field)); };
+  return absl::StrCat(absl::StrJoin(fields, ",", append), "\r\n");
+}
+
+std::string CsvRecord(const Record& record) {
+  const Metric& metric = *record.metric;
+  std::vector<std::string> fields = {record.variant,
+                                     metric.name(),
+                                     CsvNumber(metric.value()),
+                                     CsvNumber(StandardError(metric)),
+                                     absl::StrCat(metric.count()),
+                                     metric.unit(),
+                                     DirectionName(metric),
+                                     CsvNumber(record.baseline_value),
+                                     ArithmeticName(metric)};
+  for (const auto& estimate : {record.comparison.ratio, record.comparison.difference}) {
+    for (std::string& field : EstimateFields(estimate)) fields.push_back(std::move(field));
+  }
+  fields.push_back(CsvNumber(record.comparison.recovery));
+  fields.push_back(metric.convention());
+  fields.push_back(record.comparison.why);
+  return CsvRow(fields);
+}
+
+}  // namespace
+
+Records MakeRecords(const RunTable& table) {
+  Records all;
+  for (const std::string& variant : table.variants()) {
+    for (const std::string& name : table.metrics()) {
+      const Metric* metric = table.Find(variant, name);
+      if (metric == nullptr) continue;
+      if (IsWithheld(*metric)) {
+        all.withheld.push_back({variant, name, kSimulatedLatency});
+        continue;
+      }
+      const Metric* baseline = table.Baseline(name);
+      Record& record = all.records.emplace_back(Record{variant, metric, std::nullopt, {}});
+      if (baseline != nullptr && !IsWithheld(*baseline)) record.baseline_value = baseline->value();
+      if (variant != table.baseline()) record.comparison = Compare(*metric, baseline);
+    }
+  }
+  return all;
+}
+
+std::string RecordsJson(const RunTable& table, const Records& records, const std::vector<GateOutcome>& gates,
+                        const std::vector<std::string>& notes) {
+  Json json = {{"run", ToJson(table.run())},       {"machine", ToJson(table.machine())},
+               {"records", Json::array()},         {"withheld", Json::array()},
+               {"failures", FailuresJson(table)},  {"events", EventsJson(table)},
+               {"gates", Json::array()},           {"notes", notes}};
+  json["run"].erase("machine");
+  for (const Record& record : records.records) json["records"].push_back(RecordJson(record));
+  for (const WithheldMetric& w : records.withheld) {
+    json["withheld"].push_back({{"variant", w.variant}, {"metric", w.metric}, {"reason", w.reason}});
+  }
+  for (const GateOutcome& gate : gates) json["gates"].push_back(GateJson(gate));
+  return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+std::string RecordsCsv(const Records& records) {
+  std::string csv = CsvRow({"variant", "metric", "value", "stderr", "count", "unit", "better", "baseline_value",
+                            "arithmetic", "ratio", "ratio_low", "ratio_high", "difference", "difference_low",
+                            "difference_high", "recovery", "convention", "note"});
+  for (const Record& record : records.records) csv += CsvRecord(record);
+  return csv;
+}
+
+std::string CsvField(const std::string& text) {
+  if (text.find_first_of(",\"\r\n") == std::string::npos) return text;
+  return absl::StrCat("\"", absl::StrReplaceAll(text, {{"\"", "\"\""}}), "\"");
+}
+
+}  // namespace nibble

@@ -1,0 +1,63 @@
+// The measurements of a run as flat records, for JSON and CSV.
+#ifndef NIBBLE_REPORTS_RECORDS_H_
+#define NIBBLE_REPORTS_RECORDS_H_
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "eval/result.pb.h"
+#include "reports/gate.h"
+#include "reports/run_table.h"
+#include "reports/statistics.h"
+
+namespace nibble {
+
+// One metric of one variant.
+struct Record {
+  std::string variant;
+  const Metric* metric = nullptr;
+  std::optional<double> baseline_value;  // the baseline's own row repeats its value
+  Comparison comparison;                 // empty in the baseline's rows
+};
+
+// A latency of simulated arithmetic, left out of the records.
+struct WithheldMetric {
+  std::string variant;
+  std::string metric;
+  std::string reason;
+};
+
+struct Records {
+  std::vector<Record> records;  // by variant, then metric
+  std::vector<WithheldMetric> withheld;
+};
+
+Records MakeRecords(const RunTable& table);
+
+// results.json, keys in a fixed order, numbers exact, null for what is absent or
+// not finite:
+//   run, machine  RunInfo and Machine as protobuf JSON
+//   records       variant, metric, value, stderr, count, unit, better ("lower" or
+//                 "higher"), baseline_value, arithmetic ("native" or
+//                 "simulated"), convention; where there is a comparison ratio,
+//                 ratio_low, ratio_high or difference, difference_low,
+//                 difference_high; recovery; note (why an interval is missing)
+//   withheld      variant, metric, reason
+//   failures      variant, job, error
+//   events        variant, job, what, count, detail
+//   gates         variant, metric, bound, measured, passed, message
+//   notes         what the reader of the log skipped or found odd
+std::string RecordsJson(const RunTable& table, const Records& records, const std::vector<GateOutcome>& gates,
+                        const std::vector<std::string>& notes);
+
+// The records with one header row (RFC 4180: CRLF, quotes where needed); empty
+// fields for what is absent.
+std::string RecordsCsv(const Records& records);
+
+// One field, quoted where it holds a comma, a quote or a line break.
+std::string CsvField(const std::string& text);
+
+}  // namespace nibble
+
+#endif  // NIBBLE_REPORTS_RECORDS_H_

@@ -1,0 +1,288 @@
+#include "reports/report.h"
+
+#include <google/protobuf/util/json_util.h>
+
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "core/base/file.h"
+#include "core/base/json.h"
+#include "core/base/testing.h"
+#include "reports/format.h"
+#include "reports/pareto.h"
+#include "reports/records.h"
+#include "reports/run_log.h"
+#include "reports/run_table.h"
+#include "reports/testing.h"
+
+namespace nibble {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+
+std::string ToLine(const google::protobuf::Message& message) {
+  std::string line;
+  EXPECT_TRUE(google::protobuf::util::MessageToJsonString(message, &line).ok());
+  return line;
+}
+
+Report SmallReport() {
+  SmallRun small = MakeSmallRun();
+  Gate* gate = small.run.add_gate();
+  gate->set_variant("ptq");
+  gate->set_metric("perplexity/*");
+  gate->set_max_ratio(1.1);
+  return MakeReport(small.run, small.results, {"a note"});
+}
+
+nlohmann::json SmallJson() {
+  const auto json = ParseJson(SmallReport().json, "results.json");
+  EXPECT_OK(json);
+  return json.value();
+}
+
+nlohmann::json FindRecord(const nlohmann::json& json, const std::string& variant, const std::string& metric) {
+  for (const auto& record : json["records"]) {
+    if (record["variant"] == variant && record["metric"] == metric) return record;
+  }
+  return nullptr;
+}
+
+TEST(Format, SignificantDigits) {
+  EXPECT_EQ(Significant(12.3449, 4), "12.34");
+  EXPECT_EQ(Significant(9.9996, 4), "10.00");
+  EXPECT_EQ(Significant(0.012345, 3), "0.0123");
+  EXPECT_EQ(Significant(12345.6, 4), "12346");
+  EXPECT_EQ(Significant(-1.5, 2), "-1.5");
+  EXPECT_EQ(Significant(0, 4), "0");
+  EXPECT_EQ(Significant(1e-7, 2), "1.0e-07");
+  EXPECT_EQ(Significant(1e12, 2), "1.0e+12");
+  EXPECT_EQ(Significant(std::nan(""), 2), "nan");
+  EXPECT_EQ(Significant(-INFINITY, 2), "-inf");
+  EXPECT_EQ(Decimals(-0.04, 1), "0.0");
+}
+
+TEST(Format, EveryKindOfMetricHasItsDigits) {
+  EXPECT_EQ(FormatValue(Accuracy({1}), 0.4567), "45.7");
+  EXPECT_EQ(FormatDifference(Accuracy({1}), 0.012), "+1.2");
+  EXPECT_EQ(FormatDifference(Accuracy({1}), 0), "0.0");
+  EXPECT_EQ(FormatValue(Size(1), 72.46), "72.5");
+  EXPECT_EQ(FormatValue(Decode({1}), 63.987), "64.0");
+  EXPECT_EQ(FormatValue(Perplexity(1, {1}), 12.3456), "12.35");
+}
+
+TEST(Format, EscapesAndFences) {
+  EXPECT_EQ(MarkdownCell("a|b <c>\nd"), "a\\|b &lt;c&gt; d");
+  EXPECT_EQ(EscapeXml("a<b & \"c\""), "a&lt;b &amp; &quot;c&quot;");
+  EXPECT_EQ(CodeBlock("x\n"), "```\nx\n```\n");
+  EXPECT_EQ(CodeBlock("```y", "sh"), "````sh\n```y\n````\n");
+}
+
+TEST(Csv, QuotesWhatNeedsQuotes) {
+  EXPECT_EQ(CsvField("plain"), "plain");
+  EXPECT_EQ(CsvField("a,b"), "\"a,b\"");
+  EXPECT_EQ(CsvField("say \"no\""), "\"say \"\"no\"\"\"");
+  EXPECT_EQ(CsvField("two\nlines"), "\"two\nlines\"");
+}
+
+TEST(Csv, HoldsOneLinePerRecord) {
+  const std::vector<std::string> lines = absl::StrSplit(SmallReport().csv, "\r\n");
+  ASSERT_EQ(lines.size(), 14);  // header, 4 + 4 + 3 + 1 records, the end
+  EXPECT_EQ(lines[0],
+            "variant,metric,value,stderr,count,unit,better,baseline_value,arithmetic,ratio,ratio_low,ratio_high,"
+            "difference,difference_low,difference_high,recovery,convention,note");
+  EXPECT_EQ(lines[2], "bf16,accuracy/arc,0.75,0.25,4,fraction,higher,0.75,native,,,,,,,,\"log-likelihood, \"\"raw\"\"\",");
+  EXPECT_EQ(lines[7], "ptq,size_mib,72.5,,0,MiB,lower,256,native,0.283203125,,,,,,,,");
+  EXPECT_EQ(lines[13], "");
+}
+
+TEST(Json, RecordsCarryTheComparison) {
+  const nlohmann::json json = SmallJson();
+  EXPECT_EQ(json["run"]["name"], "small");
+  EXPECT_FALSE(json["run"].contains("machine"));
+  EXPECT_EQ(json["machine"]["cpu"], "Test CPU");
+  EXPECT_EQ(json["records"].size(), 12);
+  const nlohmann::json perplexity = FindRecord(json, "ptq", "perplexity/wikitext");
+  EXPECT_NEAR(perplexity["ratio"].get<double>(), std::exp(0.1), 1e-9);
+  EXPECT_NEAR(perplexity["ratio_low"].get<double>(), std::exp(0.1), 1e-9);
+  EXPECT_NEAR(perplexity["baseline_value"].get<double>(), std::exp(3.0), 1e-9);
+  EXPECT_EQ(perplexity["better"], "lower");
+  EXPECT_EQ(perplexity["count"], 30);
+  const nlohmann::json accuracy = FindRecord(json, "ptq", "accuracy/arc");
+  EXPECT_EQ(accuracy["difference"], -0.25);
+  EXPECT_FALSE(accuracy.contains("ratio"));
+  const nlohmann::json baseline = FindRecord(json, "bf16", "size_mib");
+  EXPECT_EQ(baseline["baseline_value"], 256);
+  EXPECT_TRUE(baseline["stderr"].is_null());
+  EXPECT_FALSE(baseline.contains("ratio"));
+}
+
+TEST(Json, WithholdsSimulatedLatencyAndListsFailures) {
+  const nlohmann::json json = SmallJson();
+  EXPECT_TRUE(FindRecord(json, "w2|sim", "decode_tokens_per_s/32").is_null());
+  EXPECT_FALSE(FindRecord(json, "w2|sim", "perplexity/wikitext").is_null());
+  ASSERT_EQ(json["withheld"].size(), 1);
+  EXPECT_EQ(json["withheld"][0]["variant"], "w2|sim");
+  EXPECT_THAT(json["withheld"][0]["reason"], HasSubstr("simulated"));
+  ASSERT_EQ(json["failures"].size(), 1);
+  EXPECT_EQ(json["failures"][0]["job"], "perplexity wikitext");
+  EXPECT_EQ(json["events"].size(), 2);
+  EXPECT_EQ(json["gates"][0]["passed"], false);
+  EXPECT_EQ(json["notes"][0], "a note");
+}
+
+TEST(Json, ASimulatedBaselineLatencyIsNoBaseline) {
+  SmallRun small = MakeSmallRun();
+  small.results[3].mutable_metric(0)->set_arithmetic(SIMULATED);
+  const auto json = ParseJson(MakeReport(small.run, small.results).json, "results.json");
+  const nlohmann::json record = FindRecord(json.value(), "ptq", "decode_tokens_per_s/32");
+  EXPECT_TRUE(record["baseline_value"].is_null());
+  EXPECT_FALSE(record.contains("ratio"));
+}
+
+TEST(Json, NanBecomesNull) {
+  SmallRun small = MakeSmallRun();
+  small.results[4].mutable_metric(0)->set_value(std::nan(""));
+  const auto json = ParseJson(MakeReport(small.run, small.results).json, "results.json");
+  const nlohmann::json record = FindRecord(json.value(), "ptq", "perplexity/wikitext");
+  EXPECT_TRUE(record["value"].is_null());
+  EXPECT_THAT(record["note"], HasSubstr("not a finite number"));
+}
+
+TEST(Markdown, GoldenTable) {
+  const std::string report = SmallReport().markdown;
+  EXPECT_THAT(report, HasSubstr("Model `smollm2-135m` (decoded from Q8_0 blocks), SHA-256 `0123456789ab`. Machine: "
+                                "Test CPU, avx2 kernels, 2 threads on 4 CPUs, measured read bandwidth 21.2 GB/s, FMA "
+                                "peak 88.8 GFLOP/s. Nibble commit `abc1234`.\n"));
+  EXPECT_THAT(report, HasSubstr("| variant | arithmetic | perplexity/wikitext ↓ | accuracy/arc ↑ (%) | size_mib ↓ (MiB) "
+                                "| decode_tokens_per_s/32 ↑ (tokens/s) |\n"));
+  EXPECT_THAT(report, HasSubstr("| bf16 (baseline) | native | 20.09 ± 0.40 | 75.0 ± 25.0 | 256.0 | 32.0 |\n"));
+  EXPECT_THAT(report, HasSubstr("| ptq | native | 22.20 ± 0.44<br>×1.105 [1.105, 1.105] | 50.0 ± 25.0<br>-25.0 pp "
+                                "[-104.6, +54.6]<br>66.7 % recovered | 72.5<br>×0.2832 | 64.0<br>×1.99 [1.92, 2.05] |\n"));
+  EXPECT_THAT(report, HasSubstr("| w2\\|sim | simulated | 148.4 "));
+  EXPECT_THAT(report, HasSubstr("| 40.0<br>×0.1562 | simulated |\n"));
+  EXPECT_THAT(report, HasSubstr("| broken | native | failed¹ | – | 72.5<br>×0.2832 | – |\n"));
+  EXPECT_THAT(report, HasSubstr("- ¹ broken, perplexity wikitext: layer 3: not positive definite\n"));
+}
+
+TEST(Markdown, HasEverySection) {
+  const std::string report = SmallReport().markdown;
+  EXPECT_THAT(report, HasSubstr("![size against perplexity](pareto.svg)"));
+  EXPECT_THAT(report, HasSubstr("| **FAIL** | ptq | perplexity/wikitext | ratio 1.105 &gt; max_ratio 1.1 |\n"));
+  EXPECT_THAT(report, HasSubstr("| ptq | 72.5 (580.00) | 72.5 (580.00) |\n"));
+  EXPECT_THAT(report, HasSubstr("**ptq**\n\n```\nptq { }\n```\n"));
+  EXPECT_THAT(report, HasSubstr("| ptq | rtn.ragged_group | 3 | down_proj | perplexity wikitext, multiple_choice arc |\n"));
+  EXPECT_THAT(report, HasSubstr("| perplexity/wikitext |  | 30 | gptq window=10 | exp of the mean; ratio paired by block |\n"));
+  EXPECT_THAT(report, HasSubstr("```sh\nnibble sweep configs/small.textproto\n```\n"));
+  EXPECT_THAT(report, HasSubstr("````textproto\nname: \"small\"\n# ``` a fence\n````\n\n</details>"));
+  EXPECT_THAT(report, HasSubstr("## Notes\n\n- a note\n"));
+}
+
+TEST(Markdown, MissingIntervalsAreExplained) {
+  SmallRun small = MakeSmallRun();
+  small.results[4].mutable_metric(0)->set_convention("strided");
+  const std::string report = MakeReport(small.run, small.results).markdown;
+  EXPECT_THAT(report, HasSubstr("22.20 ± 0.44¹ |"));
+  EXPECT_THAT(report, HasSubstr("- ¹ no interval: measured as 'strided', the baseline as 'gptq window=10'\n"));
+  EXPECT_THAT(report, HasSubstr("| perplexity/wikitext (bf16, w2\\|sim) |"));
+}
+
+TEST(Markdown, ARunWithoutResultsIsStillAReport) {
+  const Report report = MakeReport(MakeSmallRunInfo(), {});
+  EXPECT_THAT(report.markdown, HasSubstr("| ptq | – | – | – | – | – |\n"));
+  EXPECT_EQ(report.plot, "");
+  EXPECT_THAT(report.markdown, Not(HasSubstr("pareto.svg")));
+  EXPECT_OK(ParseJson(MakeReport(RunInfo(), {}).json, "empty"));
+}
+
+TEST(RunTable, LaterResultsReplaceEarlierOnes) {
+  SmallRun small = MakeSmallRun();
+  small.results.push_back(MakeResult("broken", "perplexity wikitext", {Perplexity(20, {1, 2, 3})}));
+  small.results.push_back(MakeFailure("ptq", "size", "disk full"));
+  small.results.push_back(MakeResult("forgotten", "size", {Size(1)}));
+  const RunTable table(small.run, small.results);
+  EXPECT_THAT(table.Failures("broken"), IsEmpty());
+  EXPECT_NE(table.Find("broken", "perplexity/wikitext"), nullptr);
+  EXPECT_EQ(table.Find("ptq", "size_mib"), nullptr);
+  EXPECT_EQ(table.FailureBehind("ptq", "size_mib")->error(), "disk full");
+  EXPECT_THAT(table.notes(), ElementsAre("left out, since the run no longer names them: forgotten"));
+}
+
+TEST(RunTable, OrdersVariantsWithoutARun) {
+  const RunInfo run;
+  const std::vector<JobResult> results = {MakeResult("ptq", "size", {Size(1)}), MakeResult("bf16", "size", {Size(2)})};
+  const RunTable table(run, results);
+  EXPECT_THAT(table.variants(), ElementsAre("bf16", "ptq"));
+  EXPECT_EQ(table.baseline(), "bf16");
+}
+
+TEST(RunLog, SkipsTornLinesAndKeepsTheLastOfAKey) {
+  const JobResult first = MakeResult("ptq", "size", {Size(1)});
+  const JobResult second = MakeResult("ptq", "size", {Size(2)});
+  const std::string line = ToLine(second);
+  RunLog log;
+  EXPECT_OK(ParseResultLines(absl::StrCat(ToLine(first), "\n\n", line, "\n", line.substr(0, line.size() / 2)), "log", &log));
+  ASSERT_EQ(log.results.size(), 1);
+  EXPECT_EQ(log.results[0].metric(0).value(), 2);
+  EXPECT_THAT(log.notes, ElementsAre("log:4: skipped a line that is not whole; its job must run again"));
+}
+
+TEST(RunLog, AWholeLastLineWithoutNewlineCounts) {
+  RunLog log;
+  EXPECT_OK(ParseResultLines(ToLine(MakeResult("ptq", "size", {Size(1)})), "log", &log));
+  EXPECT_EQ(log.results.size(), 1);
+  EXPECT_THAT(log.notes, IsEmpty());
+}
+
+TEST(RunLog, JsonOfAnotherKindIsAnError) {
+  RunLog log;
+  const absl::Status status = ParseResultLines("{\"colour\": 3}\n", "log", &log);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("log:1: not a nibble.JobResult"));
+}
+
+TEST(WriteReport, WritesEveryFile) {
+  const std::string dir = TestTempDir();
+  const SmallRun small = MakeSmallRun();
+  std::string lines;
+  for (const JobResult& result : small.results) absl::StrAppend(&lines, ToLine(result), "\n");
+  ASSERT_OK(WriteFile(dir + "/run.json", ToLine(small.run)));
+  ASSERT_OK(WriteFile(dir + "/results.jsonl", lines + "{\"key\": \"to"));
+  ASSERT_OK(WriteReport(dir));
+  ASSERT_OK_AND_ASSIGN(const std::string markdown, ReadFile(dir + "/report.md"));
+  EXPECT_THAT(markdown, HasSubstr("results.jsonl:15: skipped a line"));
+  const Report report = MakeReport(small.run, small.results);
+  ASSERT_OK_AND_ASSIGN(const std::string csv, ReadFile(dir + "/results.csv"));
+  EXPECT_EQ(csv, report.csv);
+  ASSERT_OK_AND_ASSIGN(const std::string plot, ReadFile(dir + "/pareto.svg"));
+  EXPECT_EQ(plot, report.plot);
+  EXPECT_TRUE(FileExists(dir + "/results.json"));
+}
+
+TEST(WriteReport, NamesAMissingRun) {
+  EXPECT_THAT(std::string(WriteReport(TestTempDir()).message()), HasSubstr("run.json"));
+}
+
+TEST(Pareto, TicksAreRound) {
+  EXPECT_THAT(LinearTicks(0, 7), ElementsAre(0, 1, 2, 3, 4, 5, 6, 7));
+  EXPECT_THAT(LinearTicks(31, 259), ElementsAre(50, 100, 150, 200, 250));
+  EXPECT_THAT(LogTicks(9, 120), ElementsAre(10, 20, 50, 100));
+  EXPECT_THAT(LogTicks(11, 19), ElementsAre(12, 14, 16, 18));
+}
+
+TEST(Pareto, DrawsADotAndALabelPerVariant) {
+  const std::string svg = SmallReport().plot;
+  EXPECT_THAT(svg, HasSubstr("<svg xmlns"));
+  EXPECT_THAT(svg, HasSubstr(">bf16</text>"));
+  EXPECT_THAT(svg, HasSubstr(">w2|sim</text>"));
+  EXPECT_THAT(svg, Not(HasSubstr("broken")));
+  EXPECT_THAT(svg, HasSubstr("(log scale)"));
+  EXPECT_THAT(ParetoSvg({{"a", 1, 2, true}, {"b", 2, 3, false}}, "x", "y"), Not(HasSubstr("log scale")));
+  EXPECT_THAT(ParetoSvg({{"only", 1, 2, true}}, "x", "y"), Not(HasSubstr("nan")));
+}
+
+}  // namespace
+}  // namespace nibble

@@ -1,0 +1,83 @@
+// Standard errors of metrics and paired comparisons with the baseline.
+//
+// A metric is recorded as blocks that repeat independently: block i has a sum
+// s_i and a weight w_i (a window's negative log-likelihood and tokens, an item's
+// score and 1, a timing round's time and tokens). n is the number of blocks,
+// W = sum(w_i), m = sum(s_i) / W.
+//
+//   stderr(m) = sqrt(n / (n - 1) * sum((s_i - m w_i)^2)) / W
+//
+// is the linearised (delta method) standard error of a ratio of two sums; with
+// all weights 1 it is s / sqrt(n). Source: W. G. Cochran, "Sampling Techniques",
+// 3rd edition, 1977, section 6.4, without the finite population correction.
+//
+// A variant and the baseline saw the same blocks, so that what an easy or a hard
+// block adds to both cancels in the differences d_i = s_i(variant) -
+// s_i(baseline). With D = sum(d_i) / W and t the 97.5 % quantile of Student's t
+// with n - 1 degrees of freedom:
+//
+//   MEAN       difference D +- t stderr(D)
+//   EXP_MEAN   ratio exp(D), from exp(D - t stderr(D)) to exp(D + t stderr(D))
+//   RATE, TIME ratio exp(mean(l_i)), likewise, where l_i is the logarithm of the
+//              ratio of round i; the geometric mean of the rounds' ratios, which
+//              may differ a little from the ratio of the two medians
+//   NONE       value / baseline value, exact, without an interval
+#ifndef NIBBLE_REPORTS_STATISTICS_H_
+#define NIBBLE_REPORTS_STATISTICS_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "eval/result.pb.h"
+
+namespace nibble {
+
+// A 95 % confidence interval.
+struct Interval {
+  double low = 0;
+  double high = 0;
+};
+
+struct Estimate {
+  double value = 0;
+  std::optional<Interval> interval;
+};
+
+// A variant's metric against the baseline's.
+struct Comparison {
+  std::optional<Estimate> ratio;       // EXP_MEAN, RATE, TIME, NONE
+  std::optional<Estimate> difference;  // MEAN
+  std::optional<double> recovery;      // accuracies: 100 * value / baseline value
+  // Why the interval or the whole estimate is missing; empty when nothing is.
+  std::string why;
+
+  // Whether the two values may be set against each other at all.
+  bool comparable() const { return ratio.has_value() || difference.has_value(); }
+};
+
+// Sets value, stderr and count from aggregate and the blocks, in place of what
+// they held; the one place where they are computed.
+//   MEAN, EXP_MEAN  as above; the stderr of an EXP_MEAN is value * stderr(m).
+//                   count is W, for a MEAN with all weights 1 so the number of items.
+//   RATE, TIME      the median of the rounds, count their number. The stderr is
+//                   sqrt(pi / 2) s / sqrt(n), that of the median of many normal
+//                   rounds (of few it is a little less).
+//   NONE            value is the caller's; stderr is removed.
+// With one block there is no stderr. An error names the metric and the block.
+absl::Status FillMetric(Metric* metric);
+
+// Compares `variant` with the baseline's metric of the same name; null: it has
+// none. A timing that carries baseline_block_sum is compared with those rounds.
+Comparison Compare(const Metric& variant, const Metric* baseline);
+
+// A latency of simulated arithmetic: never shown, never compared.
+bool IsWithheld(const Metric& metric);
+
+// The quantile of Student's t below which 97.5 % lie; degrees >= 1.
+double StudentT975(int64_t degrees);
+
+}  // namespace nibble
+
+#endif  // NIBBLE_REPORTS_STATISTICS_H_

@@ -1,0 +1,252 @@
+#include "reports/statistics.h"
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "core/base/rng.h"
+#include "core/base/testing.h"
+#include "reports/testing.h"
+
+namespace nibble {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr int kExperiments = 2000;
+
+TEST(StudentT, AgreesWithPublishedTables) {
+  EXPECT_NEAR(StudentT975(1), 12.706, 5e-4);
+  EXPECT_NEAR(StudentT975(2), 4.303, 5e-4);
+  EXPECT_NEAR(StudentT975(10), 2.228, 5e-4);
+  EXPECT_NEAR(StudentT975(1000000), 1.95997, 1e-4);
+}
+
+TEST(FillMetric, MeanOfItemsHasTheTextbookStandardError) {
+  Metric metric = MakeMetric("accuracy/x", Metric::MEAN, -1, {1, 0, 1, 1}, {1, 1, 1, 1});
+  EXPECT_OK(FillMetric(&metric));
+  EXPECT_DOUBLE_EQ(metric.value(), 0.75);
+  EXPECT_DOUBLE_EQ(metric.stderr(), 0.25);  // sqrt(0.75 / 3) / sqrt(4)
+  EXPECT_EQ(metric.count(), 4);
+}
+
+TEST(FillMetric, WeightedMeanCountsWeights) {
+  Metric metric = MakeMetric("kl/x", Metric::MEAN, 0, {2, 6}, {10, 20});
+  EXPECT_OK(FillMetric(&metric));
+  EXPECT_DOUBLE_EQ(metric.value(), 8.0 / 30);
+  // Residuals 2 - 80/30 and 6 - 160/30 are -2/3 and 2/3.
+  EXPECT_NEAR(metric.stderr(), std::sqrt(2 * 8.0 / 9) / 30, 1e-15);
+  EXPECT_EQ(metric.count(), 30);
+}
+
+TEST(FillMetric, PerplexityIsTheExponentialWithItsError) {
+  Metric metric = MakeMetric("perplexity/x", Metric::EXP_MEAN, 0, {20, 30}, {10, 10});
+  EXPECT_OK(FillMetric(&metric));
+  EXPECT_DOUBLE_EQ(metric.value(), std::exp(2.5));
+  EXPECT_NEAR(metric.stderr(), std::exp(2.5) * 0.5, 1e-12);  // s = sqrt(0.5), over sqrt(2)
+  EXPECT_EQ(metric.count(), 20);
+}
+
+TEST(FillMetric, TimingsAreMediansOfRounds) {
+  Metric rate = MakeMetric("decode_tokens_per_s/8", Metric::RATE, 0, {1, 2, 4}, {8, 8, 8});
+  EXPECT_OK(FillMetric(&rate));
+  EXPECT_DOUBLE_EQ(rate.value(), 4);
+  EXPECT_EQ(rate.count(), 3);
+  EXPECT_NEAR(rate.stderr(), std::sqrt(M_PI / 2) * std::sqrt(28.0 / 3 / 3), 1e-12);
+  Metric time = MakeMetric("ttft_ms/8", Metric::TIME, 0, {10, 40, 20, 30});
+  EXPECT_OK(FillMetric(&time));
+  EXPECT_DOUBLE_EQ(time.value(), 25);
+  EXPECT_EQ(time.count(), 4);
+}
+
+TEST(FillMetric, OneBlockHasNoStandardError) {
+  Metric metric = MakeMetric("perplexity/x", Metric::EXP_MEAN, 0, {20}, {10});
+  metric.set_stderr(7);
+  EXPECT_OK(FillMetric(&metric));
+  EXPECT_FALSE(metric.has_stderr());
+}
+
+TEST(FillMetric, NoneKeepsItsValue) {
+  Metric metric = MakeMetric("size_mib", Metric::NONE, 72);
+  EXPECT_OK(FillMetric(&metric));
+  EXPECT_EQ(metric.value(), 72);
+  EXPECT_FALSE(metric.has_stderr());
+}
+
+TEST(FillMetric, ErrorsNameTheMetricAndTheBlock) {
+  const auto error = [](Metric metric) { return std::string(FillMetric(&metric).message()); };
+  EXPECT_EQ(error(MakeMetric("a", Metric::MEAN, 0)), "metric a has no blocks");
+  EXPECT_EQ(error(MakeMetric("a", Metric::MEAN, 0, {1, 2}, {1})), "metric a: 2 block sums but 1 block weights");
+  EXPECT_EQ(error(MakeMetric("a", Metric::MEAN, 0, {1, 2}, {0, 0})), "metric a: all block weights are 0");
+  EXPECT_THAT(error(MakeMetric("a", Metric::MEAN, 0, {1, 2}, {1, -1})), HasSubstr("block 1: a weight"));
+  EXPECT_THAT(error(MakeMetric("a", Metric::RATE, 0, {1, 0}, {1, 1})), HasSubstr("block 1: a time"));
+  EXPECT_THAT(error(MakeMetric("a", Metric::RATE, 0, {1, 1}, {1, 0})), HasSubstr("block 1: a round"));
+}
+
+TEST(FillMetric, NanStaysVisible) {
+  Metric metric = MakeMetric("perplexity/x", Metric::EXP_MEAN, 0, {std::nan(""), 1}, {10, 10});
+  EXPECT_OK(FillMetric(&metric));
+  EXPECT_TRUE(std::isnan(metric.value()));
+}
+
+TEST(Compare, PerplexityRatioByHand) {
+  const Metric baseline = Perplexity(std::exp(2.5), {20, 30});
+  const Metric variant = Perplexity(std::exp(2.6), {20.5, 31.5});
+  const Comparison comparison = Compare(variant, &baseline);
+  ASSERT_TRUE(comparison.ratio.has_value());
+  EXPECT_NEAR(comparison.ratio->value, std::exp(0.1), 1e-12);
+  // Differences 0.5 and 1.5, residuals 0.5 each way: stderr sqrt(2 * 0.5) / 20.
+  EXPECT_NEAR(comparison.ratio->interval->low, std::exp(0.1 - 12.7062047 / 20), 1e-7);
+  EXPECT_NEAR(comparison.ratio->interval->high, std::exp(0.1 + 12.7062047 / 20), 1e-7);
+  EXPECT_EQ(comparison.why, "");
+  EXPECT_FALSE(comparison.recovery.has_value());
+}
+
+TEST(Compare, AccuracyDifferenceAndRecoveryByHand) {
+  const Metric baseline = Accuracy({1, 1, 0, 1});
+  const Comparison comparison = Compare(Accuracy({1, 0, 0, 1}), &baseline);
+  ASSERT_TRUE(comparison.difference.has_value());
+  EXPECT_DOUBLE_EQ(comparison.difference->value, -0.25);
+  EXPECT_NEAR(comparison.difference->interval->high, -0.25 + 3.182446 * 0.25, 1e-6);
+  EXPECT_NEAR(*comparison.recovery, 100 * 0.5 / 0.75, 1e-12);
+}
+
+TEST(Compare, LatencyRatioIsPairedByRound) {
+  const Metric baseline = Decode({1.0, 2.0, 4.0});
+  const Comparison comparison = Compare(Decode({0.5, 1.0, 2.0}), &baseline);
+  EXPECT_NEAR(comparison.ratio->value, 2, 1e-12);
+  EXPECT_NEAR(comparison.ratio->interval->low, 2, 1e-12);
+  EXPECT_NEAR(comparison.ratio->interval->high, 2, 1e-12);
+}
+
+TEST(Compare, ExactQuantitiesHaveAPlainRatio) {
+  const Metric baseline = Size(200);
+  const Comparison comparison = Compare(Size(50), &baseline);
+  EXPECT_EQ(comparison.ratio->value, 0.25);
+  EXPECT_FALSE(comparison.ratio->interval.has_value());
+  EXPECT_EQ(comparison.why, "");
+}
+
+TEST(Compare, VariantEqualToBaselineGivesExactlyOne) {
+  Rng rng(3);
+  std::vector<double> sums;
+  for (int i = 0; i < 100; ++i) sums.push_back(30 + rng.Normal());
+  const Metric metric = Perplexity(20, sums);
+  const Comparison comparison = Compare(metric, &metric);
+  EXPECT_EQ(comparison.ratio->value, 1.0);
+  EXPECT_EQ(comparison.ratio->interval->low, 1.0);
+  EXPECT_EQ(comparison.ratio->interval->high, 1.0);
+  const Metric decode = Decode({1.0, 1.3, 0.7});
+  EXPECT_EQ(Compare(decode, &decode).ratio->interval->high, 1.0);
+  const Metric accuracy = Accuracy({1, 0, 1});
+  EXPECT_EQ(Compare(accuracy, &accuracy).difference->interval->low, 0.0);
+}
+
+TEST(Compare, SaysWhyThereIsNoInterval) {
+  const Metric metric = Perplexity(20, {30, 31, 32});
+  const Metric shorter = Perplexity(20, {30, 31});
+  const Comparison comparison = Compare(metric, &shorter);
+  EXPECT_EQ(comparison.why, "3 blocks, the baseline has 2");
+  EXPECT_EQ(comparison.ratio->value, 1.0);
+  EXPECT_FALSE(comparison.ratio->interval.has_value());
+  const Metric single = Perplexity(20, {30});
+  EXPECT_EQ(Compare(single, &single).why, "a single block has no spread");
+  Metric heavier = metric;
+  heavier.set_block_weight(1, 11);
+  EXPECT_EQ(Compare(metric, &heavier).why, "block 1 weighs 10, the baseline's 11: not the same items");
+}
+
+TEST(Compare, SaysWhyThereIsNoComparison) {
+  const Metric metric = Perplexity(20, {30, 31, 32});
+  EXPECT_EQ(Compare(metric, nullptr).why, "the baseline has no such metric");
+  EXPECT_FALSE(Compare(metric, nullptr).comparable());
+  Metric other = metric;
+  other.set_convention("strided");
+  EXPECT_EQ(Compare(metric, &other).why, "measured as 'gptq window=10', the baseline as 'strided'");
+  other = metric;
+  other.set_value(std::numeric_limits<double>::quiet_NaN());
+  EXPECT_THAT(Compare(other, &metric).why, HasSubstr("not a finite number"));
+  const Metric empty = Size(0);
+  EXPECT_EQ(Compare(Size(1), &empty).why, "the baseline's value is 0");
+  const Metric decode = Decode({1, 2});
+  EXPECT_THAT(Compare(Decode({1, 2}, SIMULATED), &decode).why, HasSubstr("simulated"));
+}
+
+// Windows of unequal length whose difficulty both models share; the variant's
+// extra loss per token is `shift` on average.
+struct Windows {
+  std::vector<double> baseline, variant, weights;
+};
+
+Windows DrawWindows(int count, double shift, Rng* rng) {
+  Windows windows;
+  for (int i = 0; i < count; ++i) {
+    const double tokens = 50 + static_cast<double>(rng->Below(100));
+    const double difficulty = 3 + 0.5 * rng->Normal();
+    windows.weights.push_back(tokens);
+    windows.baseline.push_back(tokens * difficulty);
+    windows.variant.push_back(tokens * (difficulty + shift + 0.05 * rng->Normal()));
+  }
+  return windows;
+}
+
+double PerplexityCoverage(int windows_per_experiment) {
+  constexpr double kShift = 0.1;
+  Rng rng(1);
+  int covered = 0;
+  for (int i = 0; i < kExperiments; ++i) {
+    const Windows w = DrawWindows(windows_per_experiment, kShift, &rng);
+    const Metric baseline = MakeMetric("perplexity/x", Metric::EXP_MEAN, 20, w.baseline, w.weights);
+    const Metric variant = MakeMetric("perplexity/x", Metric::EXP_MEAN, 22, w.variant, w.weights);
+    const Interval interval = *Compare(variant, &baseline).ratio->interval;
+    covered += interval.low <= std::exp(kShift) && std::exp(kShift) <= interval.high;
+  }
+  return static_cast<double>(covered) / kExperiments;
+}
+
+TEST(Coverage, PairedPerplexityRatio) {
+  for (const int windows : {8, 40}) {
+    const double coverage = PerplexityCoverage(windows);
+    EXPECT_GE(coverage, 0.92) << windows;
+    EXPECT_LE(coverage, 0.98) << windows;
+  }
+}
+
+TEST(Coverage, PairedAccuracyDifference) {
+  Rng rng(2);
+  int covered = 0;
+  for (int i = 0; i < kExperiments; ++i) {
+    std::vector<double> base, variant;
+    for (int item = 0; item < 200; ++item) {
+      base.push_back(rng.Uniform() < 0.6);
+      // A tenth of the answers is drawn anew, with chance 0.5 of being right.
+      variant.push_back(rng.Uniform() < 0.1 ? rng.Uniform() < 0.5 : base.back());
+    }
+    const Metric baseline = Accuracy(base);
+    const Interval interval = *Compare(Accuracy(variant), &baseline).difference->interval;
+    covered += interval.low <= -0.01 && -0.01 <= interval.high;
+  }
+  EXPECT_GE(covered, 0.92 * kExperiments);
+  EXPECT_LE(covered, 0.98 * kExperiments);
+}
+
+TEST(Coverage, PairedLatencyRatio) {
+  Rng rng(4);
+  int covered = 0;
+  for (int i = 0; i < kExperiments; ++i) {
+    std::vector<double> base, variant;
+    for (int round = 0; round < 7; ++round) {
+      const double load = std::exp(0.2 * rng.Normal());  // slows both down
+      base.push_back(load * std::exp(0.03 * rng.Normal()));
+      variant.push_back(0.5 * load * std::exp(0.03 * rng.Normal()));
+    }
+    const Metric baseline = Decode(base);
+    const Interval interval = *Compare(Decode(variant), &baseline).ratio->interval;
+    covered += interval.low <= 2 && 2 <= interval.high;
+  }
+  EXPECT_GE(covered, 0.92 * kExperiments);
+  EXPECT_LE(covered, 0.98 * kExperiments);
+}
+
+}  // namespace
+}  // namespace nibble

@@ -1,0 +1,67 @@
+// A subcommand of the `nibble` program: one file each, thin.
+#ifndef NIBBLE_TOOLS_COMMAND_H_
+#define NIBBLE_TOOLS_COMMAND_H_
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "boost/program_options.hpp"
+
+namespace nibble::tools {
+
+// Exit codes of the program.
+inline constexpr int kDone = 0;
+inline constexpr int kFailed = 1;  // a gate or comparison failed, a job did not run
+inline constexpr int kWrongInput = 2;
+
+// Parsed options of a subcommand.
+class Options {
+ public:
+  explicit Options(boost::program_options::variables_map map) : map_(std::move(map)) {}
+  bool Has(const std::string& name) const { return map_.count(name) > 0; }
+  template <typename T>
+  T Get(const std::string& name) const {
+    return map_[name].as<T>();
+  }
+  std::string Text(const std::string& name) const { return Has(name) ? Get<std::string>(name) : ""; }
+  std::vector<std::string> List(const std::string& name) const {
+    return Has(name) ? Get<std::vector<std::string>>(name) : std::vector<std::string>();
+  }
+
+ private:
+  boost::program_options::variables_map map_;
+};
+
+struct Command {
+  std::string name;
+  std::string summary;   // one line
+  std::string usage;     // "run CONFIG [options]"
+  std::string examples;  // lines of a shell
+  boost::program_options::options_description options;
+  std::vector<std::string> positional;  // names of options that stand without their name, in order
+  std::vector<std::string> required;
+  bool hidden = false;
+  // The exit code, or an error that is printed and exits with kWrongInput.
+  std::function<absl::StatusOr<int>(const Options&)> run;
+};
+
+// One for each file of this folder.
+Command RunCommand();
+Command ReportCommand();
+Command GateCommand();
+Command QuantizeCommand();
+Command EvalCommand();
+Command BenchCommand();
+Command GenerateCommand();
+Command InspectCommand();
+Command MethodsCommand();
+Command MemoryProbeCommand();
+
+// "FIELD=VALUE" split at the first "=".
+absl::StatusOr<std::pair<std::string, std::string>> SplitAssignment(const std::string& text);
+
+}  // namespace nibble::tools
+
+#endif  // NIBBLE_TOOLS_COMMAND_H_

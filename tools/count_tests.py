@@ -1,0 +1,65 @@
+"""Counts test cases from the XML that Bazel kept of a test run.
+
+usage: count_tests.py ROOT BAZEL_STATUS LABEL...
+
+Prints what was skipped and what failed, then "N passed, N failed" alone on a
+line. A target that did not build or died before it wrote its cases counts as
+one failure. The exit status is that of the run.
+"""
+
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+
+
+def bazel(root, *arguments):
+    return subprocess.run(["bazel", *arguments], cwd=root, capture_output=True, text=True, check=False).stdout
+
+
+def test_targets(root, labels):
+    lines = bazel(root, "query", "tests(set(%s))" % " ".join(labels)).split()
+    return [line for line in lines if line.startswith("//")]
+
+
+def count(path):
+    """(passed, failed names, skipped reasons) of one test.xml."""
+    passed, failed, skipped = 0, [], []
+    for case in ElementTree.parse(path).getroot().iter("testcase"):
+        name = "%s.%s" % (case.get("classname", ""), case.get("name", ""))
+        if case.find("failure") is not None or case.find("error") is not None:
+            failed.append(name)
+        elif case.find("skipped") is not None or case.get("result") == "skipped":
+            reason = case.find("skipped")
+            skipped.append((name, (reason.get("message") or "") if reason is not None else ""))
+        elif case.get("status") != "notrun":
+            passed += 1
+    return passed, failed, skipped
+
+
+def main():
+    root, status, labels = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
+    logs = bazel(root, "info", "bazel-testlogs").strip()
+    passed, failed, skipped = 0, [], []
+    for label in test_targets(root, labels):
+        path = os.path.join(logs, label[2:].replace(":", "/"), "test.xml")
+        try:
+            p, f, s = count(path)
+        except (OSError, ElementTree.ParseError):
+            p, f, s = 0, [label + " (did not run)"], []
+        passed += p
+        failed += f
+        skipped += s
+    if status != 0 and not failed:
+        failed.append("bazel test (exit status %d)" % status)
+    for name, reason in skipped:
+        print("skipped: %s %s" % (name, " ".join(reason.split())))
+    for name in failed:
+        print("FAILED: %s" % name)
+    if skipped:
+        print("%d skipped" % len(skipped))
+    print("%d passed, %d failed" % (passed, len(failed)))
+    return 1 if failed or status != 0 else 0
+
+
+sys.exit(main())

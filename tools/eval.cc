@@ -1,0 +1,157 @@
+// nibble eval: tasks on one model, without a config.
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "core/base/file.h"
+#include "core/base/status.h"
+#include "core/base/suggest.h"
+#include "core/ir/passes.h"
+#include "experiments/measure.h"
+#include "reports/records.h"
+#include "reports/report.h"
+#include "tools/command.h"
+
+namespace nibble::tools {
+namespace {
+
+const std::vector<std::string> kKinds = {"perplexity", "multiple_choice", "hellaswag"};
+
+absl::StatusOr<int32_t> ToInt(const std::string& name, const std::string& value) {
+  int32_t number = 0;
+  if (!absl::SimpleAtoi(value, &number) || number < 1) {
+    return absl::InvalidArgumentError(absl::StrCat("--set ", name, "=", value, ": expected a whole number of 1 or more"));
+  }
+  return number;
+}
+
+absl::Status SetPerplexity(const std::string& name, const std::string& value, Perplexity* request) {
+  if (name == "window") {
+    NIBBLE_ASSIGN_OR_RETURN(const int32_t window, ToInt(name, value));
+    request->set_window(window);
+    return absl::OkStatus();
+  }
+  if (name == "convention" && (value == "gptq" || value == "llamacpp")) {
+    request->set_convention(value == "gptq" ? GPTQ : LLAMACPP);
+    return absl::OkStatus();
+  }
+  if (name == "convention") {
+    return absl::InvalidArgumentError(absl::StrCat("--set convention=", value, DidYouMean(value, {"gptq", "llamacpp"}), " Expected gptq or llamacpp"));
+  }
+  return absl::InvalidArgumentError(absl::StrCat("--set: ", UnknownName("option", name, {"convention", "window", "dtype"})));
+}
+
+struct Task {
+  MetricRequest request;
+  std::string dtype;  // "", "fp32" or "bf16"
+};
+
+absl::StatusOr<Task> ParseTask(const Options& options) {
+  const std::string text = options.Text("task");
+  const size_t colon = text.find(':');
+  const std::string kind = text.substr(0, colon);
+  if (std::find(kKinds.begin(), kKinds.end(), kind) == kKinds.end()) {
+    return absl::InvalidArgumentError(absl::StrCat("--task ", text, ": ", UnknownName("kind", kind, kKinds)));
+  }
+  if (colon == std::string::npos || colon + 1 == text.size()) {
+    return absl::InvalidArgumentError(absl::StrCat("--task ", text, ": expected ", kind, ":PATH, a file or a known set"));
+  }
+  const std::string path = text.substr(colon + 1);
+  const int32_t limit = options.Has("limit") ? options.Get<int>("limit") : 0;
+  if (limit < 0) return absl::InvalidArgumentError("--limit must not be negative");
+  Task task;
+  if (kind == "perplexity") {
+    task.request.mutable_perplexity()->set_text(path);
+    task.request.mutable_perplexity()->set_limit(limit);
+  } else {
+    task.request.mutable_multiple_choice()->set_set(path);
+    task.request.mutable_multiple_choice()->set_limit(limit);
+    task.request.mutable_multiple_choice()->set_format(kind == "hellaswag" ? MultipleChoice::HELLASWAG : MultipleChoice::AUTO);
+  }
+  for (const std::string& assignment : options.List("set")) {
+    NIBBLE_ASSIGN_OR_RETURN(const auto pair, SplitAssignment(assignment));
+    if (pair.first == "dtype") {
+      if (pair.second != "fp32" && pair.second != "bf16") return absl::InvalidArgumentError("--set dtype: expected fp32 or bf16");
+      task.dtype = pair.second;
+    } else if (task.request.has_perplexity()) {
+      NIBBLE_RETURN_IF_ERROR(SetPerplexity(pair.first, pair.second, task.request.mutable_perplexity()));
+    } else {
+      return absl::InvalidArgumentError(absl::StrCat("--set: ", UnknownName("option", pair.first, {"dtype"})));
+    }
+  }
+  return task;
+}
+
+// fp32 is the arithmetic of the executors as it is. bf16 rounds each linear's
+// input to bf16 too, as hardware with bf16 dot products does.
+absl::Status SetArithmetic(const std::string& dtype, ir::Graph& graph) {
+  if (dtype != "bf16") return absl::OkStatus();
+  for (ir::Op& op : graph.mutable_ops()) {
+    if (op.is_linear() && !op.activation.has_value()) op.activation = FloatScheme("bf16");
+  }
+  return ir::Verify(graph);
+}
+
+// The records of a run with this model as its only variant.
+absl::Status WriteRecords(const std::string& path, const OpenedModel& model, std::vector<Metric> metrics) {
+  RunInfo run;
+  run.set_name("eval");
+  run.set_model(model.source.source);
+  run.set_model_note(model.source.note);
+  run.add_variant("model");
+  JobResult result;
+  result.set_variant("model");
+  result.set_is_baseline(true);
+  for (Metric& metric : metrics) *result.add_metric() = std::move(metric);
+  return WriteFile(path, MakeReport(run, {result}).json);
+}
+
+absl::StatusOr<int> Eval(const Options& options) {
+  NIBBLE_ASSIGN_OR_RETURN(const Task task, ParseTask(options));
+  NIBBLE_ASSIGN_OR_RETURN(OpenedModel model, OpenModel(options.Text("model")));
+  NIBBLE_RETURN_IF_ERROR(SetArithmetic(task.dtype, model.graph));
+  NIBBLE_ASSIGN_OR_RETURN(const auto* table, kernels::ChooseTable());
+  BuiltModel built{"model", model.source.pipeline, model.graph, nullptr};
+  NIBBLE_ASSIGN_OR_RETURN(built.plan, Plan::Create(model.graph, *table));
+  Measurer measurer(model.source, ".", options.Has("threads") ? options.Get<int>("threads") : 0);
+  NIBBLE_ASSIGN_OR_RETURN(std::vector<Metric> metrics, measurer.Measure(task.request, built, nullptr));
+  for (const Metric& metric : metrics) {
+    std::printf("%s %.6g", metric.name().c_str(), metric.value());
+    if (metric.has_stderr()) std::printf(" +- %.2g", metric.stderr());
+    std::printf(" %s (%lld, %s, %s)\n", metric.unit().c_str(), static_cast<long long>(metric.count()), metric.convention().c_str(),
+                metric.arithmetic() == NATIVE ? "native" : "simulated");
+  }
+  if (options.Has("json")) NIBBLE_RETURN_IF_ERROR(WriteRecords(options.Text("json"), model, std::move(metrics)));
+  return kDone;
+}
+
+}  // namespace
+
+Command EvalCommand() {
+  namespace po = boost::program_options;
+  Command command;
+  command.name = "eval";
+  command.summary = "Evaluates one model on one task.";
+  command.usage = "eval --model M --task KIND:PATH [--set OPTION=VALUE] [--limit N] [--json FILE]";
+  command.examples =
+      "  nibble eval --model smollm2-135m --task perplexity:quickstart/passages --set window=1024\n"
+      "  nibble eval --model smollm2-135m --task perplexity:wiki.test.raw --set convention=llamacpp --limit 40\n"
+      "  nibble eval --model smollm2-135m --task hellaswag:validation.txt --limit 200 --json out.json\n"
+      "  nibble eval --model out/smollm2-w4a8 --task multiple_choice:quickstart/questions\n";
+  command.options.add_options()("model", po::value<std::string>(),
+                                "a folder, a .gguf or llama2.c .bin file, synthetic:<preset>, or a fetched name")(
+      "task", po::value<std::string>(), "KIND:PATH; kinds perplexity, multiple_choice, hellaswag; PATH a file or a known set")(
+      "set", po::value<std::vector<std::string>>()->composing(),
+      "perplexity: convention=gptq|llamacpp, window=N; all: dtype=fp32|bf16 (bf16 rounds linears' inputs too)")(
+      "limit", po::value<int>(), "windows or items, from the start (default: all)")(
+      "json", po::value<std::string>(), "write the records here")("threads", po::value<int>(), "threads (default: all CPUs)");
+  command.required = {"model", "task"};
+  command.run = Eval;
+  return command;
+}
+
+}  // namespace nibble::tools

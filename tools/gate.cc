@@ -1,0 +1,39 @@
+// nibble gate: checks the bounds of a run.
+
+#include <cstdio>
+
+#include "core/base/status.h"
+#include "reports/gate.h"
+#include "reports/run_log.h"
+#include "tools/command.h"
+
+namespace nibble::tools {
+namespace {
+
+absl::StatusOr<int> Check(const Options& options) {
+  NIBBLE_ASSIGN_OR_RETURN(const RunLog log, ReadRunLog(options.Text("dir")));
+  if (log.run.gate_size() == 0) {
+    return absl::InvalidArgumentError(options.Text("dir") + ": the experiment has no gate; add gate { ... } to its config");
+  }
+  const auto outcomes = EvaluateGates(log.run, log.results);
+  std::printf("%s", FormatGates(outcomes).c_str());
+  return AllPassed(outcomes) ? kDone : kFailed;
+}
+
+}  // namespace
+
+Command GateCommand() {
+  namespace po = boost::program_options;
+  Command command;
+  command.name = "gate";
+  command.summary = "Checks a run against its gates; exits with 1 and names each gate that fails.";
+  command.usage = "gate DIR";
+  command.examples = "  nibble gate out/quickstart\n";
+  command.options.add_options()("dir", po::value<std::string>(), "the run's folder");
+  command.positional = {"dir"};
+  command.required = {"dir"};
+  command.run = Check;
+  return command;
+}
+
+}  // namespace nibble::tools

@@ -1,0 +1,53 @@
+// nibble quantize: a model through a pipeline into a folder.
+
+#include <cstdio>
+
+#include "absl/strings/str_cat.h"
+#include "core/base/status.h"
+#include "eval/size.h"
+#include "experiments/expand.h"
+#include "experiments/model.h"
+#include "methods/method.h"
+#include "tools/command.h"
+
+namespace nibble::tools {
+namespace {
+
+absl::StatusOr<int> Quantize(const Options& options) {
+  NIBBLE_ASSIGN_OR_RETURN(const Pipeline pipeline, LoadPipeline(options.Text("pipeline")));
+  NIBBLE_ASSIGN_OR_RETURN(OpenedModel model, OpenModel(options.Text("model")));
+  ThreadPool pool(options.Has("threads") ? options.Get<int>("threads") : AvailableCpus());
+  Context context(pool);
+  NIBBLE_RETURN_IF_ERROR(ApplyPipeline(context, pipeline.step(), model.graph));
+  NIBBLE_RETURN_IF_ERROR(SaveModel(model.source, model.graph, PipelineToString(pipeline.step()), options.Text("out")));
+  for (const auto& [what, event] : context.events()) {
+    std::printf("event %s: %lld (%s)\n", what.c_str(), static_cast<long long>(event.count), event.detail.c_str());
+  }
+  NIBBLE_ASSIGN_OR_RETURN(const std::vector<Metric> size, eval::MeasureSize(model.graph));
+  std::printf("%s: ", options.Text("out").c_str());
+  for (const Metric& metric : size) std::printf("%s %.4g  ", metric.name().c_str(), metric.value());
+  std::printf("\n");
+  return kDone;
+}
+
+}  // namespace
+
+Command QuantizeCommand() {
+  namespace po = boost::program_options;
+  Command command;
+  command.name = "quantize";
+  command.summary = "Runs a pipeline on a model and writes the quantized model as a folder.";
+  command.usage = "quantize --model M --pipeline FILE --out DIR";
+  command.examples =
+      "  nibble quantize --model smollm2-135m --pipeline configs/pipelines/llama32.textproto --out out/smollm2-w4a8\n"
+      "  nibble eval --model out/smollm2-w4a8 --task perplexity:quickstart/passages\n";
+  command.options.add_options()("model", po::value<std::string>(),
+                                "a folder, a .gguf or llama2.c .bin file, synthetic:<preset>, or a fetched name")(
+      "pipeline", po::value<std::string>(), "the steps, a text nibble.Pipeline")("out", po::value<std::string>(), "the folder to write")(
+      "threads", po::value<int>(), "threads (default: all CPUs)");
+  command.required = {"model", "pipeline", "out"};
+  command.run = Quantize;
+  return command;
+}
+
+}  // namespace nibble::tools

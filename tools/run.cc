@@ -1,0 +1,76 @@
+// nibble run: an experiment from config to report.
+
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+
+#include "absl/strings/str_cat.h"
+#include "core/base/status.h"
+#include "experiments/runner.h"
+#include "reports/gate.h"
+#include "reports/report.h"
+#include "reports/run_log.h"
+#include "tools/command.h"
+
+namespace nibble::tools {
+namespace {
+
+namespace po = boost::program_options;
+
+// out/<config's name> below the working directory.
+std::string DefaultOut(const std::string& config) { return absl::StrCat("out/", std::filesystem::path(config).stem().string()); }
+
+std::string CommandLine(const Options& options, const std::string& out) {
+  std::string command = absl::StrCat("./nibble run ", options.Text("config"), " --out ", out);
+  for (const std::string& only : options.List("only")) absl::StrAppend(&command, " --only '", only, "'");
+  for (const std::string& set : options.List("set")) absl::StrAppend(&command, " --set '", set, "'");
+  if (options.Has("threads")) absl::StrAppend(&command, " --threads ", options.Get<int>("threads"));
+  return command;
+}
+
+absl::StatusOr<int> Run(const Options& options) {
+  std::vector<Override> overrides;
+  for (const std::string& text : options.List("set")) {
+    NIBBLE_ASSIGN_OR_RETURN(Override assignment, SplitAssignment(text));
+    overrides.push_back(std::move(assignment));
+  }
+  NIBBLE_ASSIGN_OR_RETURN(const ExpandedExperiment experiment, LoadExperiment(options.Text("config"), overrides));
+  RunOptions run;
+  run.out = options.Has("out") ? options.Text("out") : DefaultOut(options.Text("config"));
+  run.only = options.List("only");
+  if (options.Has("threads")) run.threads = options.Get<int>("threads");
+  if (const char* commit = std::getenv("NIBBLE_COMMIT")) run.commit = commit;
+  run.command = CommandLine(options, run.out);
+  NIBBLE_ASSIGN_OR_RETURN(const RunSummary summary, RunExperiment(experiment, run));
+  NIBBLE_RETURN_IF_ERROR(WriteReport(run.out));
+  NIBBLE_ASSIGN_OR_RETURN(const RunLog log, ReadRunLog(run.out));
+  const auto gates = EvaluateGates(log.run, log.results);
+  std::printf("%s", FormatGates(gates).c_str());
+  std::printf("%d measured, %d reused, %d failed; report: %s/report.md\n", summary.done, summary.reused, summary.failed, run.out.c_str());
+  return summary.failed == 0 && AllPassed(gates) ? kDone : kFailed;
+}
+
+}  // namespace
+
+Command RunCommand() {
+  Command command;
+  command.name = "run";
+  command.summary = "Runs an experiment: builds every variant, measures it, writes the report.";
+  command.usage = "run CONFIG [--out DIR] [--only VARIANT] [--set FIELD=VALUE] [--threads N]";
+  command.examples =
+      "  nibble run configs/quickstart.textproto\n"
+      "  nibble run configs/smollm2.textproto --only w4 --out out/w4\n"
+      "  nibble run configs/quickstart.textproto --set 'variant[int4].step[0].group_size=64'\n"
+      "  nibble run configs/quickstart.textproto --set metric[0].perplexity.limit=4\n";
+  command.options.add_options()("config", po::value<std::string>(), "the experiment, a text nibble.Experiment")(
+      "out", po::value<std::string>(), "the run's folder (default out/<config's name>); a run on an existing folder does what is missing")(
+      "only", po::value<std::vector<std::string>>()->composing(), "run this variant beside the baseline; may be repeated")(
+      "set", po::value<std::vector<std::string>>()->composing(), "override a field of the config; may be repeated")(
+      "threads", po::value<int>(), "threads for building and quality metrics (default: the config's, or all CPUs)");
+  command.positional = {"config"};
+  command.required = {"config"};
+  command.run = Run;
+  return command;
+}
+
+}  // namespace nibble::tools
