@@ -7,7 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
-#include "reports/statistics.h"
+#include "eval/statistics.h"
 
 namespace nibble {
 namespace {

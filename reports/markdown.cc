@@ -8,7 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "reports/format.h"
-#include "reports/statistics.h"
+#include "eval/statistics.h"
 
 namespace nibble {
 namespace {

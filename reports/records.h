@@ -9,7 +9,7 @@
 #include "eval/result.pb.h"
 #include "reports/gate.h"
 #include "reports/run_table.h"
-#include "reports/statistics.h"
+#include "eval/statistics.h"
 
 namespace nibble {
 

@@ -78,6 +78,19 @@ TEST(File, EmptyFileMaps) {
   EXPECT_TRUE(file->bytes().empty());
 }
 
+TEST(File, DroppedPagesReadAgain) {
+  const std::string path = TestTempDir() + "/pages";
+  const std::string text(3 * 4096 + 5, 'x');
+  ASSERT_OK(WriteFile(path, text));
+  ASSERT_OK_AND_ASSIGN(const auto file, MappedFile::Open(path));
+  DropMappedPages(file->bytes());
+  EXPECT_EQ(file->bytes()[5000], 'x');
+  // Memory that is no mapping keeps what it holds.
+  const std::vector<uint8_t> owned(3 * 4096, 7);
+  DropMappedPages(owned);
+  EXPECT_EQ(owned[5000], 7);
+}
+
 TEST(Json, ErrorNamesSource) {
   const auto json = ParseJson("{\"a\": ", "x.json");
   ASSERT_FALSE(json.ok());

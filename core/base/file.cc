@@ -11,6 +11,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <map>
+#include <mutex>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
@@ -23,6 +25,16 @@ absl::Status FileError(absl::string_view verb, const std::string& path) {
   const int error = errno;
   const std::string message = absl::StrCat("cannot ", verb, " ", path, ": ", std::strerror(error));
   return error == ENOENT ? absl::NotFoundError(message) : absl::FailedPreconditionError(message);
+}
+
+// Mappings alive, by address: what DropMappedPages may touch.
+struct Mappings {
+  std::mutex mutex;
+  std::map<const uint8_t*, size_t> sizes;
+};
+Mappings& LiveMappings() {
+  static auto* mappings = new Mappings;
+  return *mappings;
 }
 
 }  // namespace
@@ -50,13 +62,31 @@ absl::StatusOr<std::shared_ptr<const MappedFile>> MappedFile::Open(const std::st
       return status;
     }
     data = static_cast<const uint8_t*>(mapped);
+    const std::lock_guard<std::mutex> lock(LiveMappings().mutex);
+    LiveMappings().sizes[data] = size;
   }
   ::close(fd);
   return std::shared_ptr<const MappedFile>(new MappedFile(path, data, size));
 }
 
 MappedFile::~MappedFile() {
-  if (data_ != nullptr) ::munmap(const_cast<uint8_t*>(data_), size_);
+  if (data_ == nullptr) return;
+  const std::lock_guard<std::mutex> lock(LiveMappings().mutex);
+  LiveMappings().sizes.erase(data_);
+  ::munmap(const_cast<uint8_t*>(data_), size_);
+}
+
+void DropMappedPages(absl::Span<const uint8_t> bytes) {
+  const std::lock_guard<std::mutex> lock(LiveMappings().mutex);
+  const auto& sizes = LiveMappings().sizes;
+  auto it = sizes.upper_bound(bytes.data());
+  if (it == sizes.begin()) return;
+  --it;
+  if (bytes.data() + bytes.size() > it->first + it->second) return;
+  const uintptr_t page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(bytes.data()) + page - 1) / page * page;
+  const uintptr_t end = reinterpret_cast<uintptr_t>(bytes.data() + bytes.size()) / page * page;
+  if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
 }
 
 absl::StatusOr<std::string> ReadFile(const std::string& path) {

@@ -34,6 +34,12 @@ class MappedFile {
   const size_t size_;
 };
 
+// Lets the kernel drop the whole pages of `bytes` where they belong to a
+// MappedFile: they are read again when touched. For a caller that has copied
+// what it needs and wants the peak of resident memory low. Other memory is left
+// alone.
+void DropMappedPages(absl::Span<const uint8_t> bytes);
+
 absl::StatusOr<std::string> ReadFile(const std::string& path);
 
 // Writes to a temporary name beside `path` and renames it, so that a reader or

@@ -31,10 +31,12 @@ ThreadPool::~ThreadPool() {
   for (std::thread& t : workers_) t.join();
 }
 
-void ThreadPool::RunRange(int worker) {
-  const int64_t begin = count_ * worker / threads_;
-  const int64_t end = count_ * (worker + 1) / threads_;
-  for (int64_t i = begin; i < end; ++i) (*task_)(i, worker);
+void ThreadPool::RunTasks(int worker) {
+  while (true) {
+    const int64_t i = next_.fetch_add(1, std::memory_order_relaxed);
+    if (i >= count_) return;
+    (*task_)(i, worker);
+  }
 }
 
 void ThreadPool::WorkerLoop(int worker) {
@@ -44,7 +46,7 @@ void ThreadPool::WorkerLoop(int worker) {
     while (epoch_.load(std::memory_order_acquire) == seen) epoch_.wait(seen, std::memory_order_acquire);
     ++seen;
     if (stop_.load(std::memory_order_acquire)) return;
-    RunRange(worker);
+    RunTasks(worker);
     pending_.fetch_sub(1, std::memory_order_release);
   }
 }
@@ -54,6 +56,7 @@ void ThreadPool::ParallelFor(int64_t count, const std::function<void(int64_t, in
   if (count <= 0) return;
   task_ = &task;
   count_ = count;
+  next_.store(0, std::memory_order_relaxed);
   if (threads_ == 1 || count == 1) {
     for (int64_t i = 0; i < count; ++i) task(i, 0);
     return;
@@ -61,7 +64,7 @@ void ThreadPool::ParallelFor(int64_t count, const std::function<void(int64_t, in
   pending_.store(threads_ - 1, std::memory_order_relaxed);
   epoch_.fetch_add(1, std::memory_order_release);
   epoch_.notify_all();
-  RunRange(0);
+  RunTasks(0);
   for (int spin = 0; pending_.load(std::memory_order_acquire) != 0; ++spin) {
     CpuRelax();
     if (spin > kSpins) std::this_thread::yield();

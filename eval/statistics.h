@@ -22,8 +22,8 @@
 //              ratio of round i; the geometric mean of the rounds' ratios, which
 //              may differ a little from the ratio of the two medians
 //   NONE       value / baseline value, exact, without an interval
-#ifndef NIBBLE_REPORTS_STATISTICS_H_
-#define NIBBLE_REPORTS_STATISTICS_H_
+#ifndef NIBBLE_EVAL_STATISTICS_H_
+#define NIBBLE_EVAL_STATISTICS_H_
 
 #include <cstdint>
 #include <optional>
@@ -80,4 +80,4 @@ double StudentT975(int64_t degrees);
 
 }  // namespace nibble
 
-#endif  // NIBBLE_REPORTS_STATISTICS_H_
+#endif  // NIBBLE_EVAL_STATISTICS_H_

@@ -1,4 +1,4 @@
-#include "reports/statistics.h"
+#include "eval/statistics.h"
 
 #include <cmath>
 #include <limits>

@@ -1,4 +1,4 @@
-#include "reports/statistics.h"
+#include "eval/statistics.h"
 
 #include <algorithm>
 #include <boost/math/distributions/students_t.hpp>

@@ -1,0 +1,233 @@
+#include "core/io/hf_folder.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/base/file.h"
+#include "core/base/status.h"
+#include "core/base/suggest.h"
+#include "core/io/checkpoint_names.h"
+#include "core/io/safetensors.h"
+#include "core/io/scheme_text.h"
+#include "core/io/strict_json.h"
+#include "core/quant/format.h"
+#include "core/text/hf_json.h"
+
+namespace nibble::io {
+namespace {
+
+using nlohmann::json;
+using FilePtr = std::shared_ptr<const SafetensorsFile>;
+
+absl::StatusOr<json> ReadObject(const std::string& path) {
+  NIBBLE_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  return ParseStrictObject(text, path);
+}
+
+absl::Status CheckShape(const Shape& shape) {
+  bool positive = true;
+  for (const int64_t dim : shape) positive = positive && dim > 0;
+  if (positive && (shape.size() == 1 || shape.size() == 2)) return CheckedElements(shape).status();
+  return absl::InvalidArgumentError(absl::StrCat("has shape ", ShapeToString(shape), ", expected one or two positive dimensions"));
+}
+
+// How a parameter is encoded and where.
+struct Encoding {
+  FilePtr file;
+  QuantScheme scheme;
+  Shape shape;
+};
+
+absl::StatusOr<Encoding> ReadEncoding(const json& entry) {
+  const auto scheme = entry.is_object() ? entry.find("scheme") : entry.end();
+  const auto shape = entry.is_object() ? entry.find("shape") : entry.end();
+  if (!entry.is_object() || scheme == entry.end() || !scheme->is_string() || shape == entry.end() || !shape->is_array()) {
+    return absl::InvalidArgumentError("expected {\"scheme\": text, \"shape\": [rows, cols]}");
+  }
+  Encoding encoding;
+  NIBBLE_ASSIGN_OR_RETURN(encoding.scheme, SchemeFromText(scheme->get_ref<const std::string&>()));
+  for (const json& dim : *shape) {
+    if (!dim.is_number_unsigned()) return absl::InvalidArgumentError(absl::StrCat("shape ", shape->dump(), " is no list of sizes"));
+    encoding.shape.push_back(static_cast<int64_t>(dim.get<uint64_t>()));
+  }
+  NIBBLE_RETURN_IF_ERROR(CheckShape(encoding.shape));
+  return encoding;
+}
+
+class HfStore : public WeightStore {
+ public:
+  // One file that holds everything.
+  absl::Status AddFile(const std::string& path) {
+    NIBBLE_ASSIGN_OR_RETURN(const FilePtr file, OpenFile(path));
+    for (const std::string& name : file->names()) tensors_[name] = file;
+    return absl::OkStatus();
+  }
+
+  // Shards, and which one holds a tensor.
+  absl::Status AddShards(const std::string& folder, const std::string& index_path, std::vector<std::string>* paths) {
+    NIBBLE_ASSIGN_OR_RETURN(const json index, ReadObject(index_path));
+    const auto map = index.find("weight_map");
+    if (map == index.end() || !map->is_object()) {
+      return absl::InvalidArgumentError(absl::StrCat(index_path, ": weight_map is missing"));
+    }
+    std::map<std::string, FilePtr> shards;
+    for (const auto& [name, shard] : map->items()) {
+      const std::string file_name = shard.is_string() ? shard.get<std::string>() : "";
+      if (file_name.empty() || file_name[0] == '.' || file_name.find('/') != std::string::npos) {
+        return absl::InvalidArgumentError(absl::StrCat(index_path, ": tensor '", name, "' is in ", shard.dump(),
+                                                       ", expected the name of a file in the same folder"));
+      }
+      FilePtr& file = shards[file_name];
+      if (file == nullptr) {
+        paths->push_back(absl::StrCat(folder, "/", file_name));
+        NIBBLE_ASSIGN_OR_RETURN(file, OpenFile(paths->back()));
+      }
+      tensors_[name] = file;
+    }
+    return absl::OkStatus();
+  }
+
+  bool Has(const std::string& name) const override { return tensors_.count(name) > 0 || encodings_.count(name) > 0; }
+
+  absl::StatusOr<EncodedTensor> Load(const std::string& name) const override {
+    const auto encoding = encodings_.find(name);
+    if (encoding != encodings_.end()) return LoadEncoded(name, encoding->second);
+    const auto it = tensors_.find(name);
+    if (it == tensors_.end()) return Missing(name);
+    NIBBLE_ASSIGN_OR_RETURN(Tensor tensor, it->second->Get(name));
+    const std::string where = absl::StrCat(it->second->path(), ": tensor '", name, "'");
+    NIBBLE_RETURN_IF_ERROR(Annotate(CheckShape(tensor.shape()), where));
+    auto wrapped = WrapFloats(Aligned(std::move(tensor)));
+    if (!wrapped.ok()) return Annotate(wrapped.status(), where);
+    return wrapped;
+  }
+
+ private:
+  absl::StatusOr<FilePtr> OpenFile(const std::string& path) {
+    NIBBLE_ASSIGN_OR_RETURN(const FilePtr file, SafetensorsFile::Open(path));
+    files_.push_back(file);
+    const auto schemes = file->metadata().find(kSchemesKey);
+    if (schemes == file->metadata().end()) return file;
+    const std::string source = absl::StrCat(path, " metadata '", kSchemesKey, "'");
+    NIBBLE_ASSIGN_OR_RETURN(const json object, ParseStrictObject(schemes->second, source));
+    for (const auto& [name, entry] : object.items()) {
+      auto encoding = ReadEncoding(entry);
+      if (!encoding.ok()) return Annotate(encoding.status(), absl::StrCat(source, ": '", name, "'"));
+      encoding->file = file;
+      if (!encodings_.emplace(name, *std::move(encoding)).second) {
+        return absl::InvalidArgumentError(absl::StrCat(source, ": '", name, "' is in another file as well"));
+      }
+    }
+    return file;
+  }
+
+  static absl::StatusOr<EncodedTensor> LoadEncoded(const std::string& name, const Encoding& encoding) {
+    const std::string where = absl::StrCat(encoding.file->path(), ": parameter '", name, "'");
+    NIBBLE_ASSIGN_OR_RETURN(const Format* format, FindFormat(encoding.scheme.format()));
+    EncodedTensor tensor{encoding.scheme, encoding.shape, {}};
+    for (const BufferSpec& spec : format->Layout(encoding.scheme, encoding.shape)) {
+      NIBBLE_ASSIGN_OR_RETURN(Tensor buffer, encoding.file->Get(absl::StrCat(name, ".", spec.name)));
+      tensor.buffers.emplace(spec.name, Aligned(std::move(buffer)));
+    }
+    NIBBLE_RETURN_IF_ERROR(Annotate(CheckEncoded(tensor), where));
+    return tensor;
+  }
+
+  absl::Status Missing(const std::string& name) const {
+    std::vector<std::string> names;
+    for (const auto& [known, file] : tensors_) names.push_back(known);
+    std::string where = files_.empty() ? "" : files_[0]->path();
+    if (files_.size() > 1) absl::StrAppend(&where, " and ", files_.size() - 1, " more");
+    return absl::NotFoundError(absl::StrCat(where, ": no tensor '", name, "'", DidYouMean(name, names)));
+  }
+
+  std::vector<FilePtr> files_;
+  std::map<std::string, FilePtr> tensors_;
+  std::map<std::string, Encoding> encodings_;
+};
+
+absl::Status ReadWeights(const std::string& folder, HfModel* model) {
+  auto store = std::make_shared<HfStore>();
+  if (FileExists(folder + kWeightsFile)) {
+    model->files.push_back(folder + kWeightsFile);
+    NIBBLE_RETURN_IF_ERROR(store->AddFile(folder + kWeightsFile));
+  } else if (FileExists(folder + kIndexFile)) {
+    model->files.push_back(folder + kIndexFile);
+    NIBBLE_RETURN_IF_ERROR(store->AddShards(folder, folder + kIndexFile, &model->files));
+  } else {
+    return absl::NotFoundError(absl::StrCat(folder, ": neither model.safetensors nor model.safetensors.index.json is there; ",
+                                            "pytorch_model.bin is not read, save the model as safetensors"));
+  }
+  model->weights = std::move(store);
+  return absl::OkStatus();
+}
+
+absl::Status ReadTokenizer(const std::string& folder, HfModel* model) {
+  const std::string path = folder + kTokenizerFile;
+  if (!FileExists(path)) return absl::OkStatus();
+  model->files.push_back(path);
+  NIBBLE_ASSIGN_OR_RETURN(const std::string tokenizer, ReadFile(path));
+  std::string config;
+  if (FileExists(folder + kTokenizerConfigFile)) {
+    model->files.push_back(folder + kTokenizerConfigFile);
+    NIBBLE_ASSIGN_OR_RETURN(config, ReadFile(folder + kTokenizerConfigFile));
+  }
+  NIBBLE_ASSIGN_OR_RETURN(model->tokenizer, text::TokenizerFromJson(tokenizer, config, path));
+  return absl::OkStatus();
+}
+
+absl::Status ReadText(const json& object, const char* key, const std::string& path, std::string* out) {
+  const auto it = object.find(key);
+  if (it == object.end()) return absl::OkStatus();
+  if (!it->is_string()) return absl::InvalidArgumentError(absl::StrCat(path, ": ", key, " is not a string"));
+  *out = it->get<std::string>();
+  return absl::OkStatus();
+}
+
+absl::Status ReadActivations(const json& object, const std::string& path, HfModel* model) {
+  const auto activations = object.find("activations");
+  if (activations == object.end()) return absl::OkStatus();
+  if (!activations->is_object()) return absl::InvalidArgumentError(absl::StrCat(path, ": activations is not an object"));
+  for (const auto& [module, text] : activations->items()) {
+    const std::string where = absl::StrCat(path, ": activations of '", module, "'");
+    if (!text.is_string()) return absl::InvalidArgumentError(absl::StrCat(where, ": not a string"));
+    auto scheme = SchemeFromText(text.get_ref<const std::string&>());
+    if (!scheme.ok()) return Annotate(scheme.status(), where);
+    model->activations[module] = *std::move(scheme);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadNibbleFile(const std::string& folder, HfModel* model) {
+  const std::string path = folder + kNibbleFile;
+  if (!FileExists(path)) return absl::OkStatus();
+  model->files.push_back(path);
+  NIBBLE_ASSIGN_OR_RETURN(const json object, ReadObject(path));
+  const auto version = object.find("format_version");
+  if (version == object.end() || *version != kFormatVersion) {
+    return absl::UnimplementedError(absl::StrCat(path, ": format_version is ", version == object.end() ? "missing" : version->dump(),
+                                                 ", this Nibble reads ", kFormatVersion));
+  }
+  NIBBLE_RETURN_IF_ERROR(ReadText(object, "pipeline", path, &model->pipeline));
+  NIBBLE_RETURN_IF_ERROR(ReadText(object, "note", path, &model->note));
+  return ReadActivations(object, path, model);
+}
+
+}  // namespace
+
+absl::StatusOr<HfModel> ReadHfFolder(const std::string& folder) {
+  const std::string config_path = folder + kConfigFile;
+  if (!FileExists(config_path)) {
+    return absl::NotFoundError(absl::StrCat(folder, ": no config.json, so this is no Hugging Face model folder"));
+  }
+  HfModel model;
+  model.files.push_back(config_path);
+  NIBBLE_ASSIGN_OR_RETURN(const std::string config, ReadFile(config_path));
+  NIBBLE_ASSIGN_OR_RETURN(model.config, LlamaConfig::FromJson(config, config_path));
+  NIBBLE_RETURN_IF_ERROR(ReadWeights(folder, &model));
+  NIBBLE_RETURN_IF_ERROR(ReadTokenizer(folder, &model));
+  NIBBLE_RETURN_IF_ERROR(ReadNibbleFile(folder, &model));
+  return model;
+}
+
+}  // namespace nibble::io

@@ -1,0 +1,73 @@
+// Hugging Face model folders:
+//
+//   config.json
+//   model.safetensors, or model.safetensors.index.json and its shards
+//   tokenizer.json, tokenizer_config.json       (may be absent)
+//
+// and Nibble's checkpoints, which are such folders with two additions. A
+// quantized parameter X is stored as tensors "X.<buffer>", one for each buffer
+// of its format ("model.layers.0.mlp.up_proj.weight.codes"); the metadata of
+// the safetensors file that holds it has the key "nibble.schemes":
+//
+//   {"X": {"scheme": "<QuantScheme, text format, one line>", "shape": [rows, cols]}, ...}
+//
+// Parameters in a float format are plain tensors, which other programs read.
+// What does not belong to a tensor is in nibble.json:
+//
+//   {"format_version": 1, "activations": {"model.layers.0.mlp.up_proj": "<QuantScheme>"},
+//    "pipeline": "...", "note": "..."}
+#ifndef NIBBLE_CORE_IO_HF_FOLDER_H_
+#define NIBBLE_CORE_IO_HF_FOLDER_H_
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "core/models/llama_config.h"
+#include "core/models/weights.h"
+#include "core/text/tokenizer.h"
+
+namespace nibble::io {
+
+struct HfModel {
+  LlamaConfig config;
+  std::shared_ptr<const WeightStore> weights;
+  std::shared_ptr<const text::Tokenizer> tokenizer;  // null without tokenizer.json
+  std::map<std::string, QuantScheme> activations;    // by module
+  std::string pipeline, note;
+  std::vector<std::string> files;  // all that were read, config.json first
+};
+
+// Files are mapped and their headers checked; a tensor is read when the store
+// is asked for it.
+absl::StatusOr<HfModel> ReadHfFolder(const std::string& folder);
+
+struct CheckpointParameter {
+  std::string name;
+  QuantScheme scheme;
+  Shape shape;
+};
+
+struct Checkpoint {
+  LlamaConfig config;
+  std::vector<CheckpointParameter> parameters;
+  // Gives one parameter, encoded as announced. Called once for each, in order;
+  // only one is held at a time.
+  std::function<absl::StatusOr<EncodedTensor>(const std::string& name)> load;
+  std::map<std::string, QuantScheme> activations;
+  std::string pipeline, note;
+  std::string tokenizer_json, tokenizer_config_json;  // "" leaves the file out
+};
+
+// Writes a folder that ReadHfFolder reads back. config.json is written last,
+// and removed first where one is there: an interrupted run leaves no folder
+// that loads.
+absl::Status WriteCheckpoint(const std::string& folder, const Checkpoint& checkpoint);
+
+}  // namespace nibble::io
+
+#endif  // NIBBLE_CORE_IO_HF_FOLDER_H_

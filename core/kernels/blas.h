@@ -1,0 +1,17 @@
+// Sgemm: a row-major single-precision product on one thread. Threads are ours:
+// callers cut the work into tiles and run one product per tile.
+#ifndef NIBBLE_CORE_KERNELS_BLAS_H_
+#define NIBBLE_CORE_KERNELS_BLAS_H_
+
+#include <cstdint>
+
+namespace nibble::kernels {
+
+// c [m, n] = alpha * op(a) op(b) + beta * c; op(a) is [m, k], op(b) is [k, n],
+// transposed when stored as [k, m] or [n, k]. ld*: elements between rows.
+void Sgemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda,
+           const float* b, int64_t ldb, float beta, float* c, int64_t ldc);
+
+}  // namespace nibble::kernels
+
+#endif  // NIBBLE_CORE_KERNELS_BLAS_H_

@@ -1,0 +1,120 @@
+// PreparedInput: activations in the form that a Linear reads.
+
+#include <algorithm>
+#include <cstring>
+#include <mutex>
+
+#include "core/base/check.h"
+#include "core/base/status.h"
+#include "core/kernels/few_tokens.h"
+#include "core/kernels/linear.h"
+#include "core/quant/integer_grid.h"
+
+namespace nibble::kernels {
+namespace {
+
+// Copies a row of dense values to the columns of packed weights; `out` is zero
+// where no value goes.
+template <typename T>
+void Spread(const InputForm& form, const T* x, T* out) {
+  for (int64_t begin = 0, at = 0; begin < form.cols; begin += form.group, at += form.padded_group) {
+    std::memcpy(out + at, x + begin, std::min(form.group, form.cols - begin) * sizeof(T));
+  }
+}
+
+// Tokens lie this far apart: whole cache lines, and never a multiple of 1 KiB,
+// so that a dozen tokens read side by side fall into different cache sets.
+int64_t CodeStride(int64_t padded_cols) {
+  const int64_t stride = (padded_cols + 63) / 64 * 64;
+  return stride % 1024 == 0 ? stride + 64 : stride;
+}
+
+}  // namespace
+
+void PreparedInput::Pad(const float* x, ThreadPool& pool) {
+  stride_ = form_.padded_cols;
+  float_storage_.assign(tokens_ * stride_, 0.0f);
+  pool.ParallelFor(tokens_, [&](int64_t t, int) { Spread(form_, x + t * form_.cols, float_storage_.data() + t * stride_); });
+  floats_ = float_storage_.data();
+}
+
+absl::Status PreparedInput::FakeQuantize(const float* x, bool padded, ThreadPool& pool) {
+  QuantScheme scheme;
+  NIBBLE_CHECK(scheme.ParseFromString(form_.scheme));
+  stride_ = padded ? form_.padded_cols : form_.cols;
+  float_storage_.assign(tokens_ * stride_, 0.0f);
+  std::mutex mutex;
+  int64_t first_bad = tokens_;
+  absl::Status error;
+  pool.ParallelFor(tokens_, [&](int64_t t, int) {
+    std::vector<float> row(x + t * form_.cols, x + (t + 1) * form_.cols);
+    const absl::Status status = FakeQuantizeRows(scheme, 1, form_.cols, row.data());
+    if (!status.ok()) {
+      const std::lock_guard<std::mutex> lock(mutex);
+      if (t < first_bad) first_bad = t, error = status;
+      return;
+    }
+    float* out = float_storage_.data() + t * stride_;
+    padded ? Spread(form_, row.data(), out) : void(std::copy(row.begin(), row.end(), out));
+  });
+  floats_ = float_storage_.data();
+  return Annotate(error, absl::StrCat("activation of token ", first_bad));
+}
+
+void PreparedInput::Quantize(const KernelTable& table, const float* x, ThreadPool& pool) {
+  const int64_t groups = (form_.cols + form_.group - 1) / form_.group;
+  const bool dense = form_.group == form_.padded_group || groups == 1;
+  stride_ = CodeStride(form_.padded_cols);
+  codes_.assign(tokens_ * stride_, 0);
+  scales_.resize(tokens_);
+  zeros_.resize(tokens_);
+  group_sums_.resize(tokens_ * groups);
+  pool.ParallelFor(tokens_, [&](int64_t t, int) {
+    int8_t* codes = codes_.data() + t * stride_;
+    const float* row = x + t * form_.cols;
+    if (dense) {
+      table.quantize_token(form_.grid, row, form_.cols, codes, &scales_[t], &zeros_[t]);
+    } else {
+      std::vector<int8_t> scratch(form_.cols);
+      table.quantize_token(form_.grid, row, form_.cols, scratch.data(), &scales_[t], &zeros_[t]);
+      Spread(form_, scratch.data(), codes);
+    }
+    for (int64_t g = 0; g < groups; ++g) {
+      const int8_t* begin = codes + g * form_.padded_group;
+      int32_t sum = 0;
+      for (int64_t i = 0; i < std::min(form_.group, form_.cols - g * form_.group); ++i) sum += begin[i];
+      group_sums_[t * groups + g] = sum;
+    }
+  });
+  quantized_ = {.tokens = tokens_,
+                .codes = codes_.data(),
+                .stride = stride_,
+                .scales = scales_.data(),
+                .zeros = zeros_.data(),
+                .group_sums = group_sums_.data()};
+}
+
+absl::Status PreparedInput::Prepare(const InputForm& form, const KernelTable& table, const float* x, int64_t tokens,
+                                    ThreadPool& pool) {
+  form_ = form;
+  tokens_ = tokens;
+  floats_ = nullptr;
+  quantized_ = {};
+  // Padding only serves the kernels for few tokens; more go through Sgemm.
+  const bool padded = tokens <= kFewTokens && form.padded_cols > form.cols;
+  switch (form.kind) {
+    case InputForm::Kind::kQuantized: Quantize(table, x, pool); break;
+    case InputForm::Kind::kFakeQuantized: return FakeQuantize(x, padded, pool);
+    case InputForm::Kind::kFloat:
+    case InputForm::Kind::kPaddedFloat:
+      if (padded) {
+        Pad(x, pool);
+      } else {
+        floats_ = x;
+        stride_ = form.cols;
+      }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace nibble::kernels

@@ -1,0 +1,15 @@
+// What each instruction-set file defines: constants, so that nothing runs
+// before the choice of a table. Private to this room.
+#ifndef NIBBLE_CORE_KERNELS_INSTRUCTION_SETS_H_
+#define NIBBLE_CORE_KERNELS_INSTRUCTION_SETS_H_
+
+#include "core/kernels/kernel_types.h"
+
+namespace nibble::kernels {
+
+extern const KernelFunctions kPortableFunctions, kAvx2Functions, kAvx512VnniFunctions;
+extern const ProbeFunctions kPortableProbes, kAvx2Probes, kAvx512VnniProbes;
+
+}  // namespace nibble::kernels
+
+#endif  // NIBBLE_CORE_KERNELS_INSTRUCTION_SETS_H_

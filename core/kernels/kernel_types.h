@@ -1,0 +1,129 @@
+// The plain types of the kernel interface. Files compiled with instruction-set
+// flags include this header and no other: an inline function of a shared
+// header, compiled with such flags, could become the copy that the whole
+// program runs.
+#ifndef NIBBLE_CORE_KERNELS_KERNEL_TYPES_H_
+#define NIBBLE_CORE_KERNELS_KERNEL_TYPES_H_
+
+#include <cstdint>
+
+namespace nibble::kernels {
+
+// Rows in a block of packed integer weights.
+inline constexpr int64_t kBlockRows = 16;
+
+// Integer weights in the order in which kernels read them. Rows come in blocks
+// of 16 (the last padded with zero-scale rows). In a block, groups follow each
+// other; each group's columns are padded to whole chunks of 64 bytes:
+//   8-bit: 4 columns,  byte[4 r + i] = u[r][k + i]
+//   4-bit: 8 columns,  byte[4 r + i] = u[r][k + i] | u[r][k + 4 + i] << 4
+//   2-bit: 16 columns, byte[4 r + i] = sum over j < 4 of u[r][k + 4 j + i] << 2 j
+// for row r of the block, i < 4: four consecutive columns of 16 rows fill one
+// vector register of 32-bit lanes, so a dot-product instruction needs no
+// horizontal sum. Codes are unsigned; w = scale * (u - zero).
+struct PackedIntegers {
+  int bits = 8;                // of the container: 2, 4 or 8
+  int64_t rows = 0, cols = 0;
+  int64_t group = 0;           // columns that share a scale
+  int64_t groups = 0;          // per row
+  int64_t padded_group = 0;    // columns of a whole group rounded up to chunks
+  int64_t padded_cols = 0;     // of all groups together (the last group may be shorter)
+  const uint8_t* codes = nullptr;      // [row blocks][padded_cols * 16 * bits / 8], 64-byte aligned
+  const float* scales = nullptr;       // [row blocks][groups][16]
+  const uint8_t* zeros = nullptr;      // as scales, or null: every zero is `zero`
+  int32_t zero = 0;
+  const float* weight_sums = nullptr;  // [row blocks][16]: sum over columns of the decoded weight
+};
+
+// Activations of some tokens in 8-bit codes, x = scale * (code - zero), padded
+// like the weight's columns with code 0.
+struct QuantizedRows {
+  int64_t tokens = 0;
+  const int8_t* codes = nullptr;        // [tokens][stride], padded_cols of them used
+  int64_t stride = 0;                   // elements between tokens, at least padded_cols
+  const float* scales = nullptr;        // [tokens]
+  const int32_t* zeros = nullptr;       // [tokens], in the signed domain of the codes
+  const int32_t* group_sums = nullptr;  // [tokens][groups]: sum of codes over a weight group
+};
+
+// A per-token activation quantizer: an integer grid of `bits` bits with the
+// absmax range rule, as core/quant/integer_grid.h defines it.
+struct ActivationGrid {
+  int bits = 8;
+  bool asymmetric = true;
+  float divisor = 127;    // symmetric: scale = absmax / divisor
+  float scale_floor = 0;  // kernels need at least the smallest normal number
+  bool operator==(const ActivationGrid&) const = default;
+};
+
+struct KernelFunctions {
+  // Quantizes one token: writes codes in the signed domain (the unsigned code
+  // less 2^(bits-1)), scale and zero. Equal to the bit to
+  // core/quant/integer_grid.h on every table.
+  void (*quantize_token)(const ActivationGrid& grid, const float* x, int64_t n, int8_t* codes, float* scale, int32_t* zero);
+
+  // y[t][16 b + r] for one row block b and all tokens: integer products
+  // accumulated in int32 per group, exactly. ldy: elements between tokens.
+  // Rows beyond w.rows are not written. With d_g the int32 sum of
+  // (u - zero) * code over group g:
+  //   sum = fma(s_g, d_g, sum) for each group in order,
+  //   y = x_scale * (sum - x_zero * weight_sum)
+  // in fp32, each operation rounded: the same bits on every table. A group has
+  // at most kMaxIntegerGroup columns.
+  void (*multiply_integers)(const PackedIntegers& w, int64_t block, const QuantizedRows& x, float* y, int64_t ldy);
+
+  // y[t][16 b + r] = sum_k w[r][k] x[t][k] for fp32 activations padded like the
+  // weight's columns (few tokens: decode).
+  void (*multiply_weight_only)(const PackedIntegers& w, int64_t block, const float* x, int64_t ldx, int64_t tokens, float* y,
+                               int64_t ldy);
+
+  // Decodes row block b to fp32 rows of `cols` values (no padding): [16][cols],
+  // ldo elements between rows.
+  void (*decode_block)(const PackedIntegers& w, int64_t block, float* out, int64_t ldo);
+
+  // y[r] = dot(w[r], x) for `rows` rows of a row-major float matrix, which need
+  // not be aligned.
+  void (*matvec_bf16)(const uint16_t* w, int64_t rows, int64_t cols, const float* x, float* y);
+  void (*matvec_fp16)(const uint16_t* w, int64_t rows, int64_t cols, const float* x, float* y);
+  void (*matvec_fp32)(const float* w, int64_t rows, int64_t cols, const float* x, float* y);
+  void (*convert_bf16)(const uint16_t* in, int64_t n, float* out);
+  void (*convert_fp16)(const uint16_t* in, int64_t n, float* out);
+
+  // out = x / sqrt(mean(x^2) + eps) * gain over n values.
+  void (*rms_norm)(const float* x, const float* gain, int64_t n, float eps, float* out);
+  // out = silu(gate) * up.
+  void (*silu_mul)(const float* gate, const float* up, int64_t n, float* out);
+  // x = exp(x - max(x)) / sum in place.
+  void (*softmax)(float* x, int64_t n);
+  float (*dot)(const float* a, const float* b, int64_t n);
+  // y += a * x.
+  void (*axpy)(float a, const float* x, int64_t n, float* y);
+};
+
+// 255 * 128 * 65536 fits in int32.
+inline constexpr int64_t kMaxIntegerGroup = 65536;
+
+// What measures the machine with the vectors of one instruction set.
+struct ProbeFunctions {
+  // Sum of n floats, read as fast as memory gives them.
+  float (*sum)(const float* x, int64_t n);
+  // Runs `iterations` rounds of independent multiply-adds; returns a number
+  // that depends on them. One round is `flops_per_round` operations.
+  float (*multiply_adds)(int64_t iterations);
+  int64_t flops_per_round;
+};
+
+// exp(x) = 2^n * p(r), n = round(x / ln 2), r = x - n ln 2 in two steps,
+// p(r) = 1 + r + r^2 (c2 + r (c3 + r (c4 + r (c5 + r c6)))): c2.. interpolate
+// (exp(r) - 1 - r) / r^2 at the Chebyshev nodes of |r| <= ln 2 / 2, relative
+// error 1.1e-8 before rounding. Below kLowest (2^-126) the result is 0.
+struct ExpConstants {
+  static constexpr float kLowest = -87.33654f, kHighest = 89.0f;
+  static constexpr float kLog2E = 1.44269504f;
+  static constexpr float kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
+  static constexpr float c2 = 0.5f, c3 = 0x1.5554dcp-3f, c4 = 0x1.55551ap-5f, c5 = 0x1.120ba2p-7f, c6 = 0x1.6d113cp-10f;
+};
+
+}  // namespace nibble::kernels
+
+#endif  // NIBBLE_CORE_KERNELS_KERNEL_TYPES_H_

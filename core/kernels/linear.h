@@ -1,0 +1,94 @@
+// Linear: one weight matrix packed for this machine, and the product
+// y = x W^T that its scheme defines. Work is cut into fixed tiles of output
+// rows, so the result does not depend on the number of threads.
+#ifndef NIBBLE_CORE_KERNELS_LINEAR_H_
+#define NIBBLE_CORE_KERNELS_LINEAR_H_
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "core/base/thread_pool.h"
+#include "core/kernels/kernel_table.h"
+#include "core/quant/encoded.h"
+
+namespace nibble::kernels {
+
+// NATIVE: the product runs on the packed codes. SIMULATED: no kernel exists
+// for the pair of schemes; weights are decoded tile by tile and activations
+// pass through encode and decode, so the numbers are right and the speed is not.
+enum class Arithmetic { kNative, kSimulated };
+
+// One input in the form that its consumers need: padded, quantized. Linears
+// with equal InputForm share it (q, k, v; gate, up).
+struct InputForm {
+  enum class Kind { kFloat, kPaddedFloat, kQuantized, kFakeQuantized } kind = Kind::kFloat;
+  ActivationGrid grid;
+  std::string scheme;  // the activation scheme, serialized; "" for none
+  int64_t cols = 0;
+  // Columns as packed weights need them; 0 when nothing is padded.
+  int64_t group = 0, padded_group = 0, padded_cols = 0;
+  bool operator==(const InputForm& other) const = default;
+};
+
+class PreparedInput {
+ public:
+  // Reuses its memory between calls. x: [tokens, cols], row-major, dense; it
+  // must stay valid while the PreparedInput is used. An error when an
+  // activation leaves its format (simulated schemes).
+  absl::Status Prepare(const InputForm& form, const KernelTable& table, const float* x, int64_t tokens, ThreadPool& pool);
+
+  int64_t tokens() const { return tokens_; }
+  const InputForm& form() const { return form_; }
+  const float* floats() const { return floats_; }
+  int64_t stride() const { return stride_; }
+  const QuantizedRows& quantized() const { return quantized_; }
+
+ private:
+  void Quantize(const KernelTable& table, const float* x, ThreadPool& pool);
+  absl::Status FakeQuantize(const float* x, bool padded, ThreadPool& pool);
+  void Pad(const float* x, ThreadPool& pool);
+
+  InputForm form_;
+  int64_t tokens_ = 0, stride_ = 0;
+  const float* floats_ = nullptr;
+  QuantizedRows quantized_;
+  std::vector<float> float_storage_, scales_;
+  std::vector<int8_t> codes_;
+  std::vector<int32_t> zeros_, group_sums_;
+};
+
+class Linear {
+ public:
+  virtual ~Linear() = default;
+
+  // Packs `weight` [rows, cols] for products with activations under
+  // `activation` (nullopt: fp32 activations). A scheme pair without a kernel
+  // gives a SIMULATED linear. Float weights are borrowed, not copied; integer
+  // ones are copied into kernel order. `table` must outlive the Linear.
+  static absl::StatusOr<std::unique_ptr<Linear>> Create(const EncodedTensor& weight,
+                                                        const std::optional<QuantScheme>& activation,
+                                                        const KernelTable& table);
+
+  // y[t][r] for t < x.tokens(), r < rows(); ldy: elements between tokens. An
+  // input that was prepared for another form is a check.
+  virtual absl::Status Multiply(const PreparedInput& x, float* y, int64_t ldy, ThreadPool& pool) const = 0;
+
+  const InputForm& input_form() const { return form_; }
+  Arithmetic arithmetic() const { return arithmetic_; }
+  int64_t rows() const { return rows_; }
+  int64_t cols() const { return cols_; }
+  // Bytes that this linear keeps (borrowed weights included).
+  int64_t weight_bytes() const { return weight_bytes_; }
+
+ protected:
+  InputForm form_;
+  Arithmetic arithmetic_ = Arithmetic::kNative;
+  int64_t rows_ = 0, cols_ = 0, weight_bytes_ = 0;
+};
+
+}  // namespace nibble::kernels
+
+#endif  // NIBBLE_CORE_KERNELS_LINEAR_H_

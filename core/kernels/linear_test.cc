@@ -1,0 +1,207 @@
+#include "core/kernels/linear.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "core/base/testing.h"
+#include "core/kernels/test_tensors.h"
+#include "core/quant/integer_grid.h"
+
+namespace nibble::kernels {
+namespace {
+
+class EveryTable : public ::testing::TestWithParam<const KernelTable*> {
+ protected:
+  const KernelTable& table() const { return *GetParam(); }
+};
+
+INSTANTIATE_TEST_SUITE_P(Kernels, EveryTable, ::testing::ValuesIn(AvailableTables()),
+                         [](const auto& info) { return info.param->name; });
+
+std::vector<float> Product(const Linear& linear, const KernelTable& table, const std::vector<float>& x, int threads) {
+  ThreadPool pool(threads);
+  const int64_t tokens = static_cast<int64_t>(x.size()) / linear.cols();
+  std::vector<float> y(tokens * linear.rows());
+  PreparedInput input;
+  NIBBLE_CHECK_OK(input.Prepare(linear.input_form(), table, x.data(), tokens, pool));
+  NIBBLE_CHECK_OK(linear.Multiply(input, y.data(), linear.rows(), pool));
+  return y;
+}
+
+// The activations as their scheme stores them.
+std::vector<float> DecodedActivations(const std::optional<QuantScheme>& scheme, std::vector<float> x, int64_t cols) {
+  if (scheme.has_value()) NIBBLE_CHECK_OK(FakeQuantizeRows(*scheme, static_cast<int64_t>(x.size()) / cols, cols, x.data()));
+  return x;
+}
+
+struct SchemePair {
+  QuantScheme weight;
+  std::optional<QuantScheme> activation;
+  Arithmetic arithmetic;
+};
+
+std::vector<SchemePair> SchemePairs() {
+  std::vector<SchemePair> pairs;
+  for (const char* weight : {"fp32", "bf16", "fp16"}) {
+    pairs.push_back({FloatScheme(weight), std::nullopt, Arithmetic::kNative});
+    for (const char* activation : {"fp32", "bf16", "fp16"}) {
+      pairs.push_back({FloatScheme(weight), FloatScheme(activation), Arithmetic::kNative});
+    }
+    pairs.push_back({FloatScheme(weight), TokenScheme(8, true), Arithmetic::kSimulated});
+  }
+  for (int bits = 2; bits <= 8; ++bits) {
+    for (const int64_t group : {32, 7, 0, -1}) {
+      const QuantScheme weight = WeightScheme(bits, bits % 2 == 0, group);
+      pairs.push_back({weight, std::nullopt, Arithmetic::kNative});
+      pairs.push_back({weight, TokenScheme(8, group != 0), Arithmetic::kNative});
+      pairs.push_back({weight, TokenScheme(bits, true), Arithmetic::kNative});
+    }
+  }
+  const QuantScheme int4 = WeightScheme(4, false, 32);
+  pairs.push_back({int4, FloatScheme("bf16"), Arithmetic::kNative});
+  pairs.push_back({WeightScheme(4, false, 7), FloatScheme("bf16"), Arithmetic::kNative});
+  for (const auto divisor : {QuantScheme::HALF_RANGE, QuantScheme::MIN_CODE, QuantScheme::NO_CLIPPING}) {
+    QuantScheme activation = TokenScheme(8, false);
+    activation.set_divisor(divisor);
+    pairs.push_back({int4, activation, divisor == QuantScheme::NO_CLIPPING ? Arithmetic::kSimulated : Arithmetic::kNative});
+  }
+  std::vector<QuantScheme> slow(5, TokenScheme(8, true));
+  slow[0].set_rounding(QuantScheme::DIVISION);
+  slow[1].set_scale_type(QuantScheme::BF16);
+  slow[2].mutable_range()->mutable_percentile();
+  slow[3].mutable_range()->mutable_mse()->set_grid(4);
+  slow[4].set_per(QuantScheme::PER_GROUP);
+  slow[4].set_group_size(16);
+  for (const QuantScheme& activation : slow) pairs.push_back({int4, activation, Arithmetic::kSimulated});
+  return pairs;
+}
+
+TEST_P(EveryTable, EverySchemePairAgainstDecodedProducts) {
+  Rng rng(21);
+  for (const SchemePair& pair : SchemePairs()) {
+    const int64_t rows = 1 + rng.Below(70), cols = 1 + rng.Below(150);
+    for (const int64_t tokens : {1, 3, 4, 16, 17}) {
+      SCOPED_TRACE(absl::StrCat(SchemeToString(pair.weight), " x ",
+                                pair.activation ? SchemeToString(*pair.activation) : "-", ", ", rows, "x", cols, ", ",
+                                tokens, " tokens"));
+      const EncodedTensor weight = RandomWeight(pair.weight, rows, cols, rng);
+      const std::vector<float> x = RandomFloats(tokens * cols, rng);
+      ASSERT_OK_AND_ASSIGN(const auto linear, Linear::Create(weight, pair.activation, table()));
+      EXPECT_EQ(linear->arithmetic(), pair.arithmetic);
+      EXPECT_EQ(linear->rows(), rows);
+      EXPECT_EQ(linear->cols(), cols);
+      EXPECT_GT(linear->weight_bytes(), 0);
+      const std::vector<float> y = Product(*linear, table(), x, 2);
+      const std::vector<float> decoded_x = DecodedActivations(pair.activation, x, cols);
+      const Reference reference = ReferenceProduct(Decode(weight), decoded_x, rows, cols, tokens);
+      for (size_t i = 0; i < y.size(); ++i) {
+        ASSERT_NEAR(y[i], reference.y[i], 5e-6 * reference.magnitude[i] + 1e-6) << "element " << i;
+      }
+    }
+  }
+}
+
+TEST_P(EveryTable, ThreadsDoNotChangeTheResult) {
+  Rng rng(4);
+  const std::vector<SchemePair> pairs = {
+      {FloatScheme("bf16"), std::nullopt, {}},
+      {WeightScheme(4, false, 32), std::nullopt, {}},
+      {WeightScheme(4, true, 32), TokenScheme(8, true), {}},
+      {WeightScheme(4, true, 32), WeightScheme(8, true, 16), {}},
+  };
+  const int64_t rows = 530, cols = 96;
+  for (const SchemePair& pair : pairs) {
+    const EncodedTensor weight = RandomWeight(pair.weight, rows, cols, rng);
+    ASSERT_OK_AND_ASSIGN(const auto linear, Linear::Create(weight, pair.activation, table()));
+    for (const int64_t tokens : {1, 16, 150}) {
+      const std::vector<float> x = RandomFloats(tokens * cols, rng), once = Product(*linear, table(), x, 1);
+      EXPECT_EQ(once, Product(*linear, table(), x, 2));
+      EXPECT_EQ(once, Product(*linear, table(), x, 3));
+    }
+  }
+}
+
+TEST_P(EveryTable, IntegerTokensDoNotDependOnTheirBatch) {
+  Rng rng(6);
+  const int64_t cols = 2048, tokens = 300;  // more than one slab of tokens
+  const EncodedTensor weight = RandomWeight(WeightScheme(4, true, 32), 20, cols, rng);
+  ASSERT_OK_AND_ASSIGN(const auto linear, Linear::Create(weight, TokenScheme(8, true), table()));
+  const std::vector<float> x = RandomFloats(tokens * cols, rng), all = Product(*linear, table(), x, 2);
+  for (const int64_t t : {0, 1, 11, 12, 127, 299}) {
+    const std::vector<float> one = Product(*linear, table(), {x.begin() + t * cols, x.begin() + (t + 1) * cols}, 1);
+    EXPECT_TRUE(std::equal(one.begin(), one.end(), all.begin() + t * 20)) << "token " << t;
+  }
+}
+
+TEST_P(EveryTable, BorrowedWeightsNeedNoAlignment) {
+  Rng rng(8);
+  const int64_t rows = 9, cols = 33;
+  for (const DType dtype : {DType::kBF16, DType::kF16, DType::kF32}) {
+    const Tensor aligned = FloatsToDType(dtype, {rows, cols}, RandomFloats(rows * cols, rng));
+    const auto bytes = std::make_shared<std::vector<uint8_t>>(aligned.byte_size() + 1);
+    std::memcpy(bytes->data() + 1, aligned.bytes().data(), aligned.byte_size());
+    ASSERT_OK_AND_ASSIGN(const Tensor odd, Tensor::Borrow(dtype, {rows, cols}, absl::MakeSpan(*bytes).subspan(1), bytes));
+    ASSERT_OK_AND_ASSIGN(const EncodedTensor a, WrapFloats(aligned));
+    ASSERT_OK_AND_ASSIGN(const EncodedTensor b, WrapFloats(odd));
+    ASSERT_OK_AND_ASSIGN(const auto from_aligned, Linear::Create(a, std::nullopt, table()));
+    ASSERT_OK_AND_ASSIGN(const auto from_odd, Linear::Create(b, std::nullopt, table()));
+    for (const int64_t tokens : {2, 18}) {
+      const std::vector<float> x = RandomFloats(tokens * cols, rng);
+      EXPECT_EQ(Product(*from_aligned, table(), x, 1), Product(*from_odd, table(), x, 1));
+    }
+  }
+}
+
+TEST(LinearTest, EqualFormsCanBeShared) {
+  Rng rng(2);
+  const KernelTable& table = *AvailableTables().back();
+  const auto form = [&](const QuantScheme& weight, const std::optional<QuantScheme>& activation, int64_t rows, int64_t cols) {
+    const auto linear = Linear::Create(RandomWeight(weight, rows, cols, rng), activation, table);
+    NIBBLE_CHECK(linear.ok());
+    return (*linear)->input_form();
+  };
+  const QuantScheme int4 = WeightScheme(4, false, 32), a8 = TokenScheme(8, true);
+  EXPECT_EQ(form(int4, a8, 5, 64), form(int4, a8, 9, 64));
+  EXPECT_EQ(form(int4, std::nullopt, 5, 64), form(FloatScheme("bf16"), std::nullopt, 9, 64));
+  EXPECT_FALSE(form(int4, a8, 5, 64) == form(int4, a8, 5, 96));
+  EXPECT_FALSE(form(int4, a8, 5, 64) == form(int4, TokenScheme(8, false), 5, 64));
+  EXPECT_FALSE(form(int4, a8, 5, 64) == form(WeightScheme(4, false, 0), a8, 5, 64));
+}
+
+TEST(LinearTest, InputsForAnotherWidthAreACheck) {
+  Rng rng(2);
+  const KernelTable& table = *AvailableTables().back();
+  ASSERT_OK_AND_ASSIGN(const auto narrow, Linear::Create(RandomWeight(FloatScheme("bf16"), 4, 8, rng), std::nullopt, table));
+  ASSERT_OK_AND_ASSIGN(const auto wide, Linear::Create(RandomWeight(FloatScheme("bf16"), 4, 9, rng), std::nullopt, table));
+  const std::vector<float> x(8);
+  std::vector<float> y(4);
+  EXPECT_DEATH(
+      {
+        ThreadPool pool(1);
+        PreparedInput input;
+        NIBBLE_CHECK_OK(input.Prepare(narrow->input_form(), table, x.data(), 1, pool));
+        (void)wide->Multiply(input, y.data(), 4, pool);
+      },
+      "check failed: x.form\\(\\) == form_");
+}
+
+TEST(LinearTest, BadTensorsAndActivationsAreErrors) {
+  Rng rng(2);
+  const KernelTable& table = *AvailableTables().back();
+  EncodedTensor weight = RandomWeight(WeightScheme(4, false, 32), 4, 64, rng);
+  EXPECT_FALSE(Linear::Create(weight, FloatScheme("int9"), table).ok());
+  weight.buffers.erase("scales");
+  EXPECT_FALSE(Linear::Create(weight, std::nullopt, table).ok());
+
+  // fp16 activations that leave fp16.
+  ThreadPool pool(2);
+  const EncodedTensor small = RandomWeight(FloatScheme("bf16"), 4, 2, rng);
+  ASSERT_OK_AND_ASSIGN(const auto linear, Linear::Create(small, FloatScheme("fp16"), table));
+  PreparedInput input;
+  const std::vector<float> x = {1, 2, 3, 1e6f, 1e7f, 4};
+  const absl::Status status = input.Prepare(linear->input_form(), table, x.data(), 3, pool);
+  EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("token 1"));
+}
+
+}  // namespace
+}  // namespace nibble::kernels

@@ -1,0 +1,91 @@
+#include "core/kernels/machine.h"
+
+#include <algorithm>
+#include <chrono>
+#include <fstream>
+#include <functional>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "core/base/thread_pool.h"
+#include "core/kernels/kernel_table.h"
+
+namespace nibble::kernels {
+namespace {
+
+constexpr int kPasses = 5;
+
+const KernelTable& RunningTable() {
+  const auto table = ChooseTable();
+  return table.ok() ? **table : *AvailableTables().back();
+}
+
+std::string CpuModel() {
+  std::ifstream file("/proc/cpuinfo");
+  std::string line;
+  while (std::getline(file, line)) {
+    const size_t colon = line.find(": ");
+    if (line.rfind("model name", 0) == 0 && colon != std::string::npos) return line.substr(colon + 2);
+  }
+  return "unknown";
+}
+
+std::string CpuFeatures() {
+  std::vector<std::string> features;
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx2")) features.push_back("avx2");
+  if (__builtin_cpu_supports("fma")) features.push_back("fma");
+  if (__builtin_cpu_supports("f16c")) features.push_back("f16c");
+  if (__builtin_cpu_supports("avx512f")) features.push_back("avx512f");
+  if (__builtin_cpu_supports("avx512bw")) features.push_back("avx512bw");
+  if (__builtin_cpu_supports("avx512vl")) features.push_back("avx512vl");
+  if (__builtin_cpu_supports("avx512dq")) features.push_back("avx512dq");
+  if (__builtin_cpu_supports("avx512vnni")) features.push_back("avx512_vnni");
+#endif
+  return absl::StrJoin(features, " ");
+}
+
+// Least wall seconds of kPasses runs of `task` on every thread of the pool.
+double BestSeconds(ThreadPool& pool, const std::function<void(int64_t, int)>& task) {
+  double best = 1e30;
+  for (int pass = 0; pass < kPasses; ++pass) {
+    const auto start = std::chrono::steady_clock::now();
+    pool.ParallelFor(pool.threads(), task);
+    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  return best;
+}
+
+}  // namespace
+
+MachineInfo DescribeMachine() {
+  return {.cpu = CpuModel(), .features = CpuFeatures(), .kernel_table = RunningTable().name, .cpus = AvailableCpus()};
+}
+
+double MeasureReadBandwidth(int threads, int megabytes) {
+  ThreadPool pool(threads);
+  const auto sum = RunningTable().probes.sum;
+  const int64_t floats = static_cast<int64_t>(megabytes) * 1000000 / 4 / pool.threads();
+  // Each thread reads what it wrote, so that pages lie near it.
+  std::vector<std::vector<float>> parts(pool.threads());
+  std::vector<float> results(pool.threads());
+  pool.ParallelFor(pool.threads(), [&](int64_t i, int) { parts[i].assign(floats, 1.0f); });
+  const double seconds = BestSeconds(pool, [&](int64_t i, int) { results[i] = sum(parts[i].data(), floats); });
+  volatile float keep = results[0];
+  (void)keep;
+  return static_cast<double>(floats) * 4 * pool.threads() / seconds * 1e-9;
+}
+
+double MeasureFmaPeak(int threads) {
+  ThreadPool pool(threads);
+  const ProbeFunctions& probes = RunningTable().probes;
+  constexpr int64_t kIterations = 4000000;
+  std::vector<float> results(pool.threads());
+  const double seconds = BestSeconds(pool, [&](int64_t i, int) { results[i] = probes.multiply_adds(kIterations); });
+  volatile float keep = results[0];
+  (void)keep;
+  return static_cast<double>(kIterations * probes.flops_per_round) * pool.threads() / seconds * 1e-9;
+}
+
+}  // namespace nibble::kernels

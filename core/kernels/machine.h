@@ -1,0 +1,28 @@
+// What this machine is and what it can do at best: figures that latency
+// results are read against.
+#ifndef NIBBLE_CORE_KERNELS_MACHINE_H_
+#define NIBBLE_CORE_KERNELS_MACHINE_H_
+
+#include <string>
+
+namespace nibble::kernels {
+
+struct MachineInfo {
+  std::string cpu;           // model name
+  std::string features;      // "avx2 fma f16c avx512f avx512_vnni", those that kernels use
+  std::string kernel_table;  // the table that will run
+  int cpus = 1;
+};
+MachineInfo DescribeMachine();
+
+// Read bandwidth in GB/s (1e9 bytes): `threads` threads sum disjoint parts of
+// a buffer of `megabytes` (far above the last-level cache); the best of a few passes.
+double MeasureReadBandwidth(int threads, int megabytes = 512);
+
+// fp32 fused multiply-add peak in GFLOP/s (2 operations each) over `threads`
+// threads with the widest vectors that the kernels use.
+double MeasureFmaPeak(int threads);
+
+}  // namespace nibble::kernels
+
+#endif  // NIBBLE_CORE_KERNELS_MACHINE_H_

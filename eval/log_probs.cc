@@ -1,0 +1,57 @@
+#include "eval/log_probs.h"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "core/base/status.h"
+
+namespace nibble::eval {
+
+int64_t LogitRows(int64_t vocab_size, int64_t bytes) {
+  return std::max<int64_t>(1, bytes / (vocab_size * static_cast<int64_t>(sizeof(float))));
+}
+
+double LogSumExp(const float* logits, int64_t n) {
+  const double top = *std::max_element(logits, logits + n);
+  double sum = 0;
+  for (int64_t i = 0; i < n; ++i) sum += std::exp(static_cast<double>(logits[i]) - top);
+  return top + std::log(sum);
+}
+
+int64_t ArgMax(const float* logits, int64_t n) { return std::max_element(logits, logits + n) - logits; }
+
+absl::Status NotFinite(int64_t row) {
+  return absl::FailedPreconditionError(absl::StrCat("the logits of row ", row, " are not finite"));
+}
+
+absl::StatusOr<TargetScores> ScoreTargets(const Plan& plan, Session& session, ThreadPool& pool, const float* hidden,
+                                          absl::Span<const int32_t> targets, bool want_top) {
+  const int64_t vocab = plan.vocab_size(), count = static_cast<int64_t>(targets.size());
+  for (const int32_t target : targets) {
+    if (target >= 0 && target < vocab) continue;
+    return absl::InvalidArgumentError(absl::StrCat("token ", target, " is outside the vocabulary of ", vocab));
+  }
+  const int64_t rows = std::min(LogitRows(vocab), std::max<int64_t>(1, count));
+  const auto logits = std::make_unique_for_overwrite<float[]>(rows * vocab);
+  TargetScores scores;
+  scores.nll.resize(count);
+  if (want_top) scores.is_top.resize(count);
+  for (int64_t begin = 0; begin < count; begin += rows) {
+    const int64_t n = std::min(rows, count - begin);
+    NIBBLE_RETURN_IF_ERROR(session.Logits(hidden + begin * plan.hidden_size(), n, logits.get()));
+    pool.ParallelFor(n, [&](int64_t i, int) {
+      const float* row = logits.get() + i * vocab;
+      const int32_t target = targets[begin + i];
+      scores.nll[begin + i] = LogSumExp(row, vocab) - row[target];
+      if (want_top) scores.is_top[begin + i] = ArgMax(row, vocab) == target;
+    });
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    if (!std::isfinite(scores.nll[i])) return NotFinite(i);
+  }
+  return scores;
+}
+
+}  // namespace nibble::eval
