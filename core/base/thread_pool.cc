@@ -20,7 +20,7 @@ void CpuRelax() {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) : threads_(std::max(1, threads)) {
+ThreadPool::ThreadPool(int threads) : threads_(std::max(1, threads)), shares_(new Share[threads_]) {
   for (int w = 1; w < threads_; ++w) workers_.emplace_back([this, w] { WorkerLoop(w); });
 }
 
@@ -32,10 +32,13 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::RunTasks(int worker) {
-  while (true) {
-    const int64_t i = next_.fetch_add(1, std::memory_order_relaxed);
-    if (i >= count_) return;
-    (*task_)(i, worker);
+  for (int i = 0; i < threads_; ++i) {
+    Share& share = shares_[(worker + i) % threads_];
+    while (true) {
+      const int64_t task = share.next.fetch_add(1, std::memory_order_relaxed);
+      if (task >= share.end) break;
+      (*task_)(task, worker);
+    }
   }
 }
 
@@ -55,11 +58,13 @@ void ThreadPool::ParallelFor(int64_t count, const std::function<void(int64_t, in
   NIBBLE_CHECK(pending_.load(std::memory_order_acquire) == 0);
   if (count <= 0) return;
   task_ = &task;
-  count_ = count;
-  next_.store(0, std::memory_order_relaxed);
   if (threads_ == 1 || count == 1) {
     for (int64_t i = 0; i < count; ++i) task(i, 0);
     return;
+  }
+  for (int w = 0; w < threads_; ++w) {
+    shares_[w].end = count * (w + 1) / threads_;
+    shares_[w].next.store(count * w / threads_, std::memory_order_relaxed);
   }
   pending_.store(threads_ - 1, std::memory_order_relaxed);
   epoch_.fetch_add(1, std::memory_order_release);
