@@ -71,7 +71,9 @@ std::vector<fs::path> DataRoots(const KnownDataset& known, const fs::path& base)
   std::vector<fs::path> roots;
   if (const char* data = std::getenv("NIBBLE_DATA"); data != nullptr && *data != '\0')
     roots.push_back(Canonical(data));
+  // Beside the config's folder, or beside the repository that holds it.
   roots.push_back(Canonical(base / ".." / "shared" / "data"));
+  roots.push_back(Canonical(base / ".." / ".." / "shared" / "data"));
   roots.push_back(Canonical(fs::path(CacheDirectory()) / "data"));
   if (!absl::StartsWith(known.name, kQuickstart)) return roots;
   for (fs::path folder = Canonical(base);; folder = folder.parent_path()) {

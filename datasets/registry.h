@@ -38,7 +38,8 @@ struct ResolvedDataset {
 
 // A file that exists wins: an absolute path, or one relative to the working
 // directory or to `base_dir`. Then a known name is looked up below $NIBBLE_DATA,
-// base_dir/../shared/data and CacheDirectory()/data; "quickstart/..." also below
+// base_dir/../shared/data,
+// base_dir/../../shared/data and CacheDirectory()/data; "quickstart/..." also below
 // the datasets/ folder of base_dir, of its parents and of the working directory.
 // NotFound says where was looked, and whence and under which licence the set is
 // to be had. A file whose SHA-256 is not the known one is FailedPrecondition.

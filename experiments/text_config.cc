@@ -9,6 +9,7 @@
 #include "core/base/file.h"
 #include "core/base/status.h"
 #include "core/base/suggest.h"
+#include "experiments/experiment.pb.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/io/tokenizer.h"
 #include "google/protobuf/text_format.h"
@@ -40,6 +41,26 @@ const Descriptor* FindMessage(const std::string& name) {
   return google::protobuf::DescriptorPool::generated_pool()->FindMessageTypeByName(name);
 }
 
+// The values of every enum field of that name: the parser's message does not
+// say whose field it is.
+std::vector<std::string> EnumValues(const std::string& field_name) {
+  std::vector<const FieldDescriptor*> steps;
+  const auto* pool = google::protobuf::DescriptorPool::generated_pool();
+  pool->FindAllExtensions(Step::descriptor(), &steps);
+  std::vector<const Descriptor*> types;
+  for (const FieldDescriptor* step : steps) types.push_back(step->message_type());
+  for (int i = 0; i < Experiment::descriptor()->file()->message_type_count(); ++i) {
+    types.push_back(Experiment::descriptor()->file()->message_type(i));
+  }
+  std::vector<std::string> names;
+  for (const Descriptor* type : types) {
+    const FieldDescriptor* field = type->FindFieldByName(field_name);
+    if (field == nullptr || field->enum_type() == nullptr) continue;
+    for (int i = 0; i < field->enum_type()->value_count(); ++i) names.push_back(field->enum_type()->value(i)->name());
+  }
+  return names;
+}
+
 // What a parser's message should have offered: the nearest field of the type,
 // extension of the message, or value of the enum that it names.
 std::string Hint(const std::string& message) {
@@ -53,15 +74,7 @@ std::string Hint(const std::string& message) {
     const Descriptor* type = FindMessage(words[1]);
     return type == nullptr ? "" : DidYouMean(words[0], FieldNames(*type));
   }
-  if (message.find("Unknown enumeration value") != std::string::npos) {
-    const auto* field = google::protobuf::DescriptorPool::generated_pool()->FindFieldByName(words[1]);
-    if (field == nullptr) return "";
-    std::vector<std::string> names;
-    for (int i = 0; field->enum_type() != nullptr && i < field->enum_type()->value_count(); ++i) {
-      names.push_back(field->enum_type()->value(i)->name());
-    }
-    return DidYouMean(words[0], names);
-  }
+  if (message.find("Unknown enumeration value") != std::string::npos) return DidYouMean(words[0], EnumValues(words[1]));
   return "";
 }
 

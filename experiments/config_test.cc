@@ -1,0 +1,151 @@
+// Configs: parsing with places and hints, overrides, sweeps, validation before
+// anything runs, the result log.
+
+#include <fstream>
+
+#include "core/base/file.h"
+#include "core/base/testing.h"
+#include "experiments/expand.h"
+#include "experiments/model.h"
+#include "experiments/result_log.h"
+#include "experiments/text_config.h"
+#include "methods/testing.h"
+
+namespace nibble {
+namespace {
+
+constexpr char kConfig[] = R"(name: "t"
+model { source: "synthetic:tiny" }
+baseline { name: "bf16" step { [nibble.baseline] {} } }
+variant {
+  name: "w4"
+  step { [nibble.rtn] { bits: 4 group_size: 32 } }
+}
+metric { size {} }
+)";
+
+absl::StatusOr<ExpandedExperiment> Load(const std::string& text, const std::vector<Override>& overrides = {}) {
+  const std::string path = TestTempDir() + "/c.textproto";
+  EXPECT_OK(WriteFile(path, text));
+  return LoadExperiment(path, overrides);
+}
+
+std::string Replaced(std::string text, const std::string& from, const std::string& to) {
+  const size_t at = text.find(from);
+  EXPECT_NE(at, std::string::npos) << from;
+  return text.replace(at, from.size(), to);
+}
+
+void ExpectError(const std::string& text, const std::vector<std::string>& words) {
+  const auto loaded = Load(text);
+  ASSERT_FALSE(loaded.ok()) << text;
+  for (const std::string& word : words) EXPECT_THAT(std::string(loaded.status().message()), ::testing::HasSubstr(word));
+}
+
+TEST(Config, Loads) {
+  ASSERT_OK_AND_ASSIGN(const ExpandedExperiment experiment, Load(kConfig));
+  ASSERT_EQ(experiment.variants.size(), 2u);
+  EXPECT_TRUE(experiment.variants[0].is_baseline);
+  EXPECT_EQ(experiment.variants[1].name, "w4");
+  EXPECT_THAT(experiment.metric_names, ::testing::ElementsAre("size_mib", "bits_per_weight"));
+}
+
+TEST(Config, MistakesCarryPlaceAndHint) {
+  ExpectError(Replaced(kConfig, "group_size", "grup_size"), {":6:", "grup_size", "did you mean 'group_size'"});
+  ExpectError(Replaced(kConfig, "nibble.rtn", "nibble.rtm"), {":6:", "did you mean 'nibble.rtn'"});
+  ExpectError(Replaced(kConfig, "bits: 4", "bits: 12"), {"c.textproto:6:", "bits: 12 is not in 2..8"});
+  ExpectError(Replaced(kConfig, "bits: 4", "divisor: MAXCODE"), {":6:", "did you mean 'MAX_CODE'"});
+  ExpectError(Replaced(kConfig, "name: \"w4\"", "name: \"bf16\""), {"two variants are named 'bf16'"});
+  ExpectError(Replaced(kConfig, "metric { size {} }", ""), {"no metric"});
+  ExpectError(Replaced(kConfig, "metric { size {} }", "metric {}"), {":8:", "exactly one of perplexity"});
+  ExpectError(Replaced(kConfig, "size {}", "size {} memory {}"), {":8:", "exactly one of perplexity"});
+  ExpectError(Replaced(kConfig, "size {}", "latency { prefill: 0 }"), {":8:", "prefill"});
+  ExpectError(Replaced(kConfig, "size {}", "perplexity { text: \"wikitext-2-raw/tset\" }"), {":8:", "did you mean"});
+  ExpectError(Replaced(kConfig, "baseline", "variant"), {"baseline { ... } is missing"});
+  ExpectError(std::string(kConfig) + "metric { size {} }\n", {":9:", "a second metric is called size_mib"});
+  ExpectError(std::string(kConfig) + "gate { variant: \"w5\" metric: \"size_mib\" max_ratio: 1 }\n", {":9:", "did you mean 'w4'"});
+  ExpectError(std::string(kConfig) + "gate { metric: \"size_mib\" }\n", {":9:", "no bound"});
+}
+
+TEST(Config, OverridesReachStepsByIndexAndName) {
+  ASSERT_OK_AND_ASSIGN(const ExpandedExperiment experiment,
+                       Load(kConfig, {{"variant[w4].step[0].group_size", "64"}, {"variant[0].name", "wide"}, {"threads", "1"}}));
+  EXPECT_EQ(experiment.variants[1].name, "wide");
+  EXPECT_EQ(PipelineToString(experiment.variants[1].pipeline.step()), "rtn { bits: 4 group_size: 64 }");
+  const auto wrong = Load(kConfig, {{"variant[w5].name", "x"}});
+  EXPECT_THAT(std::string(wrong.status().message()), ::testing::HasSubstr("did you mean 'w4'"));
+  EXPECT_FALSE(Load(kConfig, {{"variant[w4].step[0].bits", "four"}}).ok());
+  EXPECT_FALSE(Load(kConfig, {{"nothing", "1"}}).ok());
+}
+
+TEST(Config, SweepsMultiply) {
+  const std::string text = std::string(kConfig) +
+                           "sweep { variant: \"w4\" field: \"step[0].group_size\" values: \"16\" values: \"32\" }\n"
+                           "sweep { variant: \"w4\" field: \"step[0].bits\" values: \"3\" values: \"4\" values: \"8\" }\n";
+  ASSERT_OK_AND_ASSIGN(const ExpandedExperiment experiment, Load(text));
+  ASSERT_EQ(experiment.variants.size(), 7u);
+  EXPECT_EQ(experiment.variants[1].name, "w4/group_size=16/bits=3");
+  EXPECT_EQ(PipelineToString(experiment.variants[6].pipeline.step()), "rtn { bits: 8 group_size: 32 }");
+  ExpectError(std::string(kConfig) + "sweep { variant: \"w5\" field: \"step[0].bits\" values: \"3\" }\n", {":9:", "did you mean 'w4'"});
+  ExpectError(std::string(kConfig) + "sweep { field: \"threads\" values: \"3\" }\n", {":9:", "metric[0]"});
+}
+
+TEST(Config, MetricSweepsGiveMetrics) {
+  const std::string text = Replaced(kConfig, "size {}", "latency {}") +
+                           "sweep { field: \"metric[0].latency.prefill\" values: \"64\" values: \"128\" }\n"
+                           "sweep { field: \"metric[0].latency.decode\" values: \"8\" }\n";
+  const auto experiment = Load(text);
+  // The two requests share decode_tokens_per_s/8, which would hide one of them.
+  ASSERT_FALSE(experiment.ok());
+  EXPECT_THAT(std::string(experiment.status().message()), ::testing::HasSubstr("decode_tokens_per_s/8"));
+}
+
+TEST(Config, IncludedPipelinesComeFirst) {
+  const std::string recipe = TestTempDir() + "/r.textproto";
+  const std::string config = TestTempDir() + "/c.textproto";
+  ASSERT_OK(WriteFile(recipe, "step { [nibble.rtn] { bits: 8 layers: \"head\" } }"));
+  ASSERT_OK(WriteFile(config, Replaced(kConfig, "name: \"w4\"", "name: \"w4\" include: \"r.textproto\"")));
+  // TestTempDir empties the folder: write both after the last call.
+  ASSERT_OK(WriteFile(recipe, "step { [nibble.rtn] { bits: 8 layers: \"head\" } }"));
+  ASSERT_OK_AND_ASSIGN(const ExpandedExperiment experiment, LoadExperiment(config, {}));
+  EXPECT_EQ(PipelineToString(experiment.variants[1].pipeline.step()), "rtn { bits: 8 layers: \"head\" } -> rtn { bits: 4 group_size: 32 }");
+}
+
+TEST(ResultLog, KeepsWhatIsDoneAndIgnoresTornLines) {
+  const std::string dir = TestTempDir();
+  ASSERT_OK_AND_ASSIGN(ResultLog log, ResultLog::Open(dir));
+  JobResult done, failed;
+  done.set_key("a");
+  failed.set_key("b");
+  failed.set_error("no");
+  ASSERT_OK(log.Append(done));
+  ASSERT_OK(log.Append(failed));
+  std::ofstream(dir + "/results.jsonl", std::ios::app) << "{\"key\":\"c\", \"vari";
+  ASSERT_OK_AND_ASSIGN(ResultLog again, ResultLog::Open(dir));
+  EXPECT_TRUE(again.Finished("a"));
+  EXPECT_FALSE(again.Finished("b"));
+  EXPECT_FALSE(again.Finished("c"));
+  JobResult next;
+  next.set_key("d");
+  ASSERT_OK(again.Append(next));
+  ASSERT_OK_AND_ASSIGN(const ResultLog last, ResultLog::Open(dir));
+  EXPECT_TRUE(last.Finished("a"));
+  EXPECT_TRUE(last.Finished("d"));
+}
+
+TEST(Checkpoint, QuantizedModelsReadBackEqual) {
+  for (const char* steps : {"step { [nibble.llama32_ptq] {} }", "step { [nibble.rtn] { bits: 3 group_size: 16 asymmetric: true } }",
+                            "step { [nibble.dynamic_int8] {} }", "step { [nibble.baseline] {} }"}) {
+    ASSERT_OK_AND_ASSIGN(OpenedModel model, OpenModel("synthetic:tiny"));
+    ASSERT_OK(ApplyText(steps, model.graph));
+    const std::string folder = TestTempDir() + "/model";
+    ASSERT_OK(SaveModel(model.source, model.graph, "steps", folder));
+    ASSERT_OK_AND_ASSIGN(const OpenedModel back, OpenModel(folder));
+    EXPECT_EQ(back.source.pipeline, "steps");
+    EXPECT_EQ(back.graph.tied(), model.graph.tied());
+    EXPECT_EQ(TinyLogits(back.graph), TinyLogits(model.graph)) << steps;
+  }
+}
+
+}  // namespace
+}  // namespace nibble

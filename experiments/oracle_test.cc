@@ -1,0 +1,140 @@
+// SmolLM2-135M against independent engines (the shared reference data's
+// golden/smollm2.json): token ids, logits, perplexities, choices, and the
+// perplexities of quantized variants. Needs the model (NIBBLE_SMOLLM2_GGUF) and
+// the shared data; says so when it skips.
+
+#include <cmath>
+#include <cstdlib>
+
+#include "core/base/file.h"
+#include "core/base/json.h"
+#include "core/base/testing.h"
+#include "core/ir/passes.h"
+#include "core/runtime/session.h"
+#include "datasets/multiple_choice.h"
+#include "eval/multiple_choice.h"
+#include "eval/perplexity.h"
+#include "experiments/measure.h"
+#include "methods/testing.h"
+
+namespace nibble {
+namespace {
+
+class Oracle : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    NIBBLE_REQUIRE_SHARED();
+    const char* gguf = std::getenv("NIBBLE_SMOLLM2_GGUF");
+    if (gguf == nullptr || !FileExists(gguf)) GTEST_SKIP() << "needs SmolLM2: run ./nibble fetch smollm2-135m, or set NIBBLE_SMOLLM2_GGUF";
+    auto model = OpenModel(gguf);
+    ASSERT_OK(model);
+    model_ = std::make_unique<OpenedModel>(*std::move(model));
+    ASSERT_OK_AND_ASSIGN(const std::string text, ReadFile(SharedDir() + "/golden/smollm2.json"));
+    ASSERT_OK_AND_ASSIGN(golden_, ParseJson(text, "smollm2.json"));
+  }
+
+  const text::Tokenizer& tokenizer() const { return *model_->source.tokenizer; }
+
+  std::unique_ptr<Plan> MakePlan(const ir::Graph& graph) {
+    auto plan = Plan::Create(graph, **kernels::ChooseTable());
+    EXPECT_OK(plan);
+    return *std::move(plan);
+  }
+
+  // Perplexity of the first windows of WikiText-2's test text.
+  Metric WikiPerplexity(const ir::Graph& graph, eval::WindowConvention convention, int64_t window, int64_t limit) {
+    const auto text = ReadFile(SharedDir() + "/data/wikitext-2-raw/wiki.test.raw");
+    EXPECT_OK(text);
+    auto windows = eval::MakeWindows("wikitext-2", tokenizer(), *text, {convention, window, limit});
+    EXPECT_OK(windows);
+    const auto plan = MakePlan(graph);
+    auto metrics = eval::MeasurePerplexity(*plan, pool_, *windows);
+    EXPECT_OK(metrics);
+    return (*metrics)[0];
+  }
+
+  // Each window's mean negative log-likelihood against the golden file's.
+  void ExpectWindows(const Metric& metric, const nlohmann::json& golden) {
+    for (int i = 0; i < metric.block_sum_size(); ++i) {
+      const double mean = metric.block_sum(i) / metric.block_weight(i);
+      EXPECT_NEAR(mean, golden["per_window_nll"][i].get<double>(), 1e-3) << "window " << i;
+    }
+  }
+
+  ir::Graph Quantized(const std::string& steps) {
+    ir::Graph graph = model_->graph;
+    EXPECT_OK(ApplyText(steps, graph, 2));
+    return graph;
+  }
+
+  ThreadPool pool_{AvailableCpus()};
+  std::unique_ptr<OpenedModel> model_;
+  nlohmann::json golden_;
+};
+
+TEST_F(Oracle, LogitsOfPrompts) {
+  const auto plan = MakePlan(model_->graph);
+  for (const auto& prompt : golden_["3b_logits"]["prompts"]) {
+    const std::vector<int32_t> ids = prompt["ids"];
+    EXPECT_EQ(tokenizer().Encode(prompt["text"].get<std::string>()), ids);
+    ASSERT_OK_AND_ASSIGN(const auto session, Session::Create(*plan, pool_, {1, 64}));
+    std::vector<float> hidden, logits(plan->vocab_size());
+    ASSERT_OK(session->Forward({{0, ids}}, &hidden));
+    ASSERT_OK(session->Logits(hidden.data() + hidden.size() - plan->hidden_size(), 1, logits.data()));
+    for (const auto& top : prompt["top5"]) EXPECT_NEAR(logits[top[0].get<int>()], top[2].get<float>(), 1e-3);
+    EXPECT_EQ(std::max_element(logits.begin(), logits.end()) - logits.begin(), prompt["top5"][0][0].get<int>());
+  }
+}
+
+TEST_F(Oracle, PerplexityByBothConventions) {
+  ExpectWindows(WikiPerplexity(model_->graph, eval::WindowConvention::kGptq, 1024, 3), golden_["3c_ppl_w1024"]);
+  const Metric gptq = WikiPerplexity(model_->graph, eval::WindowConvention::kGptq, 2048, 2);
+  ExpectWindows(gptq, golden_["3c_ppl_w2048"]);
+  EXPECT_NEAR(gptq.value() / 18.9754, 1, 1e-3);
+  ExpectWindows(WikiPerplexity(model_->graph, eval::WindowConvention::kLlamaCpp, 512, 4), golden_["3d_llamacpp_512"]);
+}
+
+TEST_F(Oracle, HellaSwagChoices) {
+  ASSERT_OK_AND_ASSIGN(const auto items, datasets::ReadHellaSwag(SharedDir() + "/data/hellaswag/validation.txt"));
+  const auto plan = MakePlan(model_->graph);
+  ASSERT_OK_AND_ASSIGN(const auto result, eval::MeasureMultipleChoice(*plan, pool_, tokenizer(), items, {.set = "hellaswag", .limit = 40}));
+  for (size_t i = 0; i < result.items.size(); ++i) {
+    const auto& golden = golden_["3e_hellaswag200"]["items"][i];
+    EXPECT_EQ(result.items[i].prediction, golden["pred"].get<int>()) << i;
+    EXPECT_EQ(result.items[i].prediction_norm, golden["pred_norm"].get<int>()) << i;
+    for (size_t c = 0; c < 4; ++c) EXPECT_NEAR(result.items[i].log_likelihoods[c], golden["ll"][c].get<double>(), 2e-3) << i;
+  }
+}
+
+struct QuantizedRow {
+  const char* name;
+  const char* steps;
+  double perplexity;  // of the first two windows of 2,048; 0: only "above 1,000"
+};
+
+TEST_F(Oracle, QuantizedPerplexities) {
+  const QuantizedRow rows[] = {
+      {"w4g32_sym_7", "step { [nibble.rtn] { group_size: 32 } }", 26.4733},
+      {"w4g32_sym_7.5", "step { [nibble.rtn] { group_size: 32 divisor: HALF_RANGE } }", 26.4318},
+      {"w4g32_sym_7_div", "step { [nibble.rtn] { group_size: 32 rounding: DIVISION } }", 26.5148},
+      {"w4_perchannel_7", "step { [nibble.rtn] {} }", 43.5562},
+      {"w8_perchannel_torchao", "step { [nibble.rtn] { bits: 8 divisor: HALF_RANGE } }", 19.0490},
+      {"llama32_8da4w_7", "step { [nibble.llama32_ptq] {} }", 27.2432},
+      {"llama32_8da4w_7.5", "step { [nibble.llama32_ptq] { divisor: HALF_RANGE } }", 27.3652},
+      {"8da4w_7_blocks_only", "step { [nibble.rtn] { group_size: 32 } } step { [nibble.activations] {} }", 27.1357},
+      {"w2g32_asym", "step { [nibble.rtn] { bits: 2 group_size: 32 asymmetric: true } }", 0},
+      {"w4a4_pertoken", "step { [nibble.rtn] {} } step { [nibble.activations] { bits: 4 asymmetric: false } }", 0},
+  };
+  for (const QuantizedRow& row : rows) {
+    const double measured = WikiPerplexity(Quantized(row.steps), eval::WindowConvention::kGptq, 2048, 2).value();
+    std::printf("%-24s measured %.4f, oracle %.4f\n", row.name, measured, row.perplexity);
+    if (row.perplexity == 0) {
+      EXPECT_GT(measured, 1000) << row.name;
+    } else {
+      EXPECT_NEAR(measured / row.perplexity, 1, 0.01) << row.name;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace nibble
