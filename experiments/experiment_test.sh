@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# usage: experiment_test.sh EXPECTED_STATUS NIBBLE CONFIG [ARGUMENT ...]
+# Runs an experiment and passes when it exits with the expected status.
+set -u
+expected=$1 nibble=$2 config=$3
+shift 3
+"$nibble" run "$config" --out "$TEST_TMPDIR/out" "$@"
+status=$?
+if [ "$status" -ne "$expected" ]; then
+  echo "nibble run $config: exit status $status, expected $expected" >&2
+  exit 1
+fi

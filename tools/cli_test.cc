@@ -1,0 +1,164 @@
+// The program end to end, as a user runs it: exit codes, messages, files.
+
+#include <sys/wait.h>
+
+#include <cstdio>
+#include <cstdlib>
+
+#include "core/base/file.h"
+#include "core/base/json.h"
+#include "core/base/testing.h"
+
+namespace nibble {
+namespace {
+
+struct Outcome {
+  int status = -1;
+  std::string text;  // standard output and error
+};
+
+Outcome Nibble(const std::string& arguments) {
+  Outcome outcome;
+  std::FILE* pipe = ::popen(absl::StrCat("tools/nibble ", arguments, " 2>&1").c_str(), "r");
+  char buffer[4096];
+  while (const size_t n = std::fread(buffer, 1, sizeof(buffer), pipe)) outcome.text.append(buffer, n);
+  const int status = ::pclose(pipe);
+  outcome.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  return outcome;
+}
+
+void ExpectOutcome(const std::string& arguments, int status, const std::vector<std::string>& words) {
+  const Outcome outcome = Nibble(arguments);
+  EXPECT_EQ(outcome.status, status) << arguments << "\n" << outcome.text;
+  for (const std::string& word : words) EXPECT_THAT(outcome.text, ::testing::HasSubstr(word)) << arguments;
+}
+
+std::string WriteConfig(const std::string& dir, const std::string& more) {
+  const std::string path = dir + "/c.textproto";
+  EXPECT_OK(WriteFile(path, absl::StrCat(R"(name: "t"
+model { source: "synthetic:tiny" }
+baseline { name: "bf16" step { [nibble.baseline] {} } }
+variant { name: "w4" step { [nibble.rtn] { group_size: 32 } } }
+variant { name: "llama32" step { [nibble.llama32_ptq] {} } }
+variant { name: "grouped" step { [nibble.rtn] {} } step { [nibble.activations] { group_size: 16 } } }
+metric { size {} }
+metric { memory { prefill: 16 } }
+metric { latency { prefill: 16 decode: 4 rounds: 3 threads: 2 } }
+)", more)));
+  return path;
+}
+
+TEST(Cli, EveryCommandHasHelpWithExamples) {
+  for (const char* command : {"run", "report", "gate", "quantize", "eval", "bench", "generate", "inspect", "methods"}) {
+    ExpectOutcome(absl::StrCat(command, " --help"), 0, {"usage: nibble", "examples:"});
+  }
+  ExpectOutcome("help", 0, {"quantize", "Exit status"});
+}
+
+TEST(Cli, WrongInputIsOneMessageAndStatus2) {
+  const std::string dir = TestTempDir();
+  ExpectOutcome("", 2, {"usage"});
+  ExpectOutcome("evla", 2, {"unknown command 'evla'; did you mean 'eval'"});
+  ExpectOutcome("run", 2, {"needs config"});
+  ExpectOutcome("run /no/such.textproto", 2, {"/no/such.textproto"});
+  ExpectOutcome("run x --otu y", 2, {"did you mean '--out'"});
+  ExpectOutcome("inspect synthetic:llama-3.2-1x", 2, {"llama-3.2-1b"});
+  ExpectOutcome("inspect /no/such.gguf", 2, {"/no/such.gguf"});
+  ExpectOutcome("methods rtm", 2, {"did you mean 'rtn'"});
+  ExpectOutcome("eval --model synthetic:tiny --task perplexty:x", 2, {"did you mean 'perplexity'"});
+  ExpectOutcome("eval --model synthetic:tiny --task perplexity:/no/such.txt", 2, {"/no/such.txt"});
+  ExpectOutcome("eval --model synthetic:tiny --task perplexity:x --set windo=3", 2, {"did you mean 'window'"});
+  ExpectOutcome("generate --model synthetic:tiny --prompt x", 2, {"no tokenizer"});
+  ExpectOutcome("bench --model synthetic:tiny --rounds 0", 2, {"--rounds"});
+  ASSERT_OK(WriteFile(dir + "/junk.gguf", "GGUF\x03 not really"));
+  ExpectOutcome(absl::StrCat("inspect ", dir, "/junk.gguf"), 2, {"junk.gguf"});
+  ASSERT_OK(WriteFile(dir + "/p.textproto", "step { [nibble.rtn] { bits: 17 } }"));
+  ExpectOutcome(absl::StrCat("quantize --model synthetic:tiny --pipeline ", dir, "/p.textproto --out ", dir, "/o"), 2,
+                {"p.textproto:1:", "bits: 17"});
+}
+
+TEST(Cli, RunWritesAReportAndResumes) {
+  const std::string dir = TestTempDir();
+  const std::string config = WriteConfig(dir, "gate { variant: \"w4\" metric: \"size_mib\" max_ratio: 0.9 }\n");
+  const std::string run = absl::StrCat("run ", config, " --out ", dir, "/out");
+  ExpectOutcome(run, 0, {"12 measured, 0 reused, 0 failed", "PASS w4 size_mib"});
+  ExpectOutcome(run, 0, {"0 measured, 12 reused"});
+  ExpectOutcome(absl::StrCat(run, " --set variant[w4].step[0].group_size=16"), 0, {"3 measured, 9 reused"});
+  ExpectOutcome(absl::StrCat("gate ", dir, "/out"), 0, {"PASS"});
+  ExpectOutcome(absl::StrCat("report ", dir, "/out"), 0, {"report.md"});
+  ASSERT_OK_AND_ASSIGN(const std::string markdown, ReadFile(dir + "/out/report.md"));
+  EXPECT_THAT(markdown, ::testing::HasSubstr("| llama32 |"));
+  ASSERT_OK_AND_ASSIGN(const std::string csv, ReadFile(dir + "/out/results.csv"));
+  EXPECT_THAT(csv, ::testing::HasSubstr("size_mib"));
+}
+
+TEST(Cli, ResultsJsonHoldsTheRecords) {
+  const std::string dir = TestTempDir();
+  ExpectOutcome(absl::StrCat("run ", WriteConfig(dir, ""), " --out ", dir, "/out"), 0, {});
+  ASSERT_OK_AND_ASSIGN(const std::string text, ReadFile(dir + "/out/results.json"));
+  ASSERT_OK_AND_ASSIGN(const nlohmann::json json, ParseJson(text, "results.json"));
+  std::map<std::string, nlohmann::json> found;
+  for (const auto& record : json["records"]) {
+    for (const char* key : {"variant", "metric", "value", "stderr", "count", "unit", "better", "baseline_value", "arithmetic"}) {
+      EXPECT_TRUE(record.contains(key)) << key;
+    }
+    found[absl::StrCat(record["variant"].get<std::string>(), " ", record["metric"].get<std::string>())] = record;
+  }
+  for (const char* metric : {"size_mib", "bits_per_weight", "peak_rss_mib", "prefill_tokens_per_s/16", "decode_tokens_per_s/4", "ttft_ms/16"}) {
+    for (const char* variant : {"bf16", "w4", "llama32"}) {
+      ASSERT_TRUE(found.count(absl::StrCat(variant, " ", metric))) << variant << " " << metric;
+      EXPECT_EQ(found[absl::StrCat(variant, " ", metric)]["arithmetic"], "native");
+    }
+  }
+  EXPECT_EQ(found["w4 size_mib"]["better"], "lower");
+  EXPECT_EQ(found["w4 decode_tokens_per_s/4"]["better"], "higher");
+  EXPECT_LT(found["w4 size_mib"]["value"].get<double>(), found["w4 size_mib"]["baseline_value"].get<double>());
+  // Grouped activations have no kernel: no speed is shown for them.
+  EXPECT_TRUE(found.count("grouped size_mib"));
+  EXPECT_FALSE(found.count("grouped decode_tokens_per_s/4"));
+  EXPECT_EQ(json["withheld"].size(), 3u);
+}
+
+TEST(Cli, AFailingGateIsNamedAndExits1) {
+  const std::string dir = TestTempDir();
+  const std::string config = WriteConfig(dir, "gate { variant: \"w4\" metric: \"size_mib\" max_ratio: 0.01 }\n");
+  ExpectOutcome(absl::StrCat("run ", config, " --out ", dir, "/out --only w4"), 1, {"FAIL w4 size_mib: ratio"});
+  ExpectOutcome(absl::StrCat("gate ", dir, "/out"), 1, {"FAIL w4 size_mib: ratio"});
+}
+
+TEST(Cli, AFailedVariantIsARowAndTheRestRuns) {
+  const std::string dir = TestTempDir();
+  const std::string config =
+      WriteConfig(dir, "variant { name: \"twice\" step { [nibble.rtn] {} } step { [nibble.rtn] { bits: 8 } } }\n");
+  ExpectOutcome(absl::StrCat("run ", config, " --out ", dir, "/out --only twice --only w4"), 1, {"already quantized", "3 failed"});
+  ASSERT_OK_AND_ASSIGN(const std::string markdown, ReadFile(dir + "/out/report.md"));
+  EXPECT_THAT(markdown, ::testing::HasSubstr("already quantized"));
+  EXPECT_THAT(markdown, ::testing::HasSubstr("| w4 |"));
+}
+
+TEST(Cli, QuantizedFoldersLoadEverywhere) {
+  const std::string dir = TestTempDir();
+  ASSERT_OK(WriteFile(dir + "/p.textproto", "step { [nibble.llama32_ptq] {} }"));
+  ExpectOutcome(absl::StrCat("quantize --model synthetic:tiny --pipeline ", dir, "/p.textproto --out ", dir, "/model"), 0, {"size_mib"});
+  ExpectOutcome(absl::StrCat("inspect ", dir, "/model"), 0, {"int4 per group of 32", "llama32_ptq"});
+  ExpectOutcome(absl::StrCat("inspect --ops ", dir, "/model"), 0, {"A int8 per token dynamic"});
+  ExpectOutcome(absl::StrCat("bench --model ", dir, "/model --prefill 8 --decode 4 --rounds 2"), 0, {"native arithmetic"});
+}
+
+TEST(Cli, RealModelOnOwnText) {
+  const char* gguf = std::getenv("NIBBLE_SMOLLM2_GGUF");
+  if (gguf == nullptr || !FileExists(gguf)) GTEST_SKIP() << "needs SmolLM2: run ./nibble fetch smollm2-135m, or set NIBBLE_SMOLLM2_GGUF";
+  const std::string dir = TestTempDir();
+  ExpectOutcome(absl::StrCat("generate --model ", gguf, " --prompt 'The capital of France is' --tokens 3"), 0, {"Paris"});
+  ExpectOutcome(absl::StrCat("eval --model ", gguf, " --task perplexity:quickstart/passages --set window=256 --limit 2 --json ", dir, "/e.json"), 0,
+                {"perplexity/quickstart/passages"});
+  ASSERT_OK_AND_ASSIGN(const std::string text, ReadFile(dir + "/e.json"));
+  ASSERT_OK_AND_ASSIGN(const nlohmann::json json, ParseJson(text, "e.json"));
+  const double perplexity = json["records"][0]["value"];
+  EXPECT_GT(perplexity, 5);
+  EXPECT_LT(perplexity, 100);
+  ExpectOutcome(absl::StrCat("eval --model ", gguf, " --task multiple_choice:quickstart/questions --limit 8"), 0, {"accuracy_norm/quickstart/questions"});
+}
+
+}  // namespace
+}  // namespace nibble
