@@ -1,8 +1,10 @@
 // The `nibble` program: finds the subcommand, parses its options, runs it,
 // prints an error once.
 
+#include <unistd.h>
+
 #include <cstdio>
-#include <iostream>
+#include <cstdlib>
 #include <sstream>
 
 #include "absl/strings/str_cat.h"
@@ -88,6 +90,10 @@ absl::StatusOr<std::pair<std::string, std::string>> SplitAssignment(const std::s
 }
 
 int Main(int argc, char** argv) {
+  // Under `bazel run` relative paths are meant from where the user stands.
+  if (const char* directory = std::getenv("BUILD_WORKING_DIRECTORY"); directory != nullptr && ::chdir(directory) != 0) {
+    return Fail(absl::StrCat("cannot enter ", directory));
+  }
   const std::vector<Command> commands = AllCommands();
   const std::string name = argc > 1 ? argv[1] : "help";
   if (name == "help" || name == "--help" || name == "-h") {
