@@ -43,9 +43,6 @@ std::string FormatGates(const std::vector<GateOutcome>& outcomes);
 
 bool AllPassed(const std::vector<GateOutcome>& outcomes);
 
-// Whether `text` is `pattern`, in which * stands for any run of characters.
-bool MatchesPattern(absl::string_view pattern, absl::string_view text);
-
 }  // namespace nibble
 
 #endif  // NIBBLE_REPORTS_GATE_H_

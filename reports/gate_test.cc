@@ -155,15 +155,5 @@ TEST(Gate, TextTellsANumberFromItsBound) {
   EXPECT_EQ(Evaluate(gate, small), "FAIL ptq size_mib: value 72.500001 > max_value 72.5\n");
 }
 
-TEST(MatchesPattern, StarsMatchAnyRun) {
-  EXPECT_TRUE(MatchesPattern("*", "anything"));
-  EXPECT_TRUE(MatchesPattern("perplexity/*", "perplexity/"));
-  EXPECT_TRUE(MatchesPattern("*a*b*", "xxaxxbaxb"));
-  EXPECT_TRUE(MatchesPattern("a*b", "aXbYb"));
-  EXPECT_FALSE(MatchesPattern("a*b", "aXbY"));
-  EXPECT_FALSE(MatchesPattern("size", "size_mib"));
-  EXPECT_FALSE(MatchesPattern("", "x"));
-}
-
 }  // namespace
 }  // namespace nibble

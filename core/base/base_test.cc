@@ -3,6 +3,7 @@
 
 #include "core/base/file.h"
 #include "core/base/json.h"
+#include "core/base/pattern.h"
 #include "core/base/progress.h"
 #include "core/base/rng.h"
 #include "core/base/suggest.h"
@@ -95,6 +96,16 @@ TEST(Json, ErrorNamesSource) {
   const auto json = ParseJson("{\"a\": ", "x.json");
   ASSERT_FALSE(json.ok());
   EXPECT_THAT(std::string(json.status().message()), ::testing::StartsWith("x.json: "));
+}
+
+TEST(MatchesPattern, StarsMatchAnyRun) {
+  EXPECT_TRUE(MatchesPattern("*", "anything"));
+  EXPECT_TRUE(MatchesPattern("perplexity/*", "perplexity/"));
+  EXPECT_TRUE(MatchesPattern("*a*b*", "xxaxxbaxb"));
+  EXPECT_TRUE(MatchesPattern("a*b", "aXbYb"));
+  EXPECT_FALSE(MatchesPattern("a*b", "aXbY"));
+  EXPECT_FALSE(MatchesPattern("size", "size_mib"));
+  EXPECT_FALSE(MatchesPattern("", "x"));
 }
 
 TEST(Suggest, NearestNameOrNone) {

@@ -30,9 +30,6 @@ absl::StatusOr<std::vector<size_t>> SelectOps(const Graph& graph, const std::vec
 // is an error.
 absl::Status AttachActivation(Graph& graph, const std::vector<size_t>& ops, const QuantScheme& scheme);
 
-// True when `text` matches `pattern`, * standing for any run of characters.
-bool MatchesPattern(absl::string_view pattern, absl::string_view text);
-
 }  // namespace nibble::ir
 
 #endif  // NIBBLE_CORE_IR_PASSES_H_
