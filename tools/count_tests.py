@@ -18,7 +18,11 @@ def bazel(root, *arguments):
 
 
 def test_targets(root, labels):
-    lines = bazel(root, "query", "tests(set(%s))" % " ".join(labels)).split()
+    tests = "tests(set(%s))" % " ".join(labels)
+    if any(label.endswith("...") or label.endswith(":all") for label in labels):
+        # As `bazel test` does: a wildcard leaves tests tagged manual out.
+        tests = 'let t = %s in $t except attr(tags, "\\bmanual\\b", $t)' % tests
+    lines = bazel(root, "query", tests).split()
     return [line for line in lines if line.startswith("//")]
 
 
