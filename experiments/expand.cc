@@ -334,13 +334,4 @@ absl::StatusOr<std::vector<std::string>> MetricNames(const MetricRequest& reques
                                   absl::StrCat("decode_tokens_per_s/", latency.decode())};
 }
 
-std::string JobLabel(const MetricRequest& request) {
-  google::protobuf::TextFormat::Printer printer;
-  printer.SetSingleLineMode(true);
-  std::string text;
-  printer.PrintToString(request, &text);
-  if (!text.empty() && text.back() == ' ') text.pop_back();
-  return text;
-}
-
 }  // namespace nibble

@@ -48,10 +48,6 @@ absl::StatusOr<std::vector<std::string>> MetricNames(const MetricRequest& reques
 // The text or set that a request reads, as the config spells it; "" for none.
 std::string DataOf(const MetricRequest& request);
 
-// For progress and logs; the same for all variants, another for each request:
-// its text form.
-std::string JobLabel(const MetricRequest& request);
-
 }  // namespace nibble
 
 #endif  // NIBBLE_EXPERIMENTS_EXPAND_H_

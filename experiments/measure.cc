@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "core/base/file.h"
+#include "core/base/proto.h"
 #include "core/base/status.h"
 #include "core/runtime/session.h"
 #include "datasets/multiple_choice.h"
@@ -42,7 +43,9 @@ absl::StatusOr<std::string> Measurer::DataHash(const MetricRequest& request) {
   const std::string data = DataOf(request);
   if (data.empty()) return std::string();
   NIBBLE_ASSIGN_OR_RETURN(const auto resolved, datasets::ResolveDataset(data, directory_));
-  return Sha256OfFile(resolved.path);
+  if (const auto it = file_hashes_.find(resolved.path); it != file_hashes_.end()) return it->second;
+  NIBBLE_ASSIGN_OR_RETURN(const std::string hash, Sha256OfFile(resolved.path));
+  return file_hashes_[resolved.path] = hash;
 }
 
 absl::StatusOr<const eval::TextWindows*> Measurer::Windows(const std::string& text, const std::string& name,
@@ -159,11 +162,8 @@ absl::StatusOr<std::string> ProbeMemory(const std::string& model, int64_t prefil
   options.max_positions = prefill;
   NIBBLE_ASSIGN_OR_RETURN(const std::vector<Metric> metrics, eval::MeasureMemory(*plan, pool, options, prefill));
   std::string text;
-  google::protobuf::util::JsonPrintOptions print;
-  print.preserve_proto_field_names = true;
   for (const Metric& metric : metrics) {
-    std::string line;
-    if (!google::protobuf::util::MessageToJsonString(metric, &line, print).ok()) return absl::InternalError("a metric that is no JSON");
+    NIBBLE_ASSIGN_OR_RETURN(const std::string line, ProtoToJson(metric));
     absl::StrAppend(&text, line, "\n");
   }
   return text;

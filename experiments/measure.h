@@ -34,7 +34,8 @@ class Measurer {
   ThreadPool& pool() { return pool_; }
   const io::LoadedModel& source() const { return source_; }
 
-  // What the metric reads, for the result's key: the data file's SHA-256, or "".
+  // What the metric reads, for the result's key: the data file's SHA-256, or
+  // "". A file is hashed once.
   absl::StatusOr<std::string> DataHash(const MetricRequest& request);
 
   // Everything but memory. `baseline` is needed by divergence, and by latency
@@ -62,6 +63,7 @@ class Measurer {
   const io::LoadedModel& source_;
   const std::string directory_;
   ThreadPool pool_;
+  std::map<std::string, std::string> file_hashes_;
   std::map<std::string, eval::TextWindows> windows_;
   std::map<std::string, std::unique_ptr<eval::BaselineStates>> baseline_states_;
 };

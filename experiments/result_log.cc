@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "core/base/file.h"
+#include "core/base/proto.h"
 #include "core/base/status.h"
 #include "google/protobuf/util/json_util.h"
 
@@ -26,10 +27,7 @@ absl::StatusOr<ResultLog> ResultLog::Open(const std::string& dir) {
 }
 
 absl::Status ResultLog::Append(const JobResult& result) {
-  std::string line;
-  google::protobuf::util::JsonPrintOptions options;
-  options.preserve_proto_field_names = true;
-  if (!google::protobuf::util::MessageToJsonString(result, &line, options).ok()) return absl::InternalError("a result that is no JSON");
+  NIBBLE_ASSIGN_OR_RETURN(std::string line, ProtoToJson(result));
   std::FILE* file = std::fopen(path_.c_str(), "ab");
   if (file == nullptr) return absl::FailedPreconditionError(absl::StrCat("cannot append to ", path_));
   line = absl::StrCat(NeedsNewline() ? "\n" : "", line, "\n");

@@ -8,27 +8,19 @@
 #include "absl/strings/str_format.h"
 #include "core/base/file.h"
 #include "core/base/progress.h"
+#include "core/base/proto.h"
 #include "core/base/status.h"
 #include "core/base/suggest.h"
 #include "core/kernels/machine.h"
 #include "experiments/measure.h"
 #include "experiments/result_log.h"
 #include "google/protobuf/text_format.h"
-#include "google/protobuf/util/json_util.h"
 #include "methods/method.h"
 
 namespace nibble {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-std::string OneLine(const google::protobuf::Message& message) {
-  google::protobuf::TextFormat::Printer printer;
-  printer.SetSingleLineMode(true);
-  std::string text;
-  printer.PrintToString(message, &text);
-  return text;
-}
 
 double Seconds(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
@@ -106,21 +98,17 @@ class Runner {
     for (const ExpandedVariant& variant : experiment_.variants) info.add_variant(variant.name);
     for (const Gate& gate : experiment_.config.gate()) *info.add_gate() = gate;
     for (const std::string& name : experiment_.metric_names) info.add_metric_order(name);
-    std::string json;
-    google::protobuf::util::JsonPrintOptions print;
-    print.preserve_proto_field_names = true;
-    print.add_whitespace = true;
-    if (!google::protobuf::util::MessageToJsonString(info, &json, print).ok()) return absl::InternalError("run.json");
+    NIBBLE_ASSIGN_OR_RETURN(const std::string json, ProtoToJson(info, /*pretty=*/true));
     return WriteFile(options_.out + "/run.json", json);
   }
 
   // Everything that can move a result names it.
   absl::StatusOr<Job> MakeJob(const ExpandedVariant& variant, const MetricRequest& request) {
     NIBBLE_ASSIGN_OR_RETURN(const std::string data_hash, measurer_.DataHash(request));
-    std::string parts = absl::StrCat(model_hash_, "\n", OneLine(variant.pipeline), "\n", OneLine(request), "\n", data_hash, "\n",
+    std::string parts = absl::StrCat(model_hash_, "\n", ProtoToLine(variant.pipeline), "\n", ProtoToLine(request), "\n", data_hash, "\n",
                                      code_version_, "\n", machine_.kernel_table());
     // Latency and divergence are measured against the baseline.
-    if (request.has_latency() || request.has_divergence()) absl::StrAppend(&parts, "\n", OneLine(experiment_.variants[0].pipeline));
+    if (request.has_latency() || request.has_divergence()) absl::StrAppend(&parts, "\n", ProtoToLine(experiment_.variants[0].pipeline));
     return Job{&request, Sha256(absl::StrCat(variant.name, "\n", parts)), data_hash};
   }
 
@@ -183,7 +171,7 @@ class Runner {
     result.set_variant(variant.name);
     result.set_is_baseline(variant.is_baseline);
     result.set_pipeline(PipelineToString(variant.pipeline.step()));
-    result.set_job(JobLabel(*job.request));
+    result.set_job(ProtoToLine(*job.request));
     result.set_code_version(code_version_);
     result.set_data_hash(job.data_hash);
     *result.mutable_machine() = machine_;

@@ -5,9 +5,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "core/base/proto.h"
 #include "core/base/status.h"
 #include "core/base/suggest.h"
-#include "google/protobuf/text_format.h"
 
 namespace nibble {
 namespace {
@@ -76,15 +76,12 @@ absl::Status ApplyPipeline(Context& context, const google::protobuf::RepeatedPtr
 }
 
 std::string PipelineToString(const google::protobuf::RepeatedPtrField<Step>& steps) {
-  google::protobuf::TextFormat::Printer printer;
-  printer.SetSingleLineMode(true);
   std::vector<std::string> parts;
   for (const Step& step : steps) {
     const auto extension = StepExtension(step);
     if (!extension.ok()) continue;
-    std::string options;
-    printer.PrintToString(step.GetReflection()->GetMessage(step, *extension), &options);
-    parts.push_back(options.empty() ? (*extension)->name() : absl::StrCat((*extension)->name(), " { ", options, "}"));
+    const std::string options = ProtoToLine(step.GetReflection()->GetMessage(step, *extension));
+    parts.push_back(options.empty() ? (*extension)->name() : absl::StrCat((*extension)->name(), " { ", options, " }"));
   }
   return absl::StrJoin(parts, " -> ");
 }

@@ -1,13 +1,12 @@
 #include "reports/records.h"
 
-#include <google/protobuf/util/json_util.h>
-
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "core/base/check.h"
+#include "core/base/proto.h"
 #include "nlohmann/json.hpp"
 #include "reports/format.h"
 
@@ -40,11 +39,9 @@ std::optional<double> High(const Estimate& estimate) {
 }
 
 Json ToJson(const google::protobuf::Message& message) {
-  google::protobuf::util::JsonPrintOptions options;
-  options.preserve_proto_field_names = true;
-  std::string text;
-  NIBBLE_CHECK(google::protobuf::util::MessageToJsonString(message, &text, options).ok());
-  return Json::parse(text);
+  const auto text = ProtoToJson(message);
+  NIBBLE_CHECK(text.ok());
+  return Json::parse(*text);
 }
 
 void AddEstimate(const std::string& name, const std::optional<Estimate>& estimate, Json* record) {

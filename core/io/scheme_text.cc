@@ -1,7 +1,7 @@
 #include "core/io/scheme_text.h"
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "core/base/proto.h"
 #include "core/base/status.h"
 #include "google/protobuf/io/tokenizer.h"
 #include "google/protobuf/text_format.h"
@@ -26,12 +26,7 @@ class FirstError : public google::protobuf::io::ErrorCollector {
 }  // namespace
 
 std::string SchemeToText(const QuantScheme& scheme) {
-  TextFormat::Printer printer;
-  printer.SetSingleLineMode(true);
-  std::string text;
-  printer.PrintToString(scheme, &text);
-  absl::StripTrailingAsciiWhitespace(&text);
-  return text;
+  return ProtoToLine(scheme);
 }
 
 absl::StatusOr<QuantScheme> SchemeFromText(absl::string_view text) {

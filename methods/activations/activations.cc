@@ -1,20 +1,17 @@
 // activations: dynamic per-token quantization of linears' inputs.
 
-#include "absl/strings/str_cat.h"
 #include "core/base/status.h"
 #include "core/ir/passes.h"
 #include "methods/activations/activations.pb.h"
 #include "methods/method.h"
+#include "methods/options.h"
 
 namespace nibble {
 namespace {
 
 absl::StatusOr<QuantScheme> SchemeFrom(const ActivationsOptions& options) {
-  if (options.bits() < 2 || options.bits() > 8) {
-    return absl::InvalidArgumentError(absl::StrCat("bits: ", options.bits(), " is not in 2..8"));
-  }
   QuantScheme scheme;
-  scheme.set_format(absl::StrCat("int", options.bits()));
+  NIBBLE_ASSIGN_OR_RETURN(*scheme.mutable_format(), IntegerFormat(options.bits()));
   scheme.set_per(QuantScheme::PER_TOKEN);
   if (options.group_size() != 0) {
     scheme.set_per(QuantScheme::PER_GROUP);
@@ -34,9 +31,7 @@ class ActivationsMethod : public Method {
 
   static absl::StatusOr<std::unique_ptr<Method>> Create(const ActivationsOptions& options) {
     NIBBLE_ASSIGN_OR_RETURN(QuantScheme scheme, SchemeFrom(options));
-    std::vector<std::string> layers(options.layers().begin(), options.layers().end());
-    if (layers.empty()) layers = {"blocks"};
-    return std::make_unique<ActivationsMethod>(std::move(scheme), std::move(layers));
+    return std::make_unique<ActivationsMethod>(std::move(scheme), LayersOrBlocks(options.layers()));
   }
 
   absl::Status Apply(Context&, ir::Graph& graph) const override {

@@ -1,21 +1,18 @@
 // rtn: round-to-nearest weight quantization. The rounding itself is the number
 // format's (core/quant); the method chooses the scheme and the layers.
 
-#include "absl/strings/str_cat.h"
 #include "core/base/status.h"
 #include "methods/encode_ops.h"
 #include "methods/method.h"
+#include "methods/options.h"
 #include "methods/rtn/rtn.pb.h"
 
 namespace nibble {
 namespace {
 
 absl::StatusOr<QuantScheme> SchemeFrom(const RtnOptions& options) {
-  if (options.bits() < 2 || options.bits() > 8) {
-    return absl::InvalidArgumentError(absl::StrCat("bits: ", options.bits(), " is not in 2..8"));
-  }
   QuantScheme scheme;
-  scheme.set_format(absl::StrCat("int", options.bits()));
+  NIBBLE_ASSIGN_OR_RETURN(*scheme.mutable_format(), IntegerFormat(options.bits()));
   scheme.set_per(options.per());
   if (options.group_size() != 0) {
     if (options.has_per() && options.per() != QuantScheme::PER_GROUP) {
@@ -40,9 +37,7 @@ class RtnMethod : public Method {
 
   static absl::StatusOr<std::unique_ptr<Method>> Create(const RtnOptions& options) {
     NIBBLE_ASSIGN_OR_RETURN(QuantScheme scheme, SchemeFrom(options));
-    std::vector<std::string> layers(options.layers().begin(), options.layers().end());
-    if (layers.empty()) layers = {"blocks"};
-    return std::make_unique<RtnMethod>(std::move(scheme), std::move(layers));
+    return std::make_unique<RtnMethod>(std::move(scheme), LayersOrBlocks(options.layers()));
   }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override { return EncodeOps(context, graph, layers_, scheme_); }
