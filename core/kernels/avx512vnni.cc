@@ -46,6 +46,40 @@ inline VI Half(VI v) { return _mm512_srai_epi32(v, 1); }
 inline V PowerOfTwo(VI n) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(127)), 23)); }
 inline void StoreBytes(int8_t* p, VI v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v)); }
 
+// The tile of a float product: 24 sums, two vectors of weights, one of x.
+constexpr int kSumTokens = 12, kSumVectors = 2;
+
+// rows[i] becomes column i.
+inline void Transpose(V* rows) {
+  V pairs[16], quads[16];
+#pragma GCC unroll 8
+  for (int i = 0; i < 16; i += 2) {
+    pairs[i] = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
+    pairs[i + 1] = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
+  }
+  const auto unpack = [](V a, V b, bool high) {
+    const __m512d x = _mm512_castps_pd(a), y = _mm512_castps_pd(b);
+    return _mm512_castpd_ps(high ? _mm512_unpackhi_pd(x, y) : _mm512_unpacklo_pd(x, y));
+  };
+  // quads[4 q + c]: column 4 l + c of rows 4 q .. 4 q + 3 in 128-bit lane l.
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {
+    quads[i] = unpack(pairs[i], pairs[i + 2], false);
+    quads[i + 1] = unpack(pairs[i], pairs[i + 2], true);
+    quads[i + 2] = unpack(pairs[i + 1], pairs[i + 3], false);
+    quads[i + 3] = unpack(pairs[i + 1], pairs[i + 3], true);
+  }
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; ++c) {
+    const V low01 = _mm512_shuffle_f32x4(quads[c], quads[4 + c], 0x44), high01 = _mm512_shuffle_f32x4(quads[c], quads[4 + c], 0xEE);
+    const V low23 = _mm512_shuffle_f32x4(quads[8 + c], quads[12 + c], 0x44), high23 = _mm512_shuffle_f32x4(quads[8 + c], quads[12 + c], 0xEE);
+    rows[c] = _mm512_shuffle_f32x4(low01, low23, 0x88);
+    rows[4 + c] = _mm512_shuffle_f32x4(low01, low23, 0xDD);
+    rows[8 + c] = _mm512_shuffle_f32x4(high01, high23, 0x88);
+    rows[12 + c] = _mm512_shuffle_f32x4(high01, high23, 0xDD);
+  }
+}
+
 #include "core/kernels/vector_body.inc"
 
 // Zero points of a block's 16 rows in group g.
@@ -56,7 +90,12 @@ inline VI ZerosOf(const PackedIntegers& w, int64_t block, int64_t g) {
 }
 
 inline V ScalesOf(const PackedIntegers& w, int64_t block, int64_t g) {
-  return Load(w.scales + (block * w.groups + g) * kBlockRows);
+  const int64_t at = (block * w.groups + g) * kBlockRows;
+  switch (w.scale_type) {
+    case ScaleType::kFp16: return LoadFp16(static_cast<const uint16_t*>(w.scales) + at);
+    case ScaleType::kBf16: return LoadBf16(static_cast<const uint16_t*>(w.scales) + at);
+    default: return Load(static_cast<const float*>(w.scales) + at);
+  }
 }
 
 // Four columns as bytes: quad j of a chunk.
@@ -124,60 +163,276 @@ inline __attribute__((always_inline)) void DotGroup(const uint8_t* chunk_at, int
   }
 }
 
+// Where the products of group g start: -zero times the sum of its codes.
+// terms: of the group, one for each token.
+template <int kTokens>
+inline void StartGroup(const PackedIntegers& w, int64_t block, int64_t g, const int32_t* terms, VI* acc) {
+  if (w.zeros == nullptr) {
+#pragma GCC unroll 16
+    for (int t = 0; t < kTokens; ++t) acc[t] = SetInt(terms[t]);
+    return;
+  }
+  const VI zeros = SubtractInt(_mm512_setzero_si512(), ZerosOf(w, block, g));
+#pragma GCC unroll 16
+  for (int t = 0; t < kTokens; ++t) acc[t] = _mm512_mullo_epi32(zeros, SetInt(terms[t]));
+}
+
+// y of one token and block from its sum over groups.
+inline void Finish(const PackedIntegers& w, int64_t block, const QuantizedRows& x, int64_t token, V sum, float* y, int64_t ldy) {
+  const V correction = Mul(Set(static_cast<float>(x.zeros[token])), Load(w.weight_sums + block * kBlockRows));
+  StorePart(y + token * ldy + block * kBlockRows, RowsInBlock(w, block), Mul(Set(x.scales[token]), Subtract(sum, correction)));
+}
+
+// Few tokens: codes are read as they are packed.
 template <int kBits, int kTokens>
 void MultiplyTile(const PackedIntegers& w, int64_t block, const QuantizedRows& x, int64_t token, float* y, int64_t ldy) {
   constexpr int64_t kColumns = 32 / kBits;
-  const int32_t* group_sums = x.group_sums + token * w.groups;
-  // A sum of codes of up to 255 columns fits in 16 bits, for which
-  // multiplication takes one instruction in place of two.
-  const bool short_sums = w.group <= 255;
   V sums[kTokens];
-#pragma GCC unroll 16
+#pragma GCC unroll 4
   for (int t = 0; t < kTokens; ++t) sums[t] = Set(0.0f);
   for (int64_t g = 0; g < w.groups; ++g) {
     VI acc[kTokens];
-    const VI zeros = SubtractInt(_mm512_setzero_si512(), ZerosOf(w, block, g));
-    if (short_sums) {
-      const VI words = _mm512_and_si512(zeros, SetInt(0xFFFF));
-#pragma GCC unroll 16
-      for (int t = 0; t < kTokens; ++t) acc[t] = _mm512_madd_epi16(words, SetInt(group_sums[t * w.groups + g]));
-    } else {
-#pragma GCC unroll 16
-      for (int t = 0; t < kTokens; ++t) acc[t] = _mm512_mullo_epi32(zeros, SetInt(group_sums[t * w.groups + g]));
-    }
+    StartGroup<kTokens>(w, block, g, x.group_terms + g * x.term_stride + token, acc);
     TokenRows<kTokens> rows{.rows = {}, .stride = x.stride, .stride3 = 3 * x.stride};
-#pragma GCC unroll 3
-    for (int i = 0; i < rows.kBases; ++i) rows.rows[i] = x.codes + (token + 4 * i) * x.stride + g * w.padded_group;
+    rows.rows[0] = x.codes + token * x.stride + g * w.padded_group;
     const int64_t chunks = (GroupColumns(w, g) + kColumns - 1) / kColumns;
     DotGroup<kBits, kTokens>(BlockCodes(w, block) + g * w.padded_group * 2 * kBits, chunks, rows, acc);
     const V scales = ScalesOf(w, block, g);
-#pragma GCC unroll 16
+#pragma GCC unroll 4
     for (int t = 0; t < kTokens; ++t) sums[t] = Fma(scales, ToFloat(acc[t]), sums[t]);
   }
-  const V weight_sums = Load(w.weight_sums + block * kBlockRows);
-  const int64_t rows = RowsInBlock(w, block);
-#pragma GCC unroll 16
-  for (int t = 0; t < kTokens; ++t) {
-    const V correction = Mul(Set(static_cast<float>(x.zeros[token + t])), weight_sums);
-    const V out = Mul(Set(x.scales[token + t]), Subtract(sums[t], correction));
-    StorePart(y + (token + t) * ldy + block * kBlockRows, rows, out);
-  }
+#pragma GCC unroll 4
+  for (int t = 0; t < kTokens; ++t) Finish(w, block, x, token + t, sums[t], y, ldy);
 }
 
 template <int kBits>
-void MultiplyBlock(const PackedIntegers& w, int64_t block, const QuantizedRows& x, float* y, int64_t ldy) {
+void MultiplyPacked(const PackedIntegers& w, int64_t block, const QuantizedRows& x, float* y, int64_t ldy) {
   int64_t t = 0;
-  for (; t + 12 <= x.tokens; t += 12) MultiplyTile<kBits, 12>(w, block, x, t, y, ldy);
   for (; t + 4 <= x.tokens; t += 4) MultiplyTile<kBits, 4>(w, block, x, t, y, ldy);
   if (t + 2 <= x.tokens) MultiplyTile<kBits, 2>(w, block, x, t, y, ldy), t += 2;
   if (t < x.tokens) MultiplyTile<kBits, 1>(w, block, x, t, y, ldy);
 }
 
-void MultiplyIntegers(const PackedIntegers& w, int64_t block, const QuantizedRows& x, float* y, int64_t ldy) {
+// The codes of a block one to a byte, in the order of 8-bit codes.
+template <int kBits>
+void SpreadCodes(const PackedIntegers& w, int64_t block, uint8_t* out) {
+  const uint8_t* at = BlockCodes(w, block);
+  for (const uint8_t* end = at + w.padded_cols * kBlockRows * kBits / 8; at != end; at += 64) {
+    const VI chunk = _mm512_loadu_si512(at);
+    _mm512_store_si512(out, Quad<kBits, 0>(chunk));
+    _mm512_store_si512(out + 64, Quad<kBits, 1>(chunk));
+    if constexpr (kBits == 2) _mm512_store_si512(out + 128, Quad<kBits, 2>(chunk));
+    if constexpr (kBits == 2) _mm512_store_si512(out + 192, Quad<kBits, 3>(chunk));
+    out += 64 * 8 / kBits;
+  }
+}
+
+// Blocks prepared for many tokens: codes one to a byte, scales in fp32
+// [block][groups][16].
+struct ByteBlocks {
+  const uint8_t* codes;
+  const float* scales;
+  int64_t code_step, scale_step;  // elements between blocks
+};
+
+// The four codes at kOffset of token t in every lane.
+template <int t, int kOffset>
+inline VI BroadcastQuad(const int8_t* row, int64_t stride, int64_t stride3) {
+  VI quad;
+  const auto& memory = *reinterpret_cast<const char(*)[]>(row);
+  if constexpr (t % 4 == 0) {
+    asm("vpbroadcastd %c3(%1), %0" : "=v"(quad) : "r"(row), "m"(memory), "i"(kOffset));
+  } else if constexpr (t % 4 == 1) {
+    asm("vpbroadcastd %c3(%1,%4), %0" : "=v"(quad) : "r"(row), "m"(memory), "i"(kOffset), "r"(stride));
+  } else if constexpr (t % 4 == 2) {
+    asm("vpbroadcastd %c3(%1,%4,2), %0" : "=v"(quad) : "r"(row), "m"(memory), "i"(kOffset), "r"(stride));
+  } else {
+    asm("vpbroadcastd %c3(%1,%4), %0" : "=v"(quad) : "r"(row), "m"(memory), "i"(kOffset), "r"(stride3));
+  }
+  return quad;
+}
+
+inline VI Dot(VI acc, VI weights, VI codes) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(weights), "v"(codes));
+  return acc;
+}
+
+// acc[b][t] += weights[b] * the quad at kOffset, for tokens t and on. One
+// broadcast serves all blocks: folded into each product it would take a load
+// port for each.
+template <int kTokens, int kBlocks, int kOffset, int t = 0>
+inline __attribute__((always_inline)) void DotBytes(const VI* weights, const TokenRows<kTokens>& x, VI (*acc)[kTokens]) {
+  const VI quad = BroadcastQuad<t, kOffset>(x.rows[t / 4], x.stride, x.stride3);
+#pragma GCC unroll 4
+  for (int b = 0; b < kBlocks; ++b) acc[b][t] = Dot(acc[b][t], weights[b], quad);
+  if constexpr (t + 1 < kTokens) DotBytes<kTokens, kBlocks, kOffset, t + 1>(weights, x, acc);
+}
+
+// The same for kQuads quads from quad j.
+template <int kTokens, int kBlocks, int kQuads, int j = 0>
+inline __attribute__((always_inline)) void DotQuads(const uint8_t* bytes, int64_t block_bytes, const TokenRows<kTokens>& x,
+                                                    VI (*acc)[kTokens]) {
+  VI weights[kBlocks];
+#pragma GCC unroll 4
+  for (int b = 0; b < kBlocks; ++b) weights[b] = _mm512_loadu_si512(bytes + b * block_bytes + 64 * j);
+  DotBytes<kTokens, kBlocks, 4 * j>(weights, x, acc);
+  if constexpr (j + 1 < kQuads) DotQuads<kTokens, kBlocks, kQuads, j + 1>(bytes, block_bytes, x, acc);
+}
+
+// Where a tile's products of one group start. Each sum is loaded by itself: the
+// compiler would copy registers.
+template <int kTokens, int kBlocks>
+inline __attribute__((always_inline)) void StartTile(const PackedIntegers& w, int64_t block, int64_t g, const int32_t* terms,
+                                                     VI (*acc)[kTokens]) {
+#pragma GCC unroll 4
+  for (int b = 0; b < kBlocks; ++b) {
+#pragma GCC unroll 6
+    for (int t = 0; t < kTokens; ++t) asm("vpbroadcastd %1, %0" : "=v"(acc[b][t]) : "m"(terms[t]));
+    if (__builtin_expect(w.zeros != nullptr, 0)) {
+      const VI zeros = SubtractInt(_mm512_setzero_si512(), ZerosOf(w, block + b, g));
+#pragma GCC unroll 6
+      for (int t = 0; t < kTokens; ++t) acc[b][t] = _mm512_mullo_epi32(zeros, acc[b][t]);
+    }
+  }
+}
+
+// acc += the products of `quads` quads. kQuads: their number where it is known.
+template <int kTokens, int kBlocks, int kQuads>
+inline __attribute__((always_inline)) void DotByteGroup(const uint8_t* codes, int64_t code_step, TokenRows<kTokens> rows, int64_t quads,
+                                                        VI (*acc)[kTokens]) {
+  if constexpr (kQuads > 0) return DotQuads<kTokens, kBlocks, kQuads>(codes, code_step, rows, acc);
+  for (; quads > 0; --quads, codes += 64) {
+    DotQuads<kTokens, kBlocks, 1>(codes, code_step, rows, acc);
+#pragma GCC unroll 3
+    for (int i = 0; i < TokenRows<kTokens>::kBases; ++i) rows.rows[i] += 4;
+  }
+}
+
+// The sums over groups of a tile. Those of a small tile stay in registers beside
+// a group's products. Those of a large one live in the first-level cache, and
+// only there: without the barriers the compiler keeps a second copy of each.
+template <int kSums, bool kRegisters>
+struct TileSums;
+
+template <int kSums>
+struct TileSums<kSums, true> {
+  inline void Clear() {
+#pragma GCC unroll 24
+    for (V& v : values) v = Set(0.0f);
+  }
+  inline void Add(int i, V scale, V products) { values[i] = Fma(scale, products, values[i]); }
+  inline V Get(int i) const { return values[i]; }
+  inline void EndGroup() {}
+  V values[kSums];
+};
+
+template <int kSums>
+struct TileSums<kSums, false> {
+  inline void Clear() {
+    at = storage;
+    asm volatile("" : "+r"(at));
+#pragma GCC unroll 24
+    for (int i = 0; i < kSums; ++i) Store(at + i * kBlockRows, Set(0.0f));
+  }
+  inline void Add(int i, V scale, V products) { Store(at + i * kBlockRows, Fma(scale, products, Load(at + i * kBlockRows))); }
+  inline V Get(int i) const { return Load(at + i * kBlockRows); }
+  inline void EndGroup() { asm volatile("" : : : "memory"); }
+  alignas(64) float storage[kSums * kBlockRows];
+  float* at;
+};
+
+// A tile of kTokens tokens and kBlocks blocks. kQuads: those of every group,
+// where they are known.
+template <int kTokens, int kBlocks, int kQuads>
+void MultiplyByteTile(const PackedIntegers& w, int64_t block, const ByteBlocks& blocks, const QuantizedRows& x, int64_t token, float* y,
+                      int64_t ldy) {
+  TileSums<kBlocks * kTokens, (kBlocks * kTokens <= 12)> sums;
+  sums.Clear();
+  TokenRows<kTokens> rows{.rows = {}, .stride = x.stride, .stride3 = 3 * x.stride};
+#pragma GCC unroll 3
+  for (int i = 0; i < rows.kBases; ++i) rows.rows[i] = x.codes + (token + 4 * i) * x.stride;
+  const uint8_t* codes = blocks.codes;
+  const float* scales = blocks.scales;
+  const int32_t* terms = x.group_terms + token;
+  const int64_t code_step = blocks.code_step, scale_step = blocks.scale_step, term_step = x.term_stride;
+  const int64_t groups = w.groups, group_columns = w.padded_group;
+  for (int64_t g = 0; g < groups; ++g) {
+    VI acc[kBlocks][kTokens];
+    StartTile<kTokens, kBlocks>(w, block, g, terms, acc);
+    DotByteGroup<kTokens, kBlocks, kQuads>(codes, code_step, rows, kQuads > 0 ? kQuads : (GroupColumns(w, g) + 3) / 4, acc);
+#pragma GCC unroll 4
+    for (int b = 0; b < kBlocks; ++b) {
+      const V scale = Load(scales + b * scale_step);
+#pragma GCC unroll 6
+      for (int t = 0; t < kTokens; ++t) sums.Add(b * kTokens + t, scale, ToFloat(acc[b][t]));
+    }
+    codes += group_columns * kBlockRows, scales += kBlockRows, terms += term_step;
+#pragma GCC unroll 3
+    for (int i = 0; i < rows.kBases; ++i) rows.rows[i] += group_columns;
+    sums.EndGroup();
+  }
+#pragma GCC unroll 4
+  for (int b = 0; b < kBlocks; ++b) {
+#pragma GCC unroll 6
+    for (int t = 0; t < kTokens; ++t) Finish(w, block + b, x, token + t, sums.Get(b * kTokens + t), y, ldy);
+  }
+}
+
+// Groups up to this many columns are worth a tile whose sums stay in registers.
+constexpr int64_t kSmallGroup = 32;
+
+template <int kTokens, int kBlocks, int kQuads>
+void MultiplyRun(const PackedIntegers& w, int64_t block, int64_t n, ByteBlocks blocks, const QuantizedRows& x, int64_t token, float* y,
+                 int64_t ldy) {
+  int64_t b = 0;
+  const auto run = [&](auto tile, int64_t count) {
+    tile(w, block + b, blocks, x, token, y, ldy);
+    b += count, blocks.codes += count * blocks.code_step, blocks.scales += count * blocks.scale_step;
+  };
+  while (b + kBlocks <= n) run(MultiplyByteTile<kTokens, kBlocks, kQuads>, kBlocks);
+  if constexpr (kBlocks == 4) {
+    if (b + 2 <= n) run(MultiplyByteTile<kTokens, 2, kQuads>, 2);
+  }
+  if (b < n) run(MultiplyByteTile<kTokens, 1, kQuads>, 1);
+}
+
+template <int kTokens>
+void MultiplyByteBlocks(const PackedIntegers& w, int64_t block, int64_t n, const ByteBlocks& blocks, const QuantizedRows& x, int64_t token,
+                        float* y, int64_t ldy) {
+  const bool whole = w.group == 32 && w.cols % 32 == 0;
+  (whole                    ? MultiplyRun<kTokens, 2, 8>
+   : w.group <= kSmallGroup ? MultiplyRun<kTokens, 2, 0>
+                            : MultiplyRun<kTokens, 4, 0>)(w, block, n, blocks, x, token, y, ldy);
+}
+
+template <int kBits>
+void MultiplyBlocks(const PackedIntegers& w, int64_t block, int64_t n, const QuantizedRows& x, uint8_t* scratch, float* y, int64_t ldy) {
+  if (x.tokens <= kFewIntegerTokens) {
+    for (int64_t b = block; b < block + n; ++b) MultiplyPacked<kBits>(w, b, x, y, ldy);
+    return;
+  }
+  float* scales = reinterpret_cast<float*>(scratch);
+  for (int64_t b = 0; b < n; ++b) {
+    for (int64_t g = 0; g < w.groups; ++g) Store(scales + (b * w.groups + g) * kBlockRows, ScalesOf(w, block + b, g));
+  }
+  ByteBlocks blocks{BlockCodes(w, block), scales, w.padded_cols * kBlockRows, w.groups * kBlockRows};
+  if constexpr (kBits < 8) {
+    uint8_t* codes = scratch + n * w.groups * kBlockRows * sizeof(float);
+    for (int64_t b = 0; b < n; ++b) SpreadCodes<kBits>(w, block + b, codes + b * blocks.code_step);
+    blocks.codes = codes;
+  }
+  int64_t t = 0;
+  for (; t + 6 <= x.tokens; t += 6) MultiplyByteBlocks<6>(w, block, n, blocks, x, t, y, ldy);
+  for (; t + 2 <= x.tokens; t += 2) MultiplyByteBlocks<2>(w, block, n, blocks, x, t, y, ldy);
+  if (t < x.tokens) MultiplyByteBlocks<1>(w, block, n, blocks, x, t, y, ldy);
+}
+
+void MultiplyIntegers(const PackedIntegers& w, int64_t block, int64_t blocks, const QuantizedRows& x, uint8_t* scratch, float* y,
+                      int64_t ldy) {
   switch (w.bits) {
-    case 2: return MultiplyBlock<2>(w, block, x, y, ldy);
-    case 4: return MultiplyBlock<4>(w, block, x, y, ldy);
-    default: return MultiplyBlock<8>(w, block, x, y, ldy);
+    case 2: return MultiplyBlocks<2>(w, block, blocks, x, scratch, y, ldy);
+    case 4: return MultiplyBlocks<4>(w, block, blocks, x, scratch, y, ldy);
+    default: return MultiplyBlocks<8>(w, block, blocks, x, scratch, y, ldy);
   }
 }
 
@@ -270,61 +525,38 @@ void MultiplyWeightOnly(const PackedIntegers& w, int64_t block, const float* x, 
   }
 }
 
-// Writes four columns, each a vector over 16 rows, as four values in each row.
-inline void StoreColumns(const V* columns, float* out, int64_t ldo) {
-  const __m512d ab_low = _mm512_castps_pd(_mm512_unpacklo_ps(columns[0], columns[1]));
-  const __m512d ab_high = _mm512_castps_pd(_mm512_unpackhi_ps(columns[0], columns[1]));
-  const __m512d cd_low = _mm512_castps_pd(_mm512_unpacklo_ps(columns[2], columns[3]));
-  const __m512d cd_high = _mm512_castps_pd(_mm512_unpackhi_ps(columns[2], columns[3]));
-  const V rows[4] = {
-      _mm512_castpd_ps(_mm512_unpacklo_pd(ab_low, cd_low)), _mm512_castpd_ps(_mm512_unpackhi_pd(ab_low, cd_low)),
-      _mm512_castpd_ps(_mm512_unpacklo_pd(ab_high, cd_high)), _mm512_castpd_ps(_mm512_unpackhi_pd(ab_high, cd_high))};
-#pragma GCC unroll 4
-  for (int r = 0; r < 4; ++r) {
-    _mm_storeu_ps(out + r * ldo, _mm512_castps512_ps128(rows[r]));
-    _mm_storeu_ps(out + (r + 4) * ldo, _mm512_extractf32x4_ps(rows[r], 1));
-    _mm_storeu_ps(out + (r + 8) * ldo, _mm512_extractf32x4_ps(rows[r], 2));
-    _mm_storeu_ps(out + (r + 12) * ldo, _mm512_extractf32x4_ps(rows[r], 3));
-  }
-}
-
+// Columns 4 j .. 4 j + 3 of a chunk, of which n are wanted.
 template <int kBits, bool kZeros, int j>
-inline void DecodeQuad(const CodeReader<kBits, kZeros>& reader, VI chunk, V scales, int64_t n, float* out, int64_t ldo) {
-  if (n <= 4 * j) return;
-  const V columns[4] = {Mul(scales, reader.template Read<0, j>(chunk)), Mul(scales, reader.template Read<1, j>(chunk)),
-                        Mul(scales, reader.template Read<2, j>(chunk)), Mul(scales, reader.template Read<3, j>(chunk))};
-  if (n >= 4 * j + 4) return StoreColumns(columns, out + 4 * j, ldo);
-  float part[kBlockRows][4];
-  StoreColumns(columns, part[0], 4);
-  for (int64_t r = 0; r < kBlockRows; ++r) __builtin_memcpy(out + r * ldo + 4 * j, part[r], (n - 4 * j) * sizeof(float));
+inline void DecodeQuad(const CodeReader<kBits, kZeros>& reader, VI chunk, V scales, int64_t n, float* panel) {
+  if (n > 4 * j) Store(panel + kBlockRows * (4 * j), Mul(scales, reader.template Read<0, j>(chunk)));
+  if (n > 4 * j + 1) Store(panel + kBlockRows * (4 * j + 1), Mul(scales, reader.template Read<1, j>(chunk)));
+  if (n > 4 * j + 2) Store(panel + kBlockRows * (4 * j + 2), Mul(scales, reader.template Read<2, j>(chunk)));
+  if (n > 4 * j + 3) Store(panel + kBlockRows * (4 * j + 3), Mul(scales, reader.template Read<3, j>(chunk)));
 }
 
 template <int kBits, bool kZeros>
-void DecodeBits(const PackedIntegers& w, int64_t block, float* out, int64_t ldo) {
+void DecodeBits(const PackedIntegers& w, int64_t block, int64_t g, int64_t first, int64_t n, float* panel) {
   constexpr int kColumns = 32 / kBits;
   CodeReader<kBits, kZeros> reader(w);
-  for (int64_t g = 0; g < w.groups; ++g) {
-    if (kZeros) reader.SetZeros(_mm512_cvtepi32_ps(ZerosOf(w, block, g)));
-    const V scales = ScalesOf(w, block, g);
-    const int64_t columns = GroupColumns(w, g);
-    const uint8_t* chunk_at = BlockCodes(w, block) + g * w.padded_group * 2 * kBits;
-    for (int64_t k = 0; k < columns; k += kColumns, chunk_at += 64) {
-      const VI chunk = _mm512_loadu_si512(chunk_at);
-      float* at = out + g * w.group + k;
-      DecodeQuad<kBits, kZeros, 0>(reader, chunk, scales, columns - k, at, ldo);
-      if constexpr (kBits <= 4) DecodeQuad<kBits, kZeros, 1>(reader, chunk, scales, columns - k, at, ldo);
-      if constexpr (kBits == 2) DecodeQuad<kBits, kZeros, 2>(reader, chunk, scales, columns - k, at, ldo);
-      if constexpr (kBits == 2) DecodeQuad<kBits, kZeros, 3>(reader, chunk, scales, columns - k, at, ldo);
-    }
+  if (kZeros) reader.SetZeros(_mm512_cvtepi32_ps(ZerosOf(w, block, g)));
+  const V scales = ScalesOf(w, block, g);
+  const uint8_t* chunk_at = BlockCodes(w, block) + (g * w.padded_group + first) * 2 * kBits;
+  for (; n > 0; n -= kColumns, chunk_at += 64, panel += kColumns * kBlockRows) {
+    const VI chunk = _mm512_loadu_si512(chunk_at);
+    DecodeQuad<kBits, kZeros, 0>(reader, chunk, scales, n, panel);
+    if constexpr (kBits <= 4) DecodeQuad<kBits, kZeros, 1>(reader, chunk, scales, n, panel);
+    if constexpr (kBits == 2) DecodeQuad<kBits, kZeros, 2>(reader, chunk, scales, n, panel);
+    if constexpr (kBits == 2) DecodeQuad<kBits, kZeros, 3>(reader, chunk, scales, n, panel);
   }
 }
 
-void DecodeBlock(const PackedIntegers& w, int64_t block, float* out, int64_t ldo) {
+void DecodePanel(const PackedIntegers& w, int64_t block, int64_t g, int64_t first, int64_t n, float* panel) {
+  const auto run = [&](auto decode) { decode(w, block, g, first, n, panel); };
   const bool zeros = w.zeros != nullptr;
   switch (w.bits) {
-    case 2: return zeros ? DecodeBits<2, true>(w, block, out, ldo) : DecodeBits<2, false>(w, block, out, ldo);
-    case 4: return zeros ? DecodeBits<4, true>(w, block, out, ldo) : DecodeBits<4, false>(w, block, out, ldo);
-    default: return zeros ? DecodeBits<8, true>(w, block, out, ldo) : DecodeBits<8, false>(w, block, out, ldo);
+    case 2: return run(zeros ? DecodeBits<2, true> : DecodeBits<2, false>);
+    case 4: return run(zeros ? DecodeBits<4, true> : DecodeBits<4, false>);
+    default: return run(zeros ? DecodeBits<8, true> : DecodeBits<8, false>);
   }
 }
 
@@ -334,7 +566,11 @@ constinit const KernelFunctions kAvx512VnniFunctions = {
     .quantize_token = QuantizeToken,
     .multiply_integers = MultiplyIntegers,
     .multiply_weight_only = MultiplyWeightOnly,
-    .decode_block = DecodeBlock,
+    .decode_panel = DecodePanel,
+    .panel_from_bf16 = PanelFrom<Bf16>,
+    .panel_from_fp16 = PanelFrom<Fp16>,
+    .panel_from_fp32 = PanelFrom<Fp32>,
+    .multiply_panels = MultiplyPanels,
     .matvec_bf16 = Matvec<Bf16>,
     .matvec_fp16 = Matvec<Fp16>,
     .matvec_fp32 = Matvec<Fp32>,

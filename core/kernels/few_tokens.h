@@ -6,8 +6,7 @@
 namespace nibble::kernels {
 
 // Up to this many tokens a float product reads the stored weights directly;
-// more are worth decoding tiles of weights to fp32 for Sgemm, which is slow for
-// few tokens.
+// more are worth decoding panels of weights to fp32.
 inline constexpr int64_t kFewTokens = 16;
 
 }  // namespace nibble::kernels

@@ -68,7 +68,9 @@ void PreparedInput::Quantize(const KernelTable& table, const float* x, ThreadPoo
   codes_.assign(tokens_ * stride_, 0);
   scales_.resize(tokens_);
   zeros_.resize(tokens_);
-  group_sums_.resize(tokens_ * groups);
+  // Padded, so that the terms of one token fall into different cache sets.
+  const int64_t term_stride = tokens_ > kFewTokens ? tokens_ + 16 : tokens_;
+  group_terms_.resize(term_stride * groups);
   pool.ParallelFor(tokens_, [&](int64_t t, int) {
     int8_t* codes = codes_.data() + t * stride_;
     const float* row = x + t * form_.cols;
@@ -83,7 +85,7 @@ void PreparedInput::Quantize(const KernelTable& table, const float* x, ThreadPoo
       const int8_t* begin = codes + g * form_.padded_group;
       int32_t sum = 0;
       for (int64_t i = 0; i < std::min(form_.group, form_.cols - g * form_.group); ++i) sum += begin[i];
-      group_sums_[t * groups + g] = sum;
+      group_terms_[g * term_stride + t] = form_.term_factor * sum;
     }
   });
   quantized_ = {.tokens = tokens_,
@@ -91,7 +93,8 @@ void PreparedInput::Quantize(const KernelTable& table, const float* x, ThreadPoo
                 .stride = stride_,
                 .scales = scales_.data(),
                 .zeros = zeros_.data(),
-                .group_sums = group_sums_.data()};
+                .group_terms = group_terms_.data(),
+                .term_stride = term_stride};
 }
 
 absl::Status PreparedInput::Prepare(const InputForm& form, const KernelTable& table, const float* x, int64_t tokens,
@@ -100,7 +103,7 @@ absl::Status PreparedInput::Prepare(const InputForm& form, const KernelTable& ta
   tokens_ = tokens;
   floats_ = nullptr;
   quantized_ = {};
-  // Padding only serves the kernels for few tokens; more go through Sgemm.
+  // Padding only serves the kernels for few tokens; more go through panels.
   const bool padded = tokens <= kFewTokens && form.padded_cols > form.cols;
   switch (form.kind) {
     case InputForm::Kind::kQuantized: Quantize(table, x, pool); break;

@@ -97,13 +97,17 @@ TEST_P(EveryTable, QuantizerStaysInRangeForBadValues) {
 struct Product {
   Product(int bits, bool asymmetric, int64_t group, int64_t rows, int64_t cols, int64_t tokens, uint64_t seed)
       : rows(rows), cols(cols), tokens(tokens), rng(seed) {
-    weight = RandomWeight(WeightScheme(bits, asymmetric, group), rows, cols, rng);
+    QuantScheme scheme = WeightScheme(bits, asymmetric, group);
+    constexpr QuantScheme::ScaleType kScaleTypes[] = {QuantScheme::FP32, QuantScheme::FP16, QuantScheme::BF16};
+    scheme.set_scale_type(kScaleTypes[seed % 3]);
+    weight = RandomWeight(scheme, rows, cols, rng);
     decoded = Decode(weight);
     packed = PackIntegers(*AsIntegers(weight));
     const PackedIntegers& p = packed.view;
     x = RandomFloats(tokens * cols, rng);
     padded_x.resize(tokens * p.padded_cols);
     codes.resize(tokens * p.padded_cols);
+    group_terms.resize(tokens * p.groups);
     for (int64_t t = 0; t < tokens; ++t) {
       scales.push_back(0.01f + static_cast<float>(rng.Uniform()));
       zeros.push_back(static_cast<int32_t>(rng.Below(256)) - 128);
@@ -112,8 +116,7 @@ struct Product {
         padded_x[at] = x[t * cols + k];
         codes[at] = static_cast<int8_t>(rng.Below(256));
         decoded_codes.push_back(scales[t] * static_cast<float>(codes[at] - zeros[t]));
-        if (k % p.group == 0) group_sums.push_back(0);
-        group_sums.back() += codes[at];
+        group_terms[k / p.group * tokens + t] += codes[at] * (p.zeros == nullptr ? -p.zero : 1);
       }
     }
     quantized = {.tokens = tokens,
@@ -121,12 +124,18 @@ struct Product {
                  .stride = p.padded_cols,
                  .scales = scales.data(),
                  .zeros = zeros.data(),
-                 .group_sums = group_sums.data()};
+                 .group_terms = group_terms.data(),
+                 .term_stride = tokens};
   }
 
   std::vector<float> Integers(const KernelTable& table) const {
     std::vector<float> y(tokens * (rows + 1), 7);
-    for (int64_t b = 0; b < packed.blocks(); ++b) table.multiply_integers(packed.view, b, quantized, y.data(), rows + 1);
+    const Tensor scratch = Tensor::Zeros(DType::kU8, {kMaxBlocks * (kScratchPerCode * kBlockRows * packed.view.padded_cols + 64 * packed.view.groups)});
+    for (int64_t b = 0; b < packed.blocks(); b += kMaxBlocks) {
+      Tensor own = scratch;
+      table.multiply_integers(packed.view, b, std::min(kMaxBlocks, packed.blocks() - b), quantized, own.mutable_as<uint8_t>().data(),
+                              y.data(), rows + 1);
+    }
     return y;
   }
 
@@ -144,7 +153,7 @@ struct Product {
   std::vector<float> decoded, x, padded_x, scales, decoded_codes;
   PackedWeights packed;
   std::vector<int8_t> codes;
-  std::vector<int32_t> zeros, group_sums;
+  std::vector<int32_t> zeros, group_terms;
   QuantizedRows quantized;
 };
 
@@ -156,6 +165,27 @@ void ExpectNear(const Product& p, const std::vector<float>& y, const Reference& 
           << "token " << t << " row " << r;
     }
     ASSERT_EQ(y[t * (p.rows + 1) + p.rows], 7) << "wrote beyond the rows";
+  }
+}
+
+// Panels of every group, from its first column and from its second chunk.
+void ExpectDecodes(const KernelTable& table, const Product& p) {
+  const PackedIntegers& w = p.packed.view;
+  std::vector<float> panel(kBlockRows * p.cols + 1);
+  for (int64_t b = 0; b < p.packed.blocks(); ++b) {
+    for (int64_t g = 0; g < w.groups; ++g) {
+      const int64_t length = std::min(w.group, w.cols - g * w.group);
+      for (int64_t first = 0; first < std::min(length, kChunkColumns + 1); first += kChunkColumns) {
+        panel[(length - first) * kBlockRows] = 7;
+        table.decode_panel(w, b, g, first, length - first, panel.data());
+        ASSERT_EQ(panel[(length - first) * kBlockRows], 7) << "wrote beyond the columns";
+        for (int64_t i = 0; i < (length - first) * kBlockRows; ++i) {
+          const int64_t row = b * kBlockRows + i % kBlockRows, col = g * w.group + first + i / kBlockRows;
+          if (row >= p.rows) continue;
+          ASSERT_EQ(panel[i], p.decoded[row * p.cols + col]) << "row " << row << " column " << col;
+        }
+      }
+    }
   }
 }
 
@@ -175,13 +205,7 @@ void CheckProduct(const KernelTable& table, const Product& p) {
 
   ExpectNear(p, p.WeightOnly(table), ReferenceProduct(p.decoded, p.x, p.rows, p.cols, p.tokens), 4e-6);
 
-  std::vector<float> block(kBlockRows * p.cols);
-  for (int64_t b = 0; b < p.packed.blocks(); ++b) {
-    table.decode_block(p.packed.view, b, block.data(), p.cols);
-    for (int64_t i = 0; i < std::min(kBlockRows, p.rows - b * kBlockRows) * p.cols; ++i) {
-      ASSERT_EQ(block[i], p.decoded[b * kBlockRows * p.cols + i]) << "block " << b << " element " << i;
-    }
-  }
+  ExpectDecodes(table, p);
 }
 
 TEST_P(EveryTable, IntegerProductsOfOddShapes) {
@@ -191,7 +215,7 @@ TEST_P(EveryTable, IntegerProductsOfOddShapes) {
     const int bits = 2 + i % 7;
     const bool asymmetric = i / 7 % 2;
     const int64_t group = groups[rng.Below(std::size(groups))], cols = cols_choices[rng.Below(std::size(cols_choices))];
-    const int64_t rows = 1 + rng.Below(cols > 200 ? 35 : 70), tokens = 1 + rng.Below(i % 20 == 0 ? 30 : 9);
+    const int64_t rows = 1 + rng.Below(cols > 200 ? 35 : 70), tokens = 1 + rng.Below(i % 10 == 0 ? 45 : 9);
     SCOPED_TRACE(absl::StrCat("int", bits, asymmetric ? " asymmetric" : "", ", group ", group, ", ", rows, "x", cols,
                               ", ", tokens, " tokens"));
     CheckProduct(table(), Product(bits, asymmetric, group, rows, cols, tokens, i));
@@ -204,12 +228,12 @@ TEST_P(EveryTable, IntegerProductsOfOddShapes) {
 TEST_P(EveryTable, IntegerProductsDoNotSaturate) {
   for (const int bits : {2, 3, 4, 8}) {
     for (const int8_t code : {-128, 127}) {
-      Product p(bits, false, 0, 16, 1000, 5, 1);
+      Product p(bits, false, 0, 16, 1000, code > 0 ? 5 : 29, 1);
       Tensor extremes = Tensor::Zeros(DType::kU8, p.packed.codes.shape());
       for (uint8_t& c : extremes.mutable_as<uint8_t>()) c = 0xFF;
       p.packed.view.codes = extremes.bytes().data();
       for (auto& c : p.codes) c = code;
-      for (auto& sum : p.group_sums) sum = 1000 * code;
+      for (auto& term : p.group_terms) term = 1000 * code * -p.packed.view.zero;
       // Padded columns hold codes 0.
       for (int64_t t = 0; t < p.tokens; ++t) {
         for (int64_t k = p.cols; k < p.packed.view.padded_cols; ++k) p.codes[t * p.packed.view.padded_cols + k] = 0;
@@ -248,6 +272,61 @@ TEST_P(EveryTable, MatvecAndConversions) {
       table().convert_fp16(fp16.data(), rows * cols, converted.data());
       EXPECT_TRUE(std::equal(from_fp16.begin(), from_fp16.end(), converted.begin()));
       EXPECT_EQ(converted.back(), 7);
+    }
+  }
+}
+
+// Panels of every float format, and their products with tiles of tokens.
+TEST_P(EveryTable, Panels) {
+  Rng rng(7);
+  for (const int64_t rows : {1, 7, 8, 9, 16, 17, 24, 32, 33, 50}) {
+    for (const int64_t depth : {1, 5, 8, 16, 17, 100, 256}) {
+      const int64_t tokens = 1 + rng.Below(kTileTokens), ldw = depth + 3, blocks = (rows + kBlockRows - 1) / kBlockRows;
+      const std::vector<float> w = RandomFloats(rows * ldw, rng);
+      std::vector<float> panels((blocks + 1) * kPanelFloats, 0.5f), tile(kTileTokens * kTileStride), x, dense;
+      for (int64_t b = 0; b < blocks; ++b) {
+        const int64_t n = std::min(kBlockRows, rows - b * kBlockRows);
+        table().panel_from_fp32(w.data() + b * kBlockRows * ldw, ldw, n, depth, panels.data() + b * kPanelFloats);
+        for (int64_t i = 0; i < depth * kBlockRows; ++i) {
+          const int64_t r = i % kBlockRows, row = b * kBlockRows + r;
+          ASSERT_EQ(panels[b * kPanelFloats + i], r < n ? w[row * ldw + i / kBlockRows] : 0.0f);
+        }
+      }
+      for (int64_t t = 0; t < tokens; ++t) {
+        for (int64_t k = 0; k < depth; ++k) x.push_back(tile[t * kTileStride + k] = rng.Normal());
+      }
+      for (int64_t r = 0; r < rows; ++r) dense.insert(dense.end(), w.begin() + r * ldw, w.begin() + r * ldw + depth);
+      const Reference reference = ReferenceProduct(dense, x, rows, depth, tokens);
+      std::vector<float> y(tokens * (rows + 1), 7);
+      for (const bool accumulate : {false, true}) {
+        table().multiply_panels(panels.data(), rows, depth, tile.data(), tokens, accumulate, y.data(), rows + 1);
+        for (int64_t i = 0; i < tokens * rows; ++i) {
+          ASSERT_NEAR(y[i / rows * (rows + 1) + i % rows], (accumulate ? 2 : 1) * reference.y[i], 8e-6 * reference.magnitude[i]);
+        }
+        for (int64_t t = 0; t < tokens; ++t) ASSERT_EQ(y[t * (rows + 1) + rows], 7) << "wrote beyond the rows";
+      }
+    }
+  }
+}
+
+TEST_P(EveryTable, PanelsOfHalves) {
+  Rng rng(9);
+  for (const int64_t rows : {1, 5, 16}) {
+    for (const int64_t cols : {1, 7, 16, 19, 40}) {
+      std::vector<uint16_t> halves(rows * (cols + 1));
+      for (uint16_t& h : halves) h = FloatToBf16(rng.Normal());
+      std::vector<float> panel(cols * kBlockRows);
+      const auto expect = [&](float (*read)(uint16_t)) {
+        for (int64_t i = 0; i < cols * kBlockRows; ++i) {
+          const int64_t r = i % kBlockRows;
+          ASSERT_EQ(panel[i], r < rows ? read(halves[r * (cols + 1) + i / kBlockRows]) : 0.0f);
+        }
+      };
+      table().panel_from_bf16(halves.data(), cols + 1, rows, cols, panel.data());
+      expect(Bf16ToFloat);
+      for (uint16_t& h : halves) h = FloatToFp16(rng.Normal());
+      table().panel_from_fp16(halves.data(), cols + 1, rows, cols, panel.data());
+      expect(Fp16ToFloat);
     }
   }
 }
@@ -349,11 +428,12 @@ TEST(PackTest, LayoutByHand) {
   expected[64] = 4, expected[65] = 5;                 // row 0, group 1
   expected[68] = 9, expected[69] = 10;
   EXPECT_EQ(std::vector<uint8_t>(packed.view.codes, packed.view.codes + 128), expected);
-  EXPECT_EQ(packed.view.scales[0], 1);
-  EXPECT_EQ(packed.view.scales[1], 3);
-  EXPECT_EQ(packed.view.scales[16], 2);
-  EXPECT_EQ(packed.view.scales[17], 4);
-  EXPECT_EQ(packed.view.scales[2], 0);
+  const float* scales = static_cast<const float*>(packed.view.scales);
+  EXPECT_EQ(scales[0], 1);
+  EXPECT_EQ(scales[1], 3);
+  EXPECT_EQ(scales[16], 2);
+  EXPECT_EQ(scales[17], 4);
+  EXPECT_EQ(scales[2], 0);
   EXPECT_EQ(packed.view.zeros[17], 3);
   EXPECT_EQ(packed.view.weight_sums[0], 1 * 6 + 2 * (9 - 2));
   EXPECT_EQ(packed.view.weight_sums[1], 3 * (21 - 6) + 4 * (19 - 6));

@@ -9,8 +9,25 @@
 
 namespace nibble::kernels {
 
-// Rows in a block of packed integer weights.
+// Rows in a block of packed weights.
 inline constexpr int64_t kBlockRows = 16;
+
+// Products of many tokens and float weights run on panels: at most kPanelDepth
+// columns of a row block as fp32, column by column, [columns][16], beside a
+// tile of at most kTileTokens tokens, kTileStride floats apart. Panels of a
+// task fill half of a second-level cache, the tile a third of a first-level
+// one; the stride keeps its tokens in different cache sets.
+inline constexpr int64_t kPanelDepth = 256;
+inline constexpr int64_t kTileTokens = 12;
+inline constexpr int64_t kTileStride = kPanelDepth + 16;
+inline constexpr int64_t kPanelFloats = kPanelDepth * kBlockRows;
+
+// Row blocks that multiply_integers takes at once.
+inline constexpr int64_t kMaxBlocks = 4;
+
+// How packed scales are stored: as the scheme keeps them, so that decoding
+// reads no more bytes than the model has.
+enum class ScaleType { kFp32, kFp16, kBf16 };
 
 // Integer weights in the order in which kernels read them. Rows come in blocks
 // of 16 (the last padded with zero-scale rows). In a block, groups follow each
@@ -29,7 +46,8 @@ struct PackedIntegers {
   int64_t padded_group = 0;    // columns of a whole group rounded up to chunks
   int64_t padded_cols = 0;     // of all groups together (the last group may be shorter)
   const uint8_t* codes = nullptr;      // [row blocks][padded_cols * 16 * bits / 8], 64-byte aligned
-  const float* scales = nullptr;       // [row blocks][groups][16]
+  const void* scales = nullptr;        // [row blocks][groups][16], of scale_type
+  ScaleType scale_type = ScaleType::kFp32;
   const uint8_t* zeros = nullptr;      // as scales, or null: every zero is `zero`
   int32_t zero = 0;
   const float* weight_sums = nullptr;  // [row blocks][16]: sum over columns of the decoded weight
@@ -43,7 +61,10 @@ struct QuantizedRows {
   int64_t stride = 0;                   // elements between tokens, at least padded_cols
   const float* scales = nullptr;        // [tokens]
   const int32_t* zeros = nullptr;       // [tokens], in the signed domain of the codes
-  const int32_t* group_sums = nullptr;  // [tokens][groups]: sum of codes over a weight group
+  // [groups][term_stride], one for each token: sum of codes over a weight
+  // group, times -zero where the weight has one zero for all groups.
+  const int32_t* group_terms = nullptr;
+  int64_t term_stride = 0;  // elements between groups, at least tokens
 };
 
 // A per-token activation quantizer: an integer grid of `bits` bits with the
@@ -62,24 +83,38 @@ struct KernelFunctions {
   // core/quant/integer_grid.h on every table.
   void (*quantize_token)(const ActivationGrid& grid, const float* x, int64_t n, int8_t* codes, float* scale, int32_t* zero);
 
-  // y[t][16 b + r] for one row block b and all tokens: integer products
-  // accumulated in int32 per group, exactly. ldy: elements between tokens.
-  // Rows beyond w.rows are not written. With d_g the int32 sum of
-  // (u - zero) * code over group g:
+  // y[t][16 b + r] for `blocks` (up to kMaxBlocks) row blocks from b and all
+  // tokens: integer products accumulated in int32 per group, exactly. ldy:
+  // elements between tokens. Rows beyond w.rows are not written. `scratch`:
+  // blocks * (kScratchPerCode * 16 * w.padded_cols + 64 * w.groups) bytes,
+  // aligned to 64, where tokens are more than kFewIntegerTokens. With d_g the int32 sum of (u - zero) * code over group g:
   //   sum = fma(s_g, d_g, sum) for each group in order,
   //   y = x_scale * (sum - x_zero * weight_sum)
   // in fp32, each operation rounded: the same bits on every table. A group has
   // at most kMaxIntegerGroup columns.
-  void (*multiply_integers)(const PackedIntegers& w, int64_t block, const QuantizedRows& x, float* y, int64_t ldy);
+  void (*multiply_integers)(const PackedIntegers& w, int64_t block, int64_t blocks, const QuantizedRows& x, uint8_t* scratch,
+                            float* y, int64_t ldy);
 
   // y[t][16 b + r] = sum_k w[r][k] x[t][k] for fp32 activations padded like the
   // weight's columns (few tokens: decode).
   void (*multiply_weight_only)(const PackedIntegers& w, int64_t block, const float* x, int64_t ldx, int64_t tokens, float* y,
                                int64_t ldy);
 
-  // Decodes row block b to fp32 rows of `cols` values (no padding): [16][cols],
-  // ldo elements between rows.
-  void (*decode_block)(const PackedIntegers& w, int64_t block, float* out, int64_t ldo);
+  // Decodes columns [first, first + n) of group g of a row block to a panel
+  // [n][16]. `first` is a multiple of kChunkColumns.
+  void (*decode_panel)(const PackedIntegers& w, int64_t block, int64_t group, int64_t first, int64_t n, float* panel);
+
+  // Writes `cols` columns of `rows` (1 to 16) rows, ldw elements apart, as a
+  // panel [cols][16]; missing rows are 0.
+  void (*panel_from_bf16)(const uint16_t* w, int64_t ldw, int64_t rows, int64_t cols, float* panel);
+  void (*panel_from_fp16)(const uint16_t* w, int64_t ldw, int64_t rows, int64_t cols, float* panel);
+  void (*panel_from_fp32)(const float* w, int64_t ldw, int64_t rows, int64_t cols, float* panel);
+
+  // y[t][r] = sum over k < depth of x[t][k] panel[r / 16][k][r % 16] for a tile
+  // of tokens and rows r < rows of consecutive panels, kPanelFloats apart;
+  // added to y where `accumulate`. ldy: elements between tokens.
+  void (*multiply_panels)(const float* panels, int64_t rows, int64_t depth, const float* tile, int64_t tokens, bool accumulate,
+                          float* y, int64_t ldy);
 
   // y[r] = dot(w[r], x) for `rows` rows of a row-major float matrix, which need
   // not be aligned.
@@ -99,6 +134,14 @@ struct KernelFunctions {
   // y += a * x.
   void (*axpy)(float a, const float* x, int64_t n, float* y);
 };
+
+// Columns in the largest chunk of packed codes (2-bit).
+inline constexpr int64_t kChunkColumns = 16;
+
+// Up to this many tokens read packed codes as they are; more are worth
+// spreading the codes to bytes (on AVX2: to nibbles, two for an 8-bit code).
+inline constexpr int64_t kFewIntegerTokens = 16;
+inline constexpr int64_t kScratchPerCode = 2;
 
 // 255 * 128 * 65536 fits in int32.
 inline constexpr int64_t kMaxIntegerGroup = 65536;

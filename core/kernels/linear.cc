@@ -1,13 +1,13 @@
 #include "core/kernels/linear.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <limits>
 
 #include "core/base/check.h"
 #include "core/base/status.h"
-#include "core/kernels/blas.h"
 #include "core/kernels/few_tokens.h"
 #include "core/kernels/pack.h"
 #include "core/quant/format.h"
@@ -18,56 +18,113 @@ namespace {
 
 // Rows of a task. Fixed, so that results do not depend on the thread count.
 constexpr int64_t kMatvecRows = 32;
-constexpr int64_t kTaskBlocks = 2;
-constexpr int64_t kGemmRows = 256;  // at most; a small matrix still gives several tasks
+constexpr int64_t kFewBlocks = 2;
+constexpr int64_t kPanelRows = 256;  // at most; a small matrix still gives several tasks
 
-// Between decoded rows, so that those of a power of two columns do not share
-// cache sets.
-constexpr int64_t kRowPadding = 16;
-
-// Activation codes that stay in the second-level cache while a task's blocks
-// pass over them.
-constexpr int64_t kSlabBytes = 256 << 10;
-constexpr int64_t kSlabUnit = 12;  // tokens that a kernel takes at once
+// Columns up to which spread codes of kMaxBlocks blocks leave room in a
+// second-level cache.
+constexpr int64_t kManyColumns = 4096;
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t RoundUp(int64_t n, int64_t unit) { return CeilDiv(n, unit) * unit; }
 
-// Scratch of the calling thread; kept between calls.
-float* ThreadScratch(int64_t floats) {
-  thread_local std::vector<float> scratch;
-  if (static_cast<int64_t>(scratch.size()) < floats) scratch.resize(floats);
-  return scratch.data();
+// Scratch of the calling thread, aligned to 64 bytes; kept between calls.
+void* ThreadScratch(int64_t bytes) {
+  struct Free {
+    void operator()(void* p) const { std::free(p); }
+  };
+  thread_local std::unique_ptr<void, Free> scratch;
+  thread_local int64_t size = 0;
+  if (size < bytes) {
+    size = RoundUp(bytes, 4096);
+    scratch.reset(std::aligned_alloc(64, size));
+    NIBBLE_CHECK(scratch != nullptr);
+  }
+  return scratch.get();
 }
 
-// Fp32 rows of a weight matrix, ld elements apart.
-struct Rows {
-  const float* data;
-  int64_t ld;
+// Columns [begin, end) of a weight matrix that make one panel of each block.
+struct ColumnRange {
+  int64_t begin, end;
 };
 
-// Writes rows [begin, end) to `scratch`, or says where they already lie.
-// `scratch` has room for whole blocks of rows of ScratchLd(cols) elements.
-using RowDecoder = std::function<Rows(int64_t begin, int64_t end, float* scratch)>;
+// Fills a range's panel of the block that starts at `row`.
+using PanelFiller = std::function<void(int64_t row, size_t range, float* panel)>;
 
-int64_t ScratchLd(int64_t cols) { return cols + kRowPadding; }
-
-// Rows of a tile, whole blocks of them: an even number of tiles, four or more,
+// Rows of a task, whole blocks of them: an even number of tasks, four or more,
 // so that few threads share the work evenly.
-int64_t TileRows(int64_t rows) {
-  const int64_t tiles = CeilDiv(std::max<int64_t>(4, CeilDiv(rows, kGemmRows)), 2) * 2;
-  return std::max<int64_t>(1, CeilDiv(CeilDiv(rows, tiles), kBlockRows)) * kBlockRows;
+int64_t TaskRows(int64_t rows, int64_t most) {
+  const int64_t tasks = RoundUp(std::max<int64_t>(4, CeilDiv(rows, most)), 2);
+  return std::max<int64_t>(1, CeilDiv(CeilDiv(rows, tasks), kBlockRows)) * kBlockRows;
 }
 
-// y = x W^T by tiles of rows of W, each decoded and multiplied by one thread.
-void MultiplyByTiles(const PreparedInput& x, int64_t rows, int64_t cols, const RowDecoder& decode, float* y, int64_t ldy,
-                     ThreadPool& pool) {
-  const int64_t tile = TileRows(rows);
-  pool.ParallelFor(CeilDiv(rows, tile), [&](int64_t i, int) {
-    const int64_t begin = i * tile, end = std::min(rows, begin + tile);
-    const Rows w = decode(begin, end, ThreadScratch(tile * ScratchLd(cols)));
-    Sgemm(false, true, x.tokens(), end - begin, cols, 1.0f, x.floats(), x.stride(), w.data, w.ld, 0.0f, y + begin, ldy);
+// y = x W^T for rows [begin, end): panel by panel along the columns, tile by
+// tile along the tokens.
+void MultiplyRows(const PreparedInput& x, int64_t begin, int64_t end, const std::vector<ColumnRange>& ranges, const PanelFiller& fill,
+                  const KernelTable& table, float* y, int64_t ldy) {
+  // A kernel may read one panel beyond an odd number of them.
+  const int64_t panels = RoundUp(CeilDiv(end - begin, kBlockRows), 2);
+  float* tile = static_cast<float*>(ThreadScratch((panels * kPanelFloats + kTileTokens * kTileStride) * sizeof(float)));
+  float* panel = tile + kTileTokens * kTileStride;
+  for (size_t i = 0; i < ranges.size(); ++i) {
+    const ColumnRange& columns = ranges[i];
+    const int64_t depth = columns.end - columns.begin;
+    for (int64_t row = begin; row < end; row += kBlockRows) fill(row, i, panel + (row - begin) / kBlockRows * kPanelFloats);
+    for (int64_t t = 0; t < x.tokens(); t += kTileTokens) {
+      const int64_t tokens = std::min(kTileTokens, x.tokens() - t);
+      for (int64_t j = 0; j < tokens; ++j) {
+        std::memcpy(tile + j * kTileStride, x.floats() + (t + j) * x.stride() + columns.begin, depth * sizeof(float));
+      }
+      table.multiply_panels(panel, end - begin, depth, tile, tokens, columns.begin > 0, y + t * ldy + begin, ldy);
+    }
+  }
+}
+
+// y = x W^T for many tokens and float operands.
+void MultiplyByPanels(const PreparedInput& x, int64_t rows, const std::vector<ColumnRange>& ranges, const PanelFiller& fill,
+                      const KernelTable& table, float* y, int64_t ldy, ThreadPool& pool) {
+  const int64_t task = TaskRows(rows, kPanelRows);
+  pool.ParallelFor(CeilDiv(rows, task), [&](int64_t i, int) {
+    MultiplyRows(x, i * task, std::min(rows, (i + 1) * task), ranges, fill, table, y, ldy);
   });
 }
+
+// Whole panels of a matrix whose columns need no grouping.
+std::vector<ColumnRange> PlainRanges(int64_t cols) {
+  std::vector<ColumnRange> ranges;
+  for (int64_t k = 0; k < cols; k += kPanelDepth) ranges.push_back({k, std::min(cols, k + kPanelDepth)});
+  return ranges;
+}
+
+// A part of a group, which decode_panel decodes at once.
+struct GroupPart {
+  int64_t group, first, count;
+};
+
+// Panels of a grouped matrix, each of parts that begin at a chunk of codes.
+struct GroupedRanges {
+  GroupedRanges(int64_t cols, int64_t group_size) {
+    for (int64_t begin = 0; begin < cols; begin += group_size) {
+      const int64_t length = std::min(group_size, cols - begin);
+      for (int64_t first = 0; first < length;) {
+        int64_t room = ranges.empty() ? 0 : kPanelDepth - (ranges.back().end - ranges.back().begin);
+        if (room < length - first) room = room / kChunkColumns * kChunkColumns;
+        if (room == 0) {
+          ranges.push_back({begin + first, begin + first});
+          parts.emplace_back();
+          continue;
+        }
+        const int64_t count = std::min(room, length - first);
+        parts.back().push_back({begin / group_size, first, count});
+        ranges.back().end += count;
+        first += count;
+      }
+    }
+  }
+
+  std::vector<ColumnRange> ranges;
+  std::vector<std::vector<GroupPart>> parts;  // of each range
+};
 
 // fp32, bf16 and fp16 weights, borrowed from the tensor.
 class FloatLinear : public Linear {
@@ -78,6 +135,7 @@ class FloatLinear : public Linear {
     cols_ = weight.cols();
     weight_bytes_ = values_.byte_size();
     form_ = std::move(form);
+    ranges_ = PlainRanges(cols_);
   }
 
   absl::Status Multiply(const PreparedInput& x, float* y, int64_t ldy, ThreadPool& pool) const override {
@@ -88,16 +146,16 @@ class FloatLinear : public Linear {
         for (int64_t t = 0; t < x.tokens(); ++t) Matvec(begin, n, x.floats() + t * x.stride(), y + t * ldy + begin);
       });
     } else {
-      const auto convert = [this](int64_t begin, int64_t end, float* scratch) { return Convert(begin, end, scratch); };
-      MultiplyByTiles(x, rows_, cols_, convert, y, ldy, pool);
+      const auto fill = [this](int64_t row, size_t range, float* panel) { FillPanel(row, range, panel); };
+      MultiplyByPanels(x, rows_, ranges_, fill, table_, y, ldy, pool);
     }
     return absl::OkStatus();
   }
 
  private:
   template <typename T>
-  const T* At(int64_t row) const {
-    return reinterpret_cast<const T*>(data_) + row * cols_;
+  const T* At(int64_t row, int64_t col = 0) const {
+    return reinterpret_cast<const T*>(data_) + row * cols_ + col;
   }
 
   void Matvec(int64_t begin, int64_t n, const float* x, float* y) const {
@@ -108,25 +166,19 @@ class FloatLinear : public Linear {
     }
   }
 
-  Rows Convert(int64_t begin, int64_t end, float* scratch) const {
-    const int64_t ld = ScratchLd(cols_);
-    if (values_.dtype() == DType::kF32 && reinterpret_cast<uintptr_t>(data_) % alignof(float) == 0) {
-      return {At<float>(begin), cols_};
+  void FillPanel(int64_t row, size_t range, float* panel) const {
+    const int64_t n = std::min(rows_ - row, kBlockRows), k = ranges_[range].begin, depth = ranges_[range].end - k;
+    switch (values_.dtype()) {
+      case DType::kBF16: return table_.panel_from_bf16(At<uint16_t>(row, k), cols_, n, depth, panel);
+      case DType::kF16: return table_.panel_from_fp16(At<uint16_t>(row, k), cols_, n, depth, panel);
+      default: return table_.panel_from_fp32(At<float>(row, k), cols_, n, depth, panel);
     }
-    for (int64_t r = begin; r < end; ++r) {
-      float* out = scratch + (r - begin) * ld;
-      switch (values_.dtype()) {
-        case DType::kBF16: table_.convert_bf16(At<uint16_t>(r), cols_, out); break;
-        case DType::kF16: table_.convert_fp16(At<uint16_t>(r), cols_, out); break;
-        default: std::memcpy(out, At<float>(r), cols_ * sizeof(float));
-      }
-    }
-    return {scratch, ld};
   }
 
   const Tensor values_;
   const uint8_t* const data_;
   const KernelTable& table_;
+  std::vector<ColumnRange> ranges_;
 };
 
 // Weights that are packed in kernel order.
@@ -144,14 +196,11 @@ class PackedLinear : public Linear {
   }
 
  protected:
-
-  // Calls task(first block, end block) for runs of kTaskBlocks blocks.
+  // Calls task(first block, number of blocks) for runs of `most` blocks.
   template <typename Task>
-  void ForBlocks(ThreadPool& pool, const Task& task) const {
+  void ForBlocks(ThreadPool& pool, int64_t most, const Task& task) const {
     const int64_t blocks = packed_.blocks();
-    pool.ParallelFor(CeilDiv(blocks, kTaskBlocks), [&](int64_t i, int) {
-      task(i * kTaskBlocks, std::min(blocks, (i + 1) * kTaskBlocks));
-    });
+    pool.ParallelFor(CeilDiv(blocks, most), [&](int64_t i, int) { task(i * most, std::min(most, blocks - i * most)); });
   }
 
   const PackedWeights packed_;
@@ -162,7 +211,7 @@ class PackedLinear : public Linear {
 class WeightOnlyLinear : public PackedLinear {
  public:
   WeightOnlyLinear(const IntegerView& weight, InputForm form, const KernelTable& table)
-      : PackedLinear(weight, std::move(form), table) {
+      : PackedLinear(weight, std::move(form), table), panels_(cols_, packed_.view.group) {
     // Nothing to pad: the input of any other float linear will do.
     if (form_.padded_cols == form_.cols) {
       form_.group = form_.padded_group = form_.padded_cols = 0;
@@ -173,58 +222,52 @@ class WeightOnlyLinear : public PackedLinear {
   absl::Status Multiply(const PreparedInput& x, float* y, int64_t ldy, ThreadPool& pool) const override {
     NIBBLE_CHECK(x.form() == form_);
     if (x.tokens() <= kFewTokens) {
-      ForBlocks(pool, [&](int64_t begin, int64_t end) {
-        for (int64_t b = begin; b < end; ++b) {
+      ForBlocks(pool, kFewBlocks, [&](int64_t begin, int64_t blocks) {
+        for (int64_t b = begin; b < begin + blocks; ++b) {
           table_.multiply_weight_only(packed_.view, b, x.floats(), x.stride(), x.tokens(), y, ldy);
         }
       });
     } else {
-      const auto decode = [this](int64_t begin, int64_t end, float* scratch) {
-        const int64_t ld = ScratchLd(cols_);
-        for (int64_t r = begin; r < end; r += kBlockRows) {
-          table_.decode_block(packed_.view, r / kBlockRows, scratch + (r - begin) * ld, ld);
-        }
-        return Rows{scratch, ld};
-      };
-      MultiplyByTiles(x, rows_, cols_, decode, y, ldy, pool);
+      const auto fill = [this](int64_t row, size_t range, float* panel) { FillPanel(row, range, panel); };
+      MultiplyByPanels(x, rows_, panels_.ranges, fill, table_, y, ldy, pool);
     }
     return absl::OkStatus();
   }
+
+ private:
+  void FillPanel(int64_t row, size_t range, float* panel) const {
+    for (const GroupPart& part : panels_.parts[range]) {
+      table_.decode_panel(packed_.view, row / kBlockRows, part.group, part.first, part.count, panel);
+      panel += part.count * kBlockRows;
+    }
+  }
+
+  const GroupedRanges panels_;
 };
 
 // Integer weights and activations.
 class IntegerLinear : public PackedLinear {
  public:
-  using PackedLinear::PackedLinear;
+  IntegerLinear(const IntegerView& weight, InputForm form, const KernelTable& table) : PackedLinear(weight, std::move(form), table) {
+    form_.term_factor = packed_.view.zeros == nullptr ? -packed_.view.zero : 1;
+  }
 
   absl::Status Multiply(const PreparedInput& x, float* y, int64_t ldy, ThreadPool& pool) const override {
     NIBBLE_CHECK(x.form() == form_);
-    const QuantizedRows& all = x.quantized();
-    const int64_t slab = std::max<int64_t>(1, kSlabBytes / all.stride / kSlabUnit) * kSlabUnit;
-    ForBlocks(pool, [&](int64_t begin, int64_t end) {
-      for (int64_t t = 0; t < all.tokens; t += slab) {
-        const QuantizedRows part = Slice(all, t, std::min(slab, all.tokens - t));
-        for (int64_t b = begin; b < end; ++b) table_.multiply_integers(packed_.view, b, part, y + t * ldy, ldy);
-      }
+    const bool few = x.tokens() <= kFewIntegerTokens;
+    const int64_t padded_cols = packed_.view.padded_cols;
+    ForBlocks(pool, few || padded_cols > kManyColumns ? kFewBlocks : kMaxBlocks, [&](int64_t begin, int64_t blocks) {
+      void* scratch = few ? nullptr : ThreadScratch(blocks * (kScratchPerCode * kBlockRows * padded_cols + 64 * packed_.view.groups));
+      table_.multiply_integers(packed_.view, begin, blocks, x.quantized(), static_cast<uint8_t*>(scratch), y, ldy);
     });
     return absl::OkStatus();
-  }
-
- private:
-  QuantizedRows Slice(const QuantizedRows& x, int64_t begin, int64_t tokens) const {
-    return {.tokens = tokens,
-            .codes = x.codes + begin * x.stride,
-            .stride = x.stride,
-            .scales = x.scales + begin,
-            .zeros = x.zeros + begin,
-            .group_sums = x.group_sums + begin * packed_.view.groups};
   }
 };
 
 // Any pair of schemes, by decoding.
 class SimulatedLinear : public Linear {
  public:
-  SimulatedLinear(const EncodedTensor& weight, InputForm form) : weight_(weight) {
+  SimulatedLinear(const EncodedTensor& weight, InputForm form, const KernelTable& table) : weight_(weight), table_(table) {
     rows_ = weight.rows();
     cols_ = weight.cols();
     weight_bytes_ = weight.byte_size();
@@ -234,16 +277,25 @@ class SimulatedLinear : public Linear {
 
   absl::Status Multiply(const PreparedInput& x, float* y, int64_t ldy, ThreadPool& pool) const override {
     NIBBLE_CHECK(x.form() == form_);
-    const auto decode = [this](int64_t begin, int64_t end, float* scratch) {
-      DecodeRows(weight_, begin, end, scratch);
-      return Rows{scratch, cols_};
-    };
-    MultiplyByTiles(x, rows_, cols_, decode, y, ldy, pool);
+    const int64_t task = TaskRows(rows_, kPanelRows);
+    const std::vector<ColumnRange> ranges = PlainRanges(cols_);
+    pool.ParallelFor(CeilDiv(rows_, task), [&](int64_t i, int) {
+      const int64_t begin = i * task, end = std::min(rows_, begin + task);
+      std::vector<float> decoded((end - begin) * cols_);
+      DecodeRows(weight_, begin, end, decoded.data());
+      const auto fill = [&](int64_t row, size_t range, float* panel) {
+        const ColumnRange& columns = ranges[range];
+        table_.panel_from_fp32(decoded.data() + (row - begin) * cols_ + columns.begin, cols_, std::min(end - row, kBlockRows),
+                               columns.end - columns.begin, panel);
+      };
+      MultiplyRows(x, begin, end, ranges, fill, table_, y, ldy);
+    });
     return absl::OkStatus();
   }
 
  private:
   const EncodedTensor weight_;
+  const KernelTable& table_;
 };
 
 // The kernels' quantizer that gives the scheme's codes, or nullopt when none
@@ -312,7 +364,7 @@ absl::StatusOr<std::unique_ptr<Linear>> Linear::Create(const EncodedTensor& weig
     form.grid = *grid;
     return std::unique_ptr<Linear>(std::make_unique<IntegerLinear>(*integers, form, table));
   }
-  return std::unique_ptr<Linear>(std::make_unique<SimulatedLinear>(weight, form));
+  return std::unique_ptr<Linear>(std::make_unique<SimulatedLinear>(weight, form, table));
 }
 
 }  // namespace nibble::kernels

@@ -30,6 +30,7 @@ struct InputForm {
   int64_t cols = 0;
   // Columns as packed weights need them; 0 when nothing is padded.
   int64_t group = 0, padded_group = 0, padded_cols = 0;
+  int32_t term_factor = 1;  // of the sums of codes (QuantizedRows::group_terms)
   bool operator==(const InputForm& other) const = default;
 };
 
@@ -57,7 +58,7 @@ class PreparedInput {
   QuantizedRows quantized_;
   std::vector<float> float_storage_, scales_;
   std::vector<int8_t> codes_;
-  std::vector<int32_t> zeros_, group_sums_;
+  std::vector<int32_t> zeros_, group_terms_;
 };
 
 class Linear {

@@ -79,8 +79,8 @@ std::vector<SchemePair> SchemePairs() {
 TEST_P(EveryTable, EverySchemePairAgainstDecodedProducts) {
   Rng rng(21);
   for (const SchemePair& pair : SchemePairs()) {
-    const int64_t rows = 1 + rng.Below(70), cols = 1 + rng.Below(150);
-    for (const int64_t tokens : {1, 3, 4, 16, 17}) {
+    const int64_t rows = 1 + rng.Below(70), cols = 1 + rng.Below(400);
+    for (const int64_t tokens : {1, 3, 4, 16, 17, 50}) {
       SCOPED_TRACE(absl::StrCat(SchemeToString(pair.weight), " x ",
                                 pair.activation ? SchemeToString(*pair.activation) : "-", ", ", rows, "x", cols, ", ",
                                 tokens, " tokens"));

@@ -1,6 +1,7 @@
 #include "core/kernels/pack.h"
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 namespace nibble::kernels {
@@ -19,6 +20,17 @@ PackedIntegers Layout(const IntegerView& weights) {
   p.padded_group = RoundUp(p.group, chunk);
   p.padded_cols = (p.groups - 1) * p.padded_group + RoundUp(p.cols - (p.groups - 1) * p.group, chunk);
   return p;
+}
+
+ScaleType ScaleTypeOf(DType dtype) {
+  return dtype == DType::kF16 ? ScaleType::kFp16 : dtype == DType::kBF16 ? ScaleType::kBf16 : ScaleType::kFp32;
+}
+
+// to[j] = from[i], for 2- and 4-byte elements; a borrowed `from` has any alignment.
+void CopyElement(const Tensor& from, int64_t i, int64_t j, Tensor& to) {
+  const int64_t size = DTypeSize(from.dtype());
+  void* out = size == 2 ? static_cast<void*>(&to.mutable_as<uint16_t>()[j]) : &to.mutable_as<uint32_t>()[j];
+  std::memcpy(out, from.bytes().data() + i * size, size);
 }
 
 // Places the codes of row r of a block (`out`: the block).
@@ -49,7 +61,9 @@ PackedWeights PackIntegers(const IntegerView& weights) {
   const int64_t blocks = packed.blocks(), block_bytes = p.padded_cols * kBlockRows * p.bits / 8;
   const bool asymmetric = weights.tensor->scheme.asymmetric();
   packed.codes = Tensor::Zeros(DType::kU8, {blocks, block_bytes});
-  packed.scales = Tensor::Zeros(DType::kF32, {blocks, p.groups, kBlockRows});
+  const Tensor& scales = weights.tensor->buffer("scales");
+  packed.scales = Tensor::Zeros(scales.dtype(), {blocks, p.groups, kBlockRows});
+  p.scale_type = ScaleTypeOf(scales.dtype());
   packed.weight_sums = Tensor::Zeros(DType::kF32, {blocks, kBlockRows});
   if (asymmetric) packed.zeros = Tensor::Zeros(DType::kU8, {blocks, p.groups, kBlockRows});
 
@@ -64,7 +78,7 @@ PackedWeights PackIntegers(const IntegerView& weights) {
       const int64_t i = (block * p.groups + g) * kBlockRows + r;
       const float scale = weights.scale(row, g);
       const int32_t zero = weights.zero(row, g);
-      packed.scales.mutable_as<float>()[i] = scale;
+      CopyElement(scales, scales.elements() == 1 ? 0 : row * p.groups + g, i, packed.scales);
       if (asymmetric) packed.zeros.mutable_as<uint8_t>()[i] = static_cast<uint8_t>(zero);
       int64_t code_sum = 0;
       for (int64_t k = begin; k < begin + length; ++k) code_sum += codes[k];
@@ -74,7 +88,7 @@ PackedWeights PackIntegers(const IntegerView& weights) {
   }
 
   p.codes = packed.codes.bytes().data();
-  p.scales = packed.scales.as<float>().data();
+  p.scales = packed.scales.bytes().data();
   p.zeros = asymmetric ? packed.zeros.bytes().data() : nullptr;
   p.zero = asymmetric ? 0 : weights.zero(0, 0);
   p.weight_sums = packed.weight_sums.as<float>().data();

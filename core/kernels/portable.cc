@@ -33,7 +33,12 @@ int32_t Code(const PackedIntegers& w, int64_t block, int64_t r, int64_t k) {
 }
 
 float Scale(const PackedIntegers& w, int64_t block, int64_t r, int64_t g) {
-  return w.scales[(block * w.groups + g) * kBlockRows + r];
+  const int64_t i = (block * w.groups + g) * kBlockRows + r;
+  switch (w.scale_type) {
+    case ScaleType::kFp16: return Fp16ToFloat(static_cast<const uint16_t*>(w.scales)[i]);
+    case ScaleType::kBf16: return Bf16ToFloat(static_cast<const uint16_t*>(w.scales)[i]);
+    default: return static_cast<const float*>(w.scales)[i];
+  }
 }
 
 int32_t Zero(const PackedIntegers& w, int64_t block, int64_t r, int64_t g) {
@@ -105,22 +110,20 @@ void MultiplyWeightOnly(const PackedIntegers& w, int64_t block, const float* x, 
 }
 
 template <int kBits>
-void DecodeBlock(const PackedIntegers& w, int64_t block, float* out, int64_t ldo) {
-  for (int64_t r = 0; r < kBlockRows; ++r) {
-    for (int64_t g = 0; g < w.groups; ++g) {
-      const float scale = Scale(w, block, r, g);
-      const int32_t zero = Zero(w, block, r, g);
-      for (int64_t k = 0; k < GroupColumns(w, g); ++k) {
-        const int32_t code = Code<kBits>(w, block, r, g * w.padded_group + k);
-        out[r * ldo + g * w.group + k] = scale * static_cast<float>(code - zero);
-      }
+void DecodePanel(const PackedIntegers& w, int64_t block, int64_t g, int64_t first, int64_t n, float* panel) {
+  for (int64_t k = 0; k < n; ++k) {
+    for (int64_t r = 0; r < kBlockRows; ++r) {
+      const int32_t code = Code<kBits>(w, block, r, g * w.padded_group + first + k);
+      panel[k * kBlockRows + r] = Scale(w, block, r, g) * static_cast<float>(code - Zero(w, block, r, g));
     }
   }
 }
 
 // The same for the container's bits.
-void MultiplyAnyIntegers(const PackedIntegers& w, int64_t block, const QuantizedRows& x, float* y, int64_t ldy) {
-  (w.bits == 2 ? MultiplyIntegers<2> : w.bits == 4 ? MultiplyIntegers<4> : MultiplyIntegers<8>)(w, block, x, y, ldy);
+void MultiplyAnyIntegers(const PackedIntegers& w, int64_t block, int64_t blocks, const QuantizedRows& x, uint8_t*, float* y,
+                         int64_t ldy) {
+  const auto multiply = w.bits == 2 ? MultiplyIntegers<2> : w.bits == 4 ? MultiplyIntegers<4> : MultiplyIntegers<8>;
+  for (int64_t b = block; b < block + blocks; ++b) multiply(w, b, x, y, ldy);
 }
 
 void MultiplyAnyWeightOnly(const PackedIntegers& w, int64_t block, const float* x, int64_t ldx, int64_t tokens, float* y,
@@ -129,8 +132,8 @@ void MultiplyAnyWeightOnly(const PackedIntegers& w, int64_t block, const float* 
   multiply(w, block, x, ldx, tokens, y, ldy);
 }
 
-void DecodeAnyBlock(const PackedIntegers& w, int64_t block, float* out, int64_t ldo) {
-  (w.bits == 2 ? DecodeBlock<2> : w.bits == 4 ? DecodeBlock<4> : DecodeBlock<8>)(w, block, out, ldo);
+void DecodeAnyPanel(const PackedIntegers& w, int64_t block, int64_t g, int64_t first, int64_t n, float* panel) {
+  (w.bits == 2 ? DecodePanel<2> : w.bits == 4 ? DecodePanel<4> : DecodePanel<8>)(w, block, g, first, n, panel);
 }
 
 // Elements may lie at any address: files promise no alignment.
@@ -163,6 +166,28 @@ float DotProduct(const T* a, const float* b, int64_t n) {
 template <typename T, float (*kRead)(const T*)>
 void Matvec(const T* w, int64_t rows, int64_t cols, const float* x, float* y) {
   for (int64_t r = 0; r < rows; ++r) y[r] = DotProduct<T, kRead>(w + r * cols, x, cols);
+}
+
+template <typename T, float (*kRead)(const T*)>
+void PanelFrom(const T* w, int64_t ldw, int64_t rows, int64_t cols, float* panel) {
+  for (int64_t k = 0; k < cols; ++k) {
+    for (int64_t r = 0; r < kBlockRows; ++r) panel[k * kBlockRows + r] = r < rows ? kRead(w + r * ldw + k) : 0.0f;
+  }
+}
+
+void MultiplyPanels(const float* panels, int64_t rows, int64_t depth, const float* tile, int64_t tokens, bool accumulate, float* y,
+                    int64_t ldy) {
+  for (int64_t first = 0; first < rows; first += kBlockRows, panels += kPanelFloats) {
+    const int64_t n = rows - first < kBlockRows ? rows - first : kBlockRows;
+    for (int64_t t = 0; t < tokens; ++t) {
+      float sums[kBlockRows] = {};
+      for (int64_t k = 0; k < depth; ++k) {
+        for (int64_t r = 0; r < kBlockRows; ++r) sums[r] += panels[k * kBlockRows + r] * tile[t * kTileStride + k];
+      }
+      float* out = y + t * ldy + first;
+      for (int64_t r = 0; r < n; ++r) out[r] = accumulate ? out[r] + sums[r] : sums[r];
+    }
+  }
 }
 
 template <float (*kRead)(const uint16_t*)>
@@ -231,7 +256,11 @@ constinit const KernelFunctions kPortableFunctions = {
     .quantize_token = QuantizeToken,
     .multiply_integers = MultiplyAnyIntegers,
     .multiply_weight_only = MultiplyAnyWeightOnly,
-    .decode_block = DecodeAnyBlock,
+    .decode_panel = DecodeAnyPanel,
+    .panel_from_bf16 = PanelFrom<uint16_t, ReadBf16>,
+    .panel_from_fp16 = PanelFrom<uint16_t, ReadFp16>,
+    .panel_from_fp32 = PanelFrom<float, ReadFp32>,
+    .multiply_panels = MultiplyPanels,
     .matvec_bf16 = Matvec<uint16_t, ReadBf16>,
     .matvec_fp16 = Matvec<uint16_t, ReadFp16>,
     .matvec_fp32 = Matvec<float, ReadFp32>,
