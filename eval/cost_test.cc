@@ -110,8 +110,9 @@ TEST(Memory, PartsAreThePlansAndTheSessions) {
   EXPECT_GT(metrics[0].value(), 1);
   EXPECT_THAT(PartNames(metrics[0]), ElementsAre("weights", "kv_cache", "arena"));
   EXPECT_EQ(metrics[0].part(0).bytes(), plan->weight_bytes());
-  // Two layers of two KV heads of width 12, keys and values, fp32.
-  EXPECT_EQ(metrics[0].part(1).bytes(), 2 * 2 * 12 * 2 * 4 * 64);
+  // Two layers of two KV heads of width 12 in fp32: keys, and values in panels
+  // of 16 channels, with a panel to spare for each.
+  EXPECT_EQ(metrics[0].part(1).bytes(), 2 * 4 * ((2 * 64 + 16) * 12 + (2 * 64 + 64) * 16));
   EXPECT_FALSE(MeasureMemory(*plan, pool, {.streams = 1, .max_positions = 8}, 9).ok());
 }
 

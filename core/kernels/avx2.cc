@@ -508,9 +508,8 @@ constinit const KernelFunctions kAvx2Functions = {
     .convert_fp16 = Convert<Fp16>,
     .rms_norm = RmsNorm,
     .silu_mul = SiluMul,
-    .softmax = Softmax,
-    .dot = Dot,
-    .axpy = Axpy,
+    .softmax_step = SoftmaxStep,
+    .scale_add = ScaleAdd,
 };
 
 constinit const ProbeFunctions kAvx2Probes = {

@@ -578,9 +578,8 @@ constinit const KernelFunctions kAvx512VnniFunctions = {
     .convert_fp16 = Convert<Fp16>,
     .rms_norm = RmsNorm,
     .silu_mul = SiluMul,
-    .softmax = Softmax,
-    .dot = Dot,
-    .axpy = Axpy,
+    .softmax_step = SoftmaxStep,
+    .scale_add = ScaleAdd,
 };
 
 constinit const ProbeFunctions kAvx512VnniProbes = {

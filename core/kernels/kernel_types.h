@@ -111,10 +111,11 @@ struct KernelFunctions {
   void (*panel_from_fp32)(const float* w, int64_t ldw, int64_t rows, int64_t cols, float* panel);
 
   // y[t][r] = sum over k < depth of x[t][k] panel[r / 16][k][r % 16] for a tile
-  // of tokens and rows r < rows of consecutive panels, kPanelFloats apart;
-  // added to y where `accumulate`. ldy: elements between tokens.
-  void (*multiply_panels)(const float* panels, int64_t rows, int64_t depth, const float* tile, int64_t tokens, bool accumulate,
-                          float* y, int64_t ldy);
+  // of tokens and rows r < rows of consecutive panels, `panel_step` elements
+  // apart; added to y where `accumulate`. ldy: elements between tokens. For an
+  // odd number of panels one more may be read.
+  void (*multiply_panels)(const float* panels, int64_t panel_step, int64_t rows, int64_t depth, const float* tile, int64_t tokens,
+                          bool accumulate, float* y, int64_t ldy);
 
   // y[r] = dot(w[r], x) for `rows` rows of a row-major float matrix, which need
   // not be aligned.
@@ -128,11 +129,11 @@ struct KernelFunctions {
   void (*rms_norm)(const float* x, const float* gain, int64_t n, float eps, float* out);
   // out = silu(gate) * up.
   void (*silu_mul)(const float* gate, const float* up, int64_t n, float* out);
-  // x = exp(x - max(x)) / sum in place.
-  void (*softmax)(float* x, int64_t n);
-  float (*dot)(const float* a, const float* b, int64_t n);
-  // y += a * x.
-  void (*axpy)(float a, const float* x, int64_t n, float* y);
+  // A step of an online softmax: *max = max(*max, x), x = exp(x - *max) in
+  // place; returns the sum of x. n > 0.
+  float (*softmax_step)(float* x, int64_t n, float* max);
+  // y = a * x + b * y.
+  void (*scale_add)(float a, const float* x, float b, int64_t n, float* y);
 };
 
 // Columns in the largest chunk of packed codes (2-bit).

@@ -75,7 +75,7 @@ void MultiplyRows(const PreparedInput& x, int64_t begin, int64_t end, const std:
       for (int64_t j = 0; j < tokens; ++j) {
         std::memcpy(tile + j * kTileStride, x.floats() + (t + j) * x.stride() + columns.begin, depth * sizeof(float));
       }
-      table.multiply_panels(panel, end - begin, depth, tile, tokens, columns.begin > 0, y + t * ldy + begin, ldy);
+      table.multiply_panels(panel, kPanelFloats, end - begin, depth, tile, tokens, columns.begin > 0, y + t * ldy + begin, ldy);
     }
   }
 }

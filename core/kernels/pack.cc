@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <vector>
 
 namespace nibble::kernels {
@@ -33,18 +34,52 @@ void CopyElement(const Tensor& from, int64_t i, int64_t j, Tensor& to) {
   std::memcpy(out, from.bytes().data() + i * size, size);
 }
 
-// Places the codes of row r of a block (`out`: the block).
-void PlaceCodes(const PackedIntegers& p, int64_t r, absl::Span<const uint8_t> codes, uint8_t* out) {
-  const int64_t chunk = 32 / p.bits;
+// Places the codes of row r of a block (`out`: the block). `codes` may be read
+// up to a chunk beyond the row, where it holds zeros.
+void PlaceCodes(const PackedIntegers& p, int64_t r, const uint8_t* codes, uint8_t* out) {
+  const int64_t quads = 8 / p.bits;  // of a chunk
   for (int64_t g = 0; g < p.groups; ++g) {
-    const int64_t length = std::min(p.group, p.cols - g * p.group);
-    uint8_t* group_out = out + g * p.padded_group * kBlockRows * p.bits / 8 + 4 * r;
-    for (int64_t k = 0; k < length; ++k) {
-      const int64_t column = k % chunk;
-      group_out[k / chunk * 64 + column % 4] |= codes[g * p.group + k] << (p.bits * (column / 4));
+    const int64_t begin = g * p.group, end = std::min(p.cols, begin + p.group);
+    uint8_t* chunk = out + g * p.padded_group * kBlockRows * p.bits / 8 + 4 * r;
+    for (int64_t k = begin; k < end; chunk += 64) {
+      uint32_t word = 0;
+      for (int64_t j = 0; j < quads && k < end; ++j, k += 4) {
+        uint32_t quad;
+        std::memcpy(&quad, codes + k, 4);
+        if (end - k < 4) quad &= (1u << (8 * (end - k))) - 1;
+        word |= quad << (p.bits * j);
+      }
+      std::memcpy(chunk, &word, 4);
     }
   }
 }
+
+// Scales and zero points of a row as numbers.
+struct RowGrid {
+  explicit RowGrid(const IntegerView& weights)
+      : scale_buffer(weights.tensor->buffer("scales")), scales(weights.groups), zeros(weights.groups, 1 << (weights.bits - 1)) {
+    const auto it = weights.tensor->buffers.find("zeros");
+    if (it != weights.tensor->buffers.end()) zero_buffer = &it->second;
+  }
+
+  void Read(int64_t row) {
+    const int64_t groups = static_cast<int64_t>(scales.size());
+    if (scale_buffer.elements() == 1) {
+      ReadFloats(scale_buffer, 0, absl::MakeSpan(scales.data(), 1));
+      std::fill(scales.begin() + 1, scales.end(), scales[0]);
+    } else {
+      ReadFloats(scale_buffer, row * groups, absl::MakeSpan(scales));
+    }
+    if (zero_buffer == nullptr) return;
+    const bool one = zero_buffer->elements() == 1;
+    for (int64_t g = 0; g < groups; ++g) zeros[g] = zero_buffer->bytes()[one ? 0 : row * groups + g];
+  }
+
+  const Tensor& scale_buffer;
+  const Tensor* zero_buffer = nullptr;
+  std::vector<float> scales;
+  std::vector<int32_t> zeros;
+};
 
 }  // namespace
 
@@ -67,22 +102,23 @@ PackedWeights PackIntegers(const IntegerView& weights) {
   packed.weight_sums = Tensor::Zeros(DType::kF32, {blocks, kBlockRows});
   if (asymmetric) packed.zeros = Tensor::Zeros(DType::kU8, {blocks, p.groups, kBlockRows});
 
-  std::vector<uint8_t> codes(p.cols);
+  std::vector<uint8_t> codes(p.cols + kChunkColumns);
+  RowGrid grid(weights);
+  const bool one_scale = scales.elements() == 1;
+  uint8_t* const packed_codes = packed.codes.mutable_as<uint8_t>().data();
   for (int64_t row = 0; row < p.rows; ++row) {
     const int64_t block = row / kBlockRows, r = row % kBlockRows;
-    weights.UnpackCodes(row, absl::MakeSpan(codes));
-    PlaceCodes(p, r, codes, packed.codes.mutable_as<uint8_t>().data() + block * block_bytes);
+    weights.UnpackCodes(row, absl::MakeSpan(codes.data(), p.cols));
+    grid.Read(row);
+    PlaceCodes(p, r, codes.data(), packed_codes + block * block_bytes);
     double weight_sum = 0;
     for (int64_t g = 0; g < p.groups; ++g) {
       const int64_t begin = g * p.group, length = std::min(p.group, p.cols - begin);
       const int64_t i = (block * p.groups + g) * kBlockRows + r;
-      const float scale = weights.scale(row, g);
-      const int32_t zero = weights.zero(row, g);
-      CopyElement(scales, scales.elements() == 1 ? 0 : row * p.groups + g, i, packed.scales);
-      if (asymmetric) packed.zeros.mutable_as<uint8_t>()[i] = static_cast<uint8_t>(zero);
-      int64_t code_sum = 0;
-      for (int64_t k = begin; k < begin + length; ++k) code_sum += codes[k];
-      weight_sum += static_cast<double>(scale) * static_cast<double>(code_sum - zero * length);
+      CopyElement(scales, one_scale ? 0 : row * p.groups + g, i, packed.scales);
+      if (asymmetric) packed.zeros.mutable_as<uint8_t>()[i] = static_cast<uint8_t>(grid.zeros[g]);
+      const int64_t code_sum = std::accumulate(codes.begin() + begin, codes.begin() + begin + length, int64_t{0});
+      weight_sum += static_cast<double>(grid.scales[g]) * static_cast<double>(code_sum - grid.zeros[g] * length);
     }
     packed.weight_sums.mutable_as<float>()[row] = static_cast<float>(weight_sum);
   }
@@ -90,7 +126,7 @@ PackedWeights PackIntegers(const IntegerView& weights) {
   p.codes = packed.codes.bytes().data();
   p.scales = packed.scales.bytes().data();
   p.zeros = asymmetric ? packed.zeros.bytes().data() : nullptr;
-  p.zero = asymmetric ? 0 : weights.zero(0, 0);
+  p.zero = asymmetric ? 0 : 1 << (weights.bits - 1);
   p.weight_sums = packed.weight_sums.as<float>().data();
   return packed;
 }

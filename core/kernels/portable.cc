@@ -175,9 +175,9 @@ void PanelFrom(const T* w, int64_t ldw, int64_t rows, int64_t cols, float* panel
   }
 }
 
-void MultiplyPanels(const float* panels, int64_t rows, int64_t depth, const float* tile, int64_t tokens, bool accumulate, float* y,
-                    int64_t ldy) {
-  for (int64_t first = 0; first < rows; first += kBlockRows, panels += kPanelFloats) {
+void MultiplyPanels(const float* panels, int64_t panel_step, int64_t rows, int64_t depth, const float* tile, int64_t tokens,
+                    bool accumulate, float* y, int64_t ldy) {
+  for (int64_t first = 0; first < rows; first += kBlockRows, panels += panel_step) {
     const int64_t n = rows - first < kBlockRows ? rows - first : kBlockRows;
     for (int64_t t = 0; t < tokens; ++t) {
       float sums[kBlockRows] = {};
@@ -219,18 +219,15 @@ void SiluMul(const float* gate, const float* up, int64_t n, float* out) {
   for (int64_t i = 0; i < n; ++i) out[i] = gate[i] / (1.0f + Exp(-gate[i])) * up[i];
 }
 
-void Softmax(float* x, int64_t n) {
-  if (n == 0) return;
-  float max = x[0];
-  for (int64_t i = 1; i < n; ++i) max = x[i] > max ? x[i] : max;
+float SoftmaxStep(float* x, int64_t n, float* max) {
+  for (int64_t i = 0; i < n; ++i) *max = x[i] > *max ? x[i] : *max;
   float lanes[kLanes] = {};
-  for (int64_t i = 0; i < n; ++i) lanes[i % kLanes] += x[i] = Exp(x[i] - max);
-  const float inverse = 1.0f / SumLanes(lanes);
-  for (int64_t i = 0; i < n; ++i) x[i] *= inverse;
+  for (int64_t i = 0; i < n; ++i) lanes[i % kLanes] += x[i] = Exp(x[i] - *max);
+  return SumLanes(lanes);
 }
 
-void Axpy(float a, const float* x, int64_t n, float* y) {
-  for (int64_t i = 0; i < n; ++i) y[i] += a * x[i];
+void ScaleAdd(float a, const float* x, float b, int64_t n, float* y) {
+  for (int64_t i = 0; i < n; ++i) y[i] = a * x[i] + b * y[i];
 }
 
 float Sum(const float* x, int64_t n) {
@@ -268,9 +265,8 @@ constinit const KernelFunctions kPortableFunctions = {
     .convert_fp16 = Convert<ReadFp16>,
     .rms_norm = RmsNorm,
     .silu_mul = SiluMul,
-    .softmax = Softmax,
-    .dot = DotProduct<float, ReadFp32>,
-    .axpy = Axpy,
+    .softmax_step = SoftmaxStep,
+    .scale_add = ScaleAdd,
 };
 
 constinit const ProbeFunctions kPortableProbes = {.sum = Sum, .multiply_adds = MultiplyAdds, .flops_per_round = 64};

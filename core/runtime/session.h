@@ -15,6 +15,8 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "core/base/thread_pool.h"
+#include "core/runtime/attention.h"
+#include "core/runtime/kv_cache.h"
 #include "core/runtime/plan.h"
 
 namespace nibble {
@@ -22,6 +24,7 @@ namespace nibble {
 struct SessionOptions {
   int streams = 1;
   int64_t max_positions = 2048;  // per stream
+  CacheType cache_type = CacheType::kFp32;
 };
 
 // Tokens to append to one stream.
@@ -50,36 +53,22 @@ class Session {
   // Forgets everything from `position` on.
   void Rewind(int stream, int64_t position);
 
-  int64_t cache_bytes() const { return static_cast<int64_t>(keys_.size() + values_.size()) * 4; }
+  int64_t cache_bytes() const;
   int64_t arena_bytes() const { return static_cast<int64_t>(arena_floats_) * 4; }
 
   static constexpr int64_t kChunkTokens = 512;
 
  private:
-  // One run of consecutive positions of a stream inside a chunk.
-  struct Run {
-    int stream;
-    int64_t position;  // of its first token
-    int64_t begin;     // first row in the chunk
-    int64_t count;
-  };
-
   Session(const Plan& plan, ThreadPool& pool, const SessionOptions& options);
   absl::Status CheckSegments(absl::Span<const Segment> segments) const;
-  absl::Status RunChunk(absl::Span<const int32_t> tokens, absl::Span<const Run> runs);
-  absl::Status RunStep(const PlanStep& step, absl::Span<const int32_t> tokens, absl::Span<const Run> runs);
-  void Embed(const PlanStep& step, absl::Span<const int32_t> tokens);
+  absl::Status RunChunk();
+  absl::Status RunStep(const PlanStep& step);
+  void Embed(const PlanStep& step);
   absl::Status RunLinear(const PlanStep& step, int64_t tokens);
-  void Rope(const PlanStep& step, absl::Span<const Run> runs);
-  void Attention(const PlanStep& step, absl::Span<const Run> runs);
-  void StoreKeysAndValues(const PlanStep& step, absl::Span<const Run> runs);
-  void AttendBlock(const PlanStep& step, const Run& run, int64_t head, int64_t first, int64_t count, int worker);
-  void AttendOne(const PlanStep& step, const float* q, const float* keys, const float* values, int64_t begin, int64_t end, float* scores,
-                 float* out) const;
+  void Rope(const PlanStep& step);
+  void Attend(const PlanStep& step);
 
   float* Slot(int slot) { return arena_[slot].data(); }
-  // Offset of a (cache, stream, KV head) plane [max_positions, head_dim].
-  int64_t Plane(int cache, int stream, int64_t kv_head) const;
 
   const Plan& plan_;
   ThreadPool& pool_;
@@ -87,11 +76,12 @@ class Session {
   std::vector<int64_t> positions_;
   std::vector<std::vector<float>> arena_;
   int64_t arena_floats_ = 0;
-  std::vector<float> keys_, values_;
-  std::vector<int64_t> cache_offsets_;
+  std::vector<int32_t> tokens_;  // of the chunk that runs
+  std::vector<TokenRun> runs_;
+  std::vector<KvCache> caches_;
+  std::vector<Attention> attentions_;
   std::vector<float> rope_cos_, rope_sin_;  // [max_positions, head_dim / 2]
-  std::vector<std::vector<float>> scores_;  // per worker
-  kernels::PreparedInput input_;
+  kernels::PreparedInput input_, head_input_;
   ir::ValueId prepared_value_ = -1;
   const kernels::InputForm* prepared_form_ = nullptr;
 };

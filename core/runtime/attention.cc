@@ -1,0 +1,105 @@
+#include "core/runtime/attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace nibble {
+namespace {
+
+using kernels::kTileStride;
+using kernels::kTileTokens;
+
+// Query rows of a task: their queries, scores and sums fit a second-level cache
+// beside a block of keys and values.
+constexpr int64_t kTaskRows = 96;
+
+template <typename T>
+void Grow(std::vector<T>& v, int64_t size) {
+  if (static_cast<int64_t>(v.size()) < size) v.resize(size);
+}
+
+}  // namespace
+
+int64_t Attention::Oldest(int64_t position) const {
+  return op_.sliding_window.has_value() ? std::max<int64_t>(0, position + 1 - *op_.sliding_window) : 0;
+}
+
+void Attention::Run(const KvCache& cache, const std::vector<TokenRun>& runs, const float* q, float* out, ThreadPool& pool) {
+  const int64_t step = std::max<int64_t>(1, kTaskRows / group());
+  tasks_.clear();
+  for (const TokenRun& run : runs) {
+    for (int64_t h = 0; h < op_.kv_heads; ++h) {
+      for (int64_t t = 0; t < run.count; t += step) tasks_.push_back({&run, h, t, std::min(step, run.count - t)});
+    }
+  }
+  if (scratch_.size() < static_cast<size_t>(pool.threads())) scratch_.resize(pool.threads());
+  pool.ParallelFor(static_cast<int64_t>(tasks_.size()),
+                   [&](int64_t i, int worker) { RunTask(cache, tasks_[i], q, out, scratch_[worker]); });
+}
+
+void Attention::RunTask(const KvCache& cache, const Task& task, const float* q, float* out, Scratch& scratch) const {
+  const int64_t d = op_.head_dim, width = op_.heads * d, rows = task.tokens * group();
+  Grow(scratch.queries, rows * kTileStride);
+  Grow(scratch.scores, kTileTokens * kTileStride);
+  Grow(scratch.parts, kTileTokens * d);
+  Grow(scratch.keys, cache.block_floats());
+  Grow(scratch.values, cache.block_floats());
+  scratch.sums.assign(rows * d, 0.0f);
+  scratch.max.assign(rows, -std::numeric_limits<float>::infinity());
+  scratch.total.assign(rows, 0.0f);
+
+  const float scale = 1.0f / std::sqrt(static_cast<float>(d));
+  const int64_t first_row = task.run->begin + task.first, first_head = task.kv_head * group();
+  const auto offset = [&](int64_t row) { return (first_row + row / group()) * width + (first_head + row % group()) * d; };
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t c = 0; c < d; ++c) scratch.queries[row * kTileStride + c] = scale * q[offset(row) + c];
+  }
+  const int64_t start = task.run->position + task.first, last = start + task.tokens - 1;
+  for (int64_t block = Oldest(start) / cache.block_positions(); block <= last / cache.block_positions(); ++block) {
+    AddBlock(cache, task, block, scratch);
+  }
+  for (int64_t row = 0; row < rows; ++row) {
+    const float inverse = 1.0f / scratch.total[row];
+    for (int64_t c = 0; c < d; ++c) out[offset(row) + c] = scratch.sums[row * d + c] * inverse;
+  }
+}
+
+// Scores of a tile of query rows against the block's keys, their softmax so
+// far, and the weighted sum of its values.
+void Attention::AddBlock(const KvCache& cache, const Task& task, int64_t block, Scratch& scratch) const {
+  const int64_t d = op_.head_dim, rows = task.tokens * group(), block_begin = block * cache.block_positions();
+  const int64_t start = task.run->position + task.first;
+  const int64_t stored = std::min(cache.block_positions(), start + task.tokens - block_begin);
+  const float* keys = cache.Keys(table_, task.run->stream, task.kv_head, block, scratch.keys.data());
+  const float* values = cache.Values(table_, task.run->stream, task.kv_head, block, scratch.values.data());
+  float* scores = scratch.scores.data();
+  for (int64_t row = 0; row < rows; row += kTileTokens) {
+    const int64_t n = std::min(kTileTokens, rows - row);
+    table_.multiply_panels(keys, cache.key_step(), stored, d, scratch.queries.data() + row * kTileStride, n, false, scores, kTileStride);
+    float factors[kTileTokens];
+    for (int64_t i = 0; i < n; ++i) {
+      // Positions [begin, end) of the block are seen by this query.
+      const int64_t position = start + (row + i) / group();
+      const int64_t end = std::clamp<int64_t>(position + 1 - block_begin, 0, stored);
+      const int64_t begin = std::clamp<int64_t>(Oldest(position) - block_begin, 0, end);
+      float* line = scores + i * kTileStride;
+      float& max = scratch.max[row + i];
+      const float before = max;
+      factors[i] = 1;
+      if (begin < end) {
+        const float sum = table_.softmax_step(line + begin, end - begin, &max);
+        factors[i] = std::exp(before - max);
+        scratch.total[row + i] = scratch.total[row + i] * factors[i] + sum;
+      }
+      std::fill(line, line + begin, 0.0f);
+      std::fill(line + end, line + stored, 0.0f);
+    }
+    table_.multiply_panels(values, cache.value_step(), d, stored, scores, n, false, scratch.parts.data(), d);
+    for (int64_t i = 0; i < n; ++i) {
+      table_.scale_add(1.0f, scratch.parts.data() + i * d, factors[i], d, scratch.sums.data() + (row + i) * d);
+    }
+  }
+}
+
+}  // namespace nibble

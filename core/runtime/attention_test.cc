@@ -1,0 +1,116 @@
+#include "core/runtime/attention.h"
+
+#include <cmath>
+
+#include "core/base/rng.h"
+#include "core/base/testing.h"
+#include "core/tensor/dtype.h"
+
+namespace nibble {
+namespace {
+
+struct Shape {
+  int64_t heads, kv_heads, head_dim;
+  std::optional<int64_t> window;
+};
+
+ir::Op MakeOp(const Shape& shape) {
+  ir::Op op;
+  op.kind = ir::OpKind::kAttention;
+  op.heads = shape.heads;
+  op.kv_heads = shape.kv_heads;
+  op.head_dim = shape.head_dim;
+  op.sliding_window = shape.window;
+  return op;
+}
+
+float Stored(CacheType type, float value) {
+  if (type == CacheType::kFp16) return Fp16ToFloat(FloatToFp16(value));
+  return type == CacheType::kBf16 ? Bf16ToFloat(FloatToBf16(value)) : value;
+}
+
+// Queries, keys and values of one stream, and attention by its definition.
+struct Sequence {
+  Sequence(const Shape& shape, int64_t length, Rng& rng) : shape(shape), length(length) {
+    const auto fill = [&](std::vector<float>& v, int64_t n) {
+      for (int64_t i = 0; i < n; ++i) v.push_back(rng.Normal());
+    };
+    fill(q, length * shape.heads * shape.head_dim);
+    fill(k, length * shape.kv_heads * shape.head_dim);
+    fill(v, length * shape.kv_heads * shape.head_dim);
+  }
+
+  double Expected(CacheType type, int64_t t, int64_t head, int64_t channel) const {
+    const int64_t d = shape.head_dim, kv_width = shape.kv_heads * d, kv = head / (shape.heads / shape.kv_heads) * d;
+    const int64_t oldest = shape.window.has_value() ? std::max<int64_t>(0, t + 1 - *shape.window) : 0;
+    double total = 0, sum = 0;
+    for (int64_t p = oldest; p <= t; ++p) {
+      double score = 0;
+      for (int64_t c = 0; c < d; ++c) {
+        score += static_cast<double>(q[(t * shape.heads + head) * d + c]) * Stored(type, k[p * kv_width + kv + c]);
+      }
+      const double e = std::exp(score / std::sqrt(static_cast<double>(d)));
+      total += e;
+      sum += e * Stored(type, v[p * kv_width + kv + channel]);
+    }
+    return sum / total;
+  }
+
+  Shape shape;
+  int64_t length;
+  std::vector<float> q, k, v;
+};
+
+class EveryTable : public ::testing::TestWithParam<const kernels::KernelTable*> {};
+
+INSTANTIATE_TEST_SUITE_P(Attention, EveryTable, ::testing::ValuesIn(kernels::AvailableTables()),
+                         [](const auto& info) { return info.param->name; });
+
+// A prompt and then tokens one by one, over several blocks of positions.
+std::vector<float> Attend(const kernels::KernelTable& table, const Sequence& s, CacheType type, int64_t prompt, int threads) {
+  const ir::Op op = MakeOp(s.shape);
+  const int64_t q_width = s.shape.heads * s.shape.head_dim, kv_width = s.shape.kv_heads * s.shape.head_dim;
+  ThreadPool pool(threads);
+  KvCache cache(type, 2, s.shape.kv_heads, s.shape.head_dim, s.length);
+  Attention attention(op, table);
+  std::vector<float> out(s.length * q_width);
+  for (int64_t begin = 0; begin < s.length; begin = std::max(begin + 1, prompt)) {
+    const int64_t count = begin == 0 ? prompt : 1;
+    for (int64_t p = begin; p < begin + count; ++p) cache.Store(1, p, s.k.data() + p * kv_width, s.v.data() + p * kv_width);
+    attention.Run(cache, {{1, begin, 0, count}}, s.q.data() + begin * q_width, out.data() + begin * q_width, pool);
+  }
+  return out;
+}
+
+TEST_P(EveryTable, PromptsAndTokensAgreeWithTheDefinition) {
+  Rng rng(1);
+  const Shape shapes[] = {{4, 1, 64, {}}, {3, 3, 12, {}}, {9, 3, 20, 37}, {2, 1, 5, 300}, {8, 2, 128, {}}};
+  for (const Shape& shape : shapes) {
+    for (const CacheType type : {CacheType::kFp32, CacheType::kFp16, CacheType::kBf16}) {
+      const Sequence s(shape, type == CacheType::kFp32 ? 530 : 270, rng);
+      const std::vector<float> out = Attend(*GetParam(), s, type, s.length - 10, 2);
+      for (int64_t t = 0; t < s.length; t += t < 20 || t > s.length - 20 ? 1 : 13) {
+        const int64_t head = static_cast<int64_t>(rng.Below(shape.heads)), channel = static_cast<int64_t>(rng.Below(shape.head_dim));
+        ASSERT_NEAR(out[(t * shape.heads + head) * shape.head_dim + channel], s.Expected(type, t, head, channel), 3e-6)
+            << "token " << t << " head " << head << " of " << shape.heads << "/" << shape.kv_heads;
+      }
+    }
+  }
+}
+
+TEST_P(EveryTable, ThreadsDoNotChangeTheResult) {
+  Rng rng(2);
+  const Sequence s({6, 2, 16, {}}, 300, rng);
+  const std::vector<float> once = Attend(*GetParam(), s, CacheType::kFp32, 290, 1);
+  EXPECT_EQ(once, Attend(*GetParam(), s, CacheType::kFp32, 290, 2));
+  EXPECT_EQ(once, Attend(*GetParam(), s, CacheType::kFp32, 290, 3));
+}
+
+TEST(KvCacheTest, HalvesTakeHalfTheBytes) {
+  const KvCache full(CacheType::kFp32, 1, 8, 64, 2048), half(CacheType::kFp16, 1, 8, 64, 2048);
+  EXPECT_EQ(half.byte_size() * 2, full.byte_size());
+  EXPECT_LT(full.byte_size(), 1.02 * 2 * 8 * 64 * 2048 * 4);
+}
+
+}  // namespace
+}  // namespace nibble
