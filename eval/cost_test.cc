@@ -2,6 +2,7 @@
 #include "eval/latency.h"
 #include "eval/memory.h"
 #include "eval/size.h"
+#include "eval/speed.h"
 #include "eval/testing.h"
 
 namespace nibble::eval {
@@ -60,7 +61,7 @@ TEST(Size, CountsCodesAndScales) {
 TEST(Latency, MetricsOfRounds) {
   const auto plan = MakePlan(ToyGraph(1));
   ThreadPool pool(2);
-  ASSERT_OK_AND_ASSIGN(const auto probe, LatencyProbe::Create(*plan, pool, 20, 4));
+  ASSERT_OK_AND_ASSIGN(const auto probe, LatencyProbe::Create(*plan, pool, {.prefill = 20, .decode = 4}));
   for (int i = 0; i < 2; ++i) {
     ASSERT_OK_AND_ASSIGN(const LatencyRound round, probe->Round());
     EXPECT_GT(round.prefill_seconds, 0);
@@ -83,11 +84,11 @@ TEST(Latency, MetricsOfRounds) {
 TEST(Latency, WithoutDecode) {
   const auto plan = MakePlan(ToyGraph(1));
   ThreadPool pool(1);
-  ASSERT_OK_AND_ASSIGN(const auto probe, LatencyProbe::Create(*plan, pool, 3, 0));
+  ASSERT_OK_AND_ASSIGN(const auto probe, LatencyProbe::Create(*plan, pool, {.prefill = 3, .decode = 0}));
   ASSERT_OK_AND_ASSIGN(const LatencyRound round, probe->Round());
   ASSERT_OK_AND_ASSIGN(const auto metrics, probe->Metrics({round}));
   EXPECT_EQ(metrics.size(), 2);
-  EXPECT_FALSE(LatencyProbe::Create(*plan, pool, 0, 3).ok());
+  EXPECT_FALSE(LatencyProbe::Create(*plan, pool, {.prefill = 0, .decode = 3}).ok());
   EXPECT_FALSE(probe->Metrics({}).ok());
 }
 
@@ -99,6 +100,32 @@ TEST(Memory, ReadsThePeakField) {
   EXPECT_THAT(std::string(ParsePeakResidentMiB("").status().message()), HasSubstr("VmHWM"));
   ASSERT_OK_AND_ASSIGN(const double own, PeakResidentMiB());
   EXPECT_GT(own, 1);
+}
+
+TEST(SpeedTest, EveryCaseAndOpIsThere) {
+  const auto plan = MakePlan(ToyGraph(1));
+  ThreadPool pool(1);
+  const SpeedOptions options{.prefill = {3, 8}, .depth = {5}, .streams = {1, 3}, .decode = 2, .rounds = 2};
+  ASSERT_OK_AND_ASSIGN(const SpeedReport report, MeasureSpeed(*plan, pool, options));
+  std::vector<std::string> names;
+  for (const Speed& speed : report.speeds) {
+    names.push_back(speed.name);
+    EXPECT_GT(speed.tokens_per_s, 0);
+  }
+  EXPECT_THAT(names, ElementsAre("prefill/3", "prefill/8", "decode/5", "batch_decode/1", "batch_decode/3"));
+  const auto find = [](const std::vector<OpSpeed>& ops, const std::string& name) {
+    const auto it = std::find_if(ops.begin(), ops.end(), [&](const OpSpeed& op) { return op.name == name; });
+    NIBBLE_CHECK(it != ops.end());
+    return *it;
+  };
+  // A pass of prefill multiplies 8 tokens with both layers, of decode one.
+  const kernels::Linear& first = *plan->linears()[0];
+  EXPECT_DOUBLE_EQ(find(report.prefill_ops, "q_proj").ops, 2.0 * 2 * 8 * static_cast<double>(first.rows() * first.cols()));
+  EXPECT_DOUBLE_EQ(find(report.decode_ops, "q_proj").ops, 2.0 * 2 * static_cast<double>(first.rows() * first.cols()));
+  EXPECT_DOUBLE_EQ(find(report.decode_ops, "q_proj").bytes, 2.0 * static_cast<double>(first.weight_bytes()));
+  EXPECT_GT(find(report.decode_ops, "head").seconds, 0);
+  EXPECT_GT(report.peaks.byte_gop_s, 0);
+  EXPECT_FALSE(MeasureSpeed(*plan, pool, {.rounds = 1}).ok());
 }
 
 TEST(Memory, PartsAreThePlansAndTheSessions) {

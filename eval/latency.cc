@@ -24,76 +24,95 @@ absl::StatusOr<double> Time(const Work& work) {
 
 }  // namespace
 
-LatencyProbe::LatencyProbe(const Plan& plan, ThreadPool& pool, int64_t prefill, int64_t decode)
-    : plan_(plan), threads_(pool.threads()), prefill_(prefill), decode_(decode), logits_(plan.vocab_size()) {
+LatencyProbe::LatencyProbe(const Plan& plan, ThreadPool& pool, const LatencyCase& options)
+    : plan_(plan), threads_(pool.threads()), case_(options), logits_(plan.vocab_size() * options.streams) {
   Rng rng(kTokenSeed);
-  for (int64_t i = 0; i < prefill + decode; ++i)
-    tokens_.push_back(static_cast<int32_t>(rng.Below(plan.vocab_size())));
+  for (int64_t i = 0; i < options.prefill + options.decode; ++i) tokens_.push_back(static_cast<int32_t>(rng.Below(plan.vocab_size())));
 }
 
-absl::StatusOr<std::unique_ptr<LatencyProbe>> LatencyProbe::Create(const Plan& plan, ThreadPool& pool,
-                                                                   int64_t prefill, int64_t decode) {
-  if (prefill < 1 || decode < 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("cannot time a prefill of ", prefill, " and a decode of ", decode, " tokens"));
+absl::StatusOr<std::unique_ptr<LatencyProbe>> LatencyProbe::Create(const Plan& plan, ThreadPool& pool, const LatencyCase& options) {
+  if (options.prefill < 1 || options.decode < 0 || options.streams < 1) {
+    return absl::InvalidArgumentError(absl::StrCat("cannot time a prefill of ", options.prefill, " and a decode of ", options.decode,
+                                                   " tokens in ", options.streams, " streams"));
   }
-  auto probe = std::unique_ptr<LatencyProbe>(new LatencyProbe(plan, pool, prefill, decode));
-  NIBBLE_ASSIGN_OR_RETURN(probe->session_,
-                          Session::Create(plan, pool, {.streams = 1, .max_positions = prefill + decode}));
+  auto probe = std::unique_ptr<LatencyProbe>(new LatencyProbe(plan, pool, options));
+  NIBBLE_ASSIGN_OR_RETURN(probe->session_, Session::Create(plan, pool,
+                                                           {.streams = options.streams,
+                                                            .max_positions = options.prefill + options.decode,
+                                                            .cache_type = options.cache_type,
+                                                            .profile = options.profile}));
   NIBBLE_RETURN_IF_ERROR(probe->Round().status());
   return probe;
 }
 
-absl::Status LatencyProbe::Prefill() {
-  const Segment segment{0, absl::MakeConstSpan(tokens_).first(prefill_)};
-  NIBBLE_RETURN_IF_ERROR(session_->Forward({segment}, &hidden_));
-  return session_->Logits(hidden_.data() + (prefill_ - 1) * plan_.hidden_size(), 1, logits_.data());
+std::vector<Segment> LatencyProbe::Segments(int64_t begin, int64_t count) const {
+  std::vector<Segment> segments;
+  for (int s = 0; s < case_.streams; ++s) segments.push_back({s, absl::MakeConstSpan(tokens_).subspan(begin, count)});
+  return segments;
 }
 
-absl::Status LatencyProbe::Decode() {
-  for (int64_t i = 0; i < decode_; ++i) {
-    const Segment segment{0, absl::MakeConstSpan(tokens_).subspan(prefill_ + i, 1)};
-    NIBBLE_RETURN_IF_ERROR(session_->Forward({segment}, &hidden_));
-    NIBBLE_RETURN_IF_ERROR(session_->Logits(hidden_.data(), 1, logits_.data()));
+// The head runs for the last position of each stream.
+absl::Status LatencyProbe::Prefill() {
+  for (int s = 0; s < case_.streams; ++s) session_->Rewind(s, 0);
+  NIBBLE_RETURN_IF_ERROR(session_->Forward(Segments(0, case_.prefill), &hidden_));
+  for (int s = 0; s < case_.streams; ++s) {
+    const float* last = hidden_.data() + ((s + 1) * case_.prefill - 1) * plan_.hidden_size();
+    NIBBLE_RETURN_IF_ERROR(session_->Logits(last, 1, logits_.data()));
   }
   return absl::OkStatus();
 }
 
+absl::Status LatencyProbe::Decode() {
+  for (int s = 0; s < case_.streams; ++s) session_->Rewind(s, case_.prefill);
+  for (int64_t i = 0; i < case_.decode; ++i) {
+    NIBBLE_RETURN_IF_ERROR(session_->Forward(Segments(case_.prefill + i, 1), &hidden_));
+    NIBBLE_RETURN_IF_ERROR(session_->Logits(hidden_.data(), case_.streams, logits_.data()));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<double> LatencyProbe::PrefillSeconds() {
+  return Time([this] { return Prefill(); });
+}
+
+absl::StatusOr<double> LatencyProbe::DecodeSeconds() {
+  return Time([this] { return Decode(); });
+}
+
 absl::StatusOr<LatencyRound> LatencyProbe::Round() {
-  session_->Rewind(0, 0);
   LatencyRound round;
-  NIBBLE_ASSIGN_OR_RETURN(round.prefill_seconds, Time([this] { return Prefill(); }));
-  NIBBLE_ASSIGN_OR_RETURN(round.decode_seconds, Time([this] { return Decode(); }));
+  NIBBLE_ASSIGN_OR_RETURN(round.prefill_seconds, PrefillSeconds());
+  NIBBLE_ASSIGN_OR_RETURN(round.decode_seconds, DecodeSeconds());
   return round;
 }
 
 absl::StatusOr<std::vector<Metric>> LatencyProbe::Metrics(absl::Span<const LatencyRound> rounds) const {
-  MetricHead head{.name = absl::StrCat("prefill_tokens_per_s/", prefill_),
+  MetricHead head{.name = absl::StrCat("prefill_tokens_per_s/", case_.prefill),
                   .unit = "tokens/s",
                   .better = HIGHER,
                   .aggregate = Metric::RATE,
-                  .convention = absl::StrFormat("prefill=%d head=last threads=%d", prefill_, threads_),
+                  .convention = absl::StrFormat("prefill=%d head=last threads=%d", case_.prefill, threads_),
                   .arithmetic = ArithmeticOf(plan_)};
   Metric prefill = MakeMetric(head);
-  head.name = absl::StrCat("ttft_ms/", prefill_);
+  head.name = absl::StrCat("ttft_ms/", case_.prefill);
   head.unit = "ms";
   head.better = LOWER;
   head.aggregate = Metric::TIME;
   Metric first_token = MakeMetric(head);
-  head = {.name = absl::StrCat("decode_tokens_per_s/", decode_),
+  head = {.name = absl::StrCat("decode_tokens_per_s/", case_.decode),
           .unit = "tokens/s",
           .better = HIGHER,
           .aggregate = Metric::RATE,
-          .convention = absl::StrFormat("after=%d decode=%d threads=%d", prefill_, decode_, threads_),
+          .convention = absl::StrFormat("after=%d decode=%d threads=%d", case_.prefill, case_.decode, threads_),
           .arithmetic = ArithmeticOf(plan_)};
   Metric decode = MakeMetric(head);
   for (const LatencyRound& round : rounds) {
-    AddBlock(round.prefill_seconds, static_cast<double>(prefill_), &prefill);
-    AddBlock(round.decode_seconds, static_cast<double>(decode_), &decode);
-    AddBlock(1000 * round.prefill_seconds, static_cast<double>(prefill_), &first_token);
+    AddBlock(round.prefill_seconds, static_cast<double>(case_.prefill * case_.streams), &prefill);
+    AddBlock(round.decode_seconds, static_cast<double>(case_.decode * case_.streams), &decode);
+    AddBlock(1000 * round.prefill_seconds, static_cast<double>(case_.prefill * case_.streams), &first_token);
   }
   std::vector<Metric> metrics = {std::move(prefill)};
-  if (decode_ > 0) metrics.push_back(std::move(decode));
+  if (case_.decode > 0) metrics.push_back(std::move(decode));
   metrics.push_back(std::move(first_token));
   for (Metric& metric : metrics) NIBBLE_RETURN_IF_ERROR(FillMetric(&metric));
   return metrics;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <memory>
 
 #include "absl/strings/str_cat.h"
@@ -18,6 +19,17 @@ double LogSumExp(const float* logits, int64_t n) {
   double sum = 0;
   for (int64_t i = 0; i < n; ++i) sum += std::exp(static_cast<double>(logits[i]) - top);
   return top + std::log(sum);
+}
+
+double FastLogSumExp(const kernels::KernelTable& table, float* logits, int64_t n) {
+  float max = -std::numeric_limits<float>::infinity();
+  double total = 0;
+  for (int64_t i = 0; i < n; i += kSumChunk) {
+    const double before = max;
+    const float sum = table.softmax_step(logits + i, std::min(kSumChunk, n - i), &max);
+    total = total * std::exp(before - static_cast<double>(max)) + static_cast<double>(sum);
+  }
+  return static_cast<double>(max) + std::log(total);
 }
 
 int64_t ArgMax(const float* logits, int64_t n) { return std::max_element(logits, logits + n) - logits; }
@@ -42,10 +54,11 @@ absl::StatusOr<TargetScores> ScoreTargets(const Plan& plan, Session& session, Th
     const int64_t n = std::min(rows, count - begin);
     NIBBLE_RETURN_IF_ERROR(session.Logits(hidden + begin * plan.hidden_size(), n, logits.get()));
     pool.ParallelFor(n, [&](int64_t i, int) {
-      const float* row = logits.get() + i * vocab;
+      float* row = logits.get() + i * vocab;
       const int32_t target = targets[begin + i];
-      scores.nll[begin + i] = LogSumExp(row, vocab) - row[target];
+      const float score = row[target];
       if (want_top) scores.is_top[begin + i] = ArgMax(row, vocab) == target;
+      scores.nll[begin + i] = FastLogSumExp(plan.table(), row, vocab) - score;
     });
   }
   for (int64_t i = 0; i < count; ++i) {

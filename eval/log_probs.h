@@ -1,8 +1,11 @@
 // Log-probabilities from final hidden states: the core that perplexity, task
 // scores and divergence share.
 //
-// Logits are fp32 as the head gives them; everything after them is fp64:
+// Logits are fp32 as the head gives them:
 //   -log p(t) = logsumexp(l) - l_t,  logsumexp(l) = m + log sum_i exp(l_i - m), m = max(l).
+// Scores of many targets take the exponentials of the float kernels (relative
+// error below 4e-7), summed in fp32 over kSumChunk logits and in fp64 beyond;
+// everything else is fp64.
 // Each row is summed in order of the vocabulary by one thread, so the numbers
 // are the same for any pool.
 #ifndef NIBBLE_EVAL_LOG_PROBS_H_
@@ -27,6 +30,10 @@ int64_t LogitRows(int64_t vocab_size, int64_t bytes = kLogitBytes);
 
 // logsumexp of n > 0 logits; not finite when a logit is not.
 double LogSumExp(const float* logits, int64_t n);
+
+// The same with the exponentials of the kernels; the logits are lost.
+inline constexpr int64_t kSumChunk = 512;
+double FastLogSumExp(const kernels::KernelTable& table, float* logits, int64_t n);
 
 // Index of the largest logit, the first on ties.
 int64_t ArgMax(const float* logits, int64_t n);

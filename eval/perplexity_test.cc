@@ -45,6 +45,21 @@ TEST(LogProbs, GoldenValues) {
   EXPECT_EQ(LogitRows(int64_t{1} << 40), 1);
 }
 
+TEST(LogProbs, FastSumsAgreeWithExactOnes) {
+  Rng rng(5);
+  for (const kernels::KernelTable* table : kernels::AvailableTables()) {
+    for (const int64_t n : {1, 2, 511, 512, 513, 3000}) {
+      std::vector<float> logits(n);
+      for (float& l : logits) l = 20 + 10 * rng.Normal();
+      const double exact = LogSumExp(logits.data(), n);
+      EXPECT_NEAR(FastLogSumExp(*table, logits.data(), n), exact, 1e-6) << table->name << " " << n;
+      for (float& l : logits) l = rng.Normal();
+      logits[n / 2] = std::numeric_limits<float>::quiet_NaN();
+      EXPECT_FALSE(std::isfinite(FastLogSumExp(*table, logits.data(), n))) << table->name << " " << n;
+    }
+  }
+}
+
 TEST(LogProbs, ScoresTargetsInChunks) {
   const auto plan = MakePlan(ToyGraph(1));
   ThreadPool pool(2);

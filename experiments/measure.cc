@@ -112,10 +112,11 @@ absl::StatusOr<std::vector<Metric>> Measurer::MeasureMultipleChoice(const Multip
 
 absl::StatusOr<std::vector<Metric>> Measurer::MeasureLatency(const Latency& request, const BuiltModel& model, const BuiltModel* baseline) {
   ThreadPool pool(ThreadsOrAll(request.threads()));
-  NIBBLE_ASSIGN_OR_RETURN(const auto probe, eval::LatencyProbe::Create(*model.plan, pool, request.prefill(), request.decode()));
+  const eval::LatencyCase options{.prefill = request.prefill(), .decode = request.decode()};
+  NIBBLE_ASSIGN_OR_RETURN(const auto probe, eval::LatencyProbe::Create(*model.plan, pool, options));
   std::unique_ptr<eval::LatencyProbe> reference;
   if (baseline != nullptr && baseline != &model) {
-    NIBBLE_ASSIGN_OR_RETURN(reference, eval::LatencyProbe::Create(*baseline->plan, pool, request.prefill(), request.decode()));
+    NIBBLE_ASSIGN_OR_RETURN(reference, eval::LatencyProbe::Create(*baseline->plan, pool, options));
   }
   std::vector<eval::LatencyRound> rounds, reference_rounds;
   for (int i = 0; i < request.rounds(); ++i) {

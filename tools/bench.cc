@@ -1,71 +1,152 @@
 // nibble bench: how fast one model runs here, beside what the machine can do.
 
-#include <algorithm>
 #include <cstdio>
 
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "core/base/file.h"
+#include "core/base/json.h"
 #include "core/base/status.h"
 #include "core/kernels/machine.h"
 #include "core/runtime/plan.h"
-#include "eval/latency.h"
+#include "eval/speed.h"
 #include "experiments/model.h"
 #include "tools/command.h"
 
 namespace nibble::tools {
 namespace {
 
-// Parameters of linears, the head's apart, that a token is multiplied with.
-int64_t BlockParameters(const ir::Graph& graph) {
-  int64_t count = 0;
-  for (const ir::Op& op : graph.ops()) {
-    if (op.kind == ir::OpKind::kLinear) count += graph.parameter(*op.weight).shape()[0] * graph.parameter(*op.weight).shape()[1];
+using Json = nlohmann::ordered_json;
+
+// "64,512" as numbers of 1 or more; "0" is an empty list.
+absl::StatusOr<std::vector<int64_t>> ParseList(const Options& options, const std::string& name) {
+  std::vector<int64_t> values;
+  const std::string text = options.Text(name);
+  if (text == "0") return values;
+  for (absl::string_view part : absl::StrSplit(text, ',')) {
+    int64_t value = 0;
+    if (!absl::SimpleAtoi(part, &value) || value < 1 || value > 1000000) {
+      return absl::InvalidArgumentError(absl::StrCat("--", name, ": '", part, "' is not a number of 1 or more; give a list such as 128,512"));
+    }
+    values.push_back(value);
   }
-  return count;
+  return values;
 }
 
-void PrintMachine(const kernels::MachineInfo& info, int threads, double bandwidth, double peak) {
-  std::printf("%s, %d threads, kernels %s (%s)\n", info.cpu.c_str(), threads, info.kernel_table.c_str(), info.features.c_str());
-  std::printf("machine: reads %.1f GB/s, fp32 FMA %.0f GFLOP/s\n", bandwidth, peak);
+absl::StatusOr<CacheType> ParseCacheType(const std::string& text) {
+  if (text == "fp32") return CacheType::kFp32;
+  if (text == "fp16") return CacheType::kFp16;
+  if (text == "bf16") return CacheType::kBf16;
+  return absl::InvalidArgumentError(absl::StrCat("--cache: '", text, "' is none of fp32, fp16, bf16"));
+}
+
+Json OpJson(const eval::OpSpeed& op, const eval::MachinePeaks& peaks) {
+  return {{"name", op.name},
+          {"seconds", op.seconds},
+          {"bytes", op.bytes},
+          {"ops", op.ops},
+          {"arithmetic", op.integer ? "integer" : "float"},
+          {"roofline", eval::RooflineSeconds(op, peaks) / op.seconds}};
+}
+
+Json ReportJson(const std::string& model, int threads, const Plan& plan, const eval::SpeedReport& report) {
+  const kernels::MachineInfo info = kernels::DescribeMachine();
+  Json json = {{"model", model},
+               {"machine",
+                {{"cpu", info.cpu},
+                 {"features", info.features},
+                 {"kernel_table", info.kernel_table},
+                 {"threads", threads},
+                 {"read_gb_s", report.peaks.read_gb_s},
+                 {"fma_gflop_s", report.peaks.fma_gflop_s},
+                 {"byte_gop_s", report.peaks.byte_gop_s}}},
+               {"weight_bytes", plan.weight_bytes()},
+               {"decode_bytes", report.decode_bytes},
+               {"arithmetic", plan.arithmetic() == kernels::Arithmetic::kNative ? "native" : "simulated"}};
+  for (const eval::Speed& speed : report.speeds) {
+    json["speeds"].push_back({{"name", speed.name}, {"tokens_per_s", speed.tokens_per_s}, {"stderr", speed.stderr}});
+  }
+  for (const eval::OpSpeed& op : report.prefill_ops) json["prefill_ops"].push_back(OpJson(op, report.peaks));
+  for (const eval::OpSpeed& op : report.decode_ops) json["decode_ops"].push_back(OpJson(op, report.peaks));
+  return json;
+}
+
+// Tokens a second of the same case in an earlier file, or 0.
+double EarlierSpeed(const nlohmann::json& earlier, const std::string& name) {
+  if (!earlier.is_object() || !earlier.contains("speeds") || !earlier["speeds"].is_array()) return 0;
+  for (const auto& speed : earlier["speeds"]) {
+    if (speed.is_object() && speed.value("name", "") == name && speed.contains("tokens_per_s") && speed["tokens_per_s"].is_number()) {
+      return speed["tokens_per_s"].get<double>();
+    }
+  }
+  return 0;
+}
+
+void PrintSpeeds(const eval::SpeedReport& report, const nlohmann::json& earlier) {
+  for (const eval::Speed& speed : report.speeds) {
+    std::printf("%-18s %9.2f +- %.2f tokens/s", speed.name.c_str(), speed.tokens_per_s, speed.stderr);
+    if (const double before = EarlierSpeed(earlier, speed.name); before > 0) {
+      std::printf("   %9.2f before, x%.3f", before, speed.tokens_per_s / before);
+    }
+    if (speed.name.rfind("decode/", 0) == 0) {
+      const double rate = speed.tokens_per_s * report.decode_bytes * 1e-9;
+      std::printf("   reads %.1f GB/s of weights, %.0f %% of the bandwidth", rate, 100 * rate / report.peaks.read_gb_s);
+    }
+    std::printf("\n");
+  }
+}
+
+void PrintOps(const char* title, const std::vector<eval::OpSpeed>& ops, const eval::MachinePeaks& peaks) {
+  if (ops.empty()) return;
+  double total = 0;
+  for (const eval::OpSpeed& op : ops) total += op.seconds;
+  std::printf("\n%s, all layers\n%-16s %10s %6s %9s %9s %9s\n", title, "op", "ms", "share", "GB/s", "Gop/s", "roofline");
+  for (const eval::OpSpeed& op : ops) {
+    std::printf("%-16s %10.3f %5.1f%%", op.name.c_str(), 1e3 * op.seconds, 100 * op.seconds / total);
+    if (op.ops == 0) {
+      std::printf("\n");
+      continue;
+    }
+    std::printf(" %9.1f %9.1f %8.0f%%\n", op.bytes / op.seconds * 1e-9, op.ops / op.seconds * 1e-9,
+                100 * eval::RooflineSeconds(op, peaks) / op.seconds);
+  }
 }
 
 absl::StatusOr<int> Bench(const Options& options) {
   const int threads = options.Has("threads") ? options.Get<int>("threads") : AvailableCpus();
-  const int prefill = options.Get<int>("prefill"), decode = options.Get<int>("decode"), rounds = options.Get<int>("rounds");
-  if (threads < 1 || prefill < 1 || decode < 1 || rounds < 2) {
-    return absl::InvalidArgumentError("--threads, --prefill and --decode must be 1 or more, --rounds 2 or more");
+  eval::SpeedOptions speed;
+  speed.rounds = options.Get<int>("rounds");
+  speed.decode = options.Get<int>("decode");
+  if (threads < 1 || speed.decode < 1 || speed.rounds < 2) {
+    return absl::InvalidArgumentError("--threads and --decode must be 1 or more, --rounds 2 or more");
+  }
+  NIBBLE_ASSIGN_OR_RETURN(speed.prefill, ParseList(options, "prefill"));
+  NIBBLE_ASSIGN_OR_RETURN(speed.depth, ParseList(options, "depth"));
+  NIBBLE_ASSIGN_OR_RETURN(speed.streams, ParseList(options, "streams"));
+  NIBBLE_ASSIGN_OR_RETURN(speed.cache_type, ParseCacheType(options.Text("cache")));
+  nlohmann::json earlier;
+  if (options.Has("compare")) {
+    NIBBLE_ASSIGN_OR_RETURN(const std::string text, ReadFile(options.Text("compare")));
+    NIBBLE_ASSIGN_OR_RETURN(earlier, ParseJson(text, options.Text("compare")));
   }
   NIBBLE_ASSIGN_OR_RETURN(const OpenedModel model, OpenModel(options.Text("model")));
   NIBBLE_ASSIGN_OR_RETURN(const auto* table, kernels::ChooseTable());
   NIBBLE_ASSIGN_OR_RETURN(const auto plan, Plan::Create(model.graph, *table));
   ThreadPool pool(threads);
-  NIBBLE_ASSIGN_OR_RETURN(const auto probe, eval::LatencyProbe::Create(*plan, pool, prefill, decode));
-  std::vector<eval::LatencyRound> measured;
-  double bandwidth = 0, peak = 0;
-  for (int i = 0; i < rounds; ++i) {
-    NIBBLE_ASSIGN_OR_RETURN(const auto round, probe->Round());
-    measured.push_back(round);
-    bandwidth = std::max(bandwidth, kernels::MeasureReadBandwidth(threads));
-    peak = std::max(peak, kernels::MeasureFmaPeak(threads));
-  }
-  PrintMachine(kernels::DescribeMachine(), threads, bandwidth, peak);
+  NIBBLE_ASSIGN_OR_RETURN(const eval::SpeedReport report, eval::MeasureSpeed(*plan, pool, speed));
+
+  const kernels::MachineInfo info = kernels::DescribeMachine();
+  std::printf("%s, %d threads, kernels %s (%s)\n", info.cpu.c_str(), threads, info.kernel_table.c_str(), info.features.c_str());
+  std::printf("machine: reads %.1f GB/s, fp32 multiply-add %.0f GFLOP/s, byte products %.0f Gop/s\n", report.peaks.read_gb_s,
+              report.peaks.fma_gflop_s, report.peaks.byte_gop_s);
   std::printf("%s: %.1f MiB of weights, %s arithmetic\n", options.Text("model").c_str(), plan->weight_bytes() / 1048576.0,
               plan->arithmetic() == kernels::Arithmetic::kNative ? "native" : "simulated");
-  NIBBLE_ASSIGN_OR_RETURN(const std::vector<Metric> metrics, probe->Metrics(measured));
-  for (const Metric& metric : metrics) {
-    std::printf("%-28s %10.2f +- %.2f %s\n", metric.name().c_str(), metric.value(), metric.stderr(), metric.unit().c_str());
-  }
-  // The embedding is only gathered; the head is read whole unless tied, when
-  // its bytes are counted once with the embedding's.
-  const int64_t gathered = model.graph.tied() ? 0 : plan->embedding().byte_size();
-  const double bytes_per_token = static_cast<double>(plan->weight_bytes() - gathered);
-  for (const Metric& metric : metrics) {
-    if (metric.name().rfind("decode", 0) == 0) {
-      const double rate = metric.value() * bytes_per_token / 1e9;
-      std::printf("decode reads %.1f GB/s of weights: %.0f %% of the bandwidth\n", rate, 100 * rate / bandwidth);
-    }
-    if (metric.name().rfind("prefill", 0) == 0) {
-      const double rate = metric.value() * 2 * static_cast<double>(BlockParameters(model.graph)) / 1e9;
-      std::printf("prefill does %.0f Gop/s in linears: %.0f %% of the fp32 FMA peak\n", rate, 100 * rate / peak);
-    }
+  PrintSpeeds(report, earlier);
+  if (!speed.prefill.empty()) PrintOps(absl::StrCat("prefill of ", speed.prefill.back()).c_str(), report.prefill_ops, report.peaks);
+  if (!speed.depth.empty()) PrintOps(absl::StrCat("decode of a token after ", speed.depth.back()).c_str(), report.decode_ops, report.peaks);
+  if (options.Has("json")) {
+    NIBBLE_RETURN_IF_ERROR(WriteFile(options.Text("json"), ReportJson(options.Text("model"), threads, *plan, report).dump(2) + "\n"));
   }
   return kDone;
 }
@@ -76,16 +157,22 @@ Command BenchCommand() {
   namespace po = boost::program_options;
   Command command;
   command.name = "bench";
-  command.summary = "Times prefill and decode of one model beside the machine's bandwidth and compute peak.";
-  command.usage = "bench --model M [--prefill N] [--decode N] [--threads N] [--rounds N]";
+  command.summary = "Times prefill and decode of one model, op by op, beside the machine's bandwidth and compute peaks.";
+  command.usage = "bench --model M [--prefill LIST] [--depth LIST] [--streams LIST] [--json FILE] [--compare FILE] [options]";
   command.examples =
       "  nibble bench --model smollm2-135m\n"
-      "  nibble bench --model synthetic:llama-3.2-1b --prefill 512 --decode 32 --threads 2\n";
+      "  nibble bench --model synthetic:llama-3.2-1b --prefill 512 --depth 512 --streams 0 --json before.json\n"
+      "  nibble bench --model synthetic:llama-3.2-1b --prefill 512 --depth 512 --streams 0 --compare before.json\n";
   command.options.add_options()("model", po::value<std::string>(),
                                 "a folder, a .gguf or llama2.c .bin file, synthetic:<preset>, or a fetched name")(
-      "prefill", po::value<int>()->default_value(512), "tokens of the prompt")("decode", po::value<int>()->default_value(32),
-                                                                               "tokens decoded one by one")(
-      "threads", po::value<int>(), "threads (default: all CPUs)")("rounds", po::value<int>()->default_value(5), "after one warm-up");
+      "prefill", po::value<std::string>()->default_value("64,128,512,2048"), "tokens of the prompts; 0 for none")(
+      "depth", po::value<std::string>()->default_value("128,512,2048"), "tokens before a decode; 0 for none")(
+      "streams", po::value<std::string>()->default_value("1,2,4,8,16"), "streams decoded at once; 0 for none")(
+      "decode", po::value<int>()->default_value(32), "tokens of a decode")("cache", po::value<std::string>()->default_value("fp32"),
+                                                                           "KV cache: fp32, fp16 or bf16")(
+      "threads", po::value<int>(), "threads (default: all CPUs)")("rounds", po::value<int>()->default_value(5), "after one warm-up")(
+      "json", po::value<std::string>(), "write the figures there")("compare", po::value<std::string>(),
+                                                                   "an earlier --json file: print both and the ratio");
   command.required = {"model"};
   command.run = Bench;
   return command;

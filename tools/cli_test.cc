@@ -70,6 +70,7 @@ TEST(Cli, WrongInputIsOneMessageAndStatus2) {
   ExpectOutcome("eval --model synthetic:tiny --task perplexity:x --set windo=3", 2, {"did you mean 'window'"});
   ExpectOutcome("generate --model synthetic:tiny --prompt x", 2, {"no tokenizer"});
   ExpectOutcome("bench --model synthetic:tiny --rounds 0", 2, {"--rounds"});
+  ExpectOutcome("bench --model synthetic:tiny --prefill 8,x", 2, {"--prefill: 'x'"});
   ASSERT_OK(WriteFile(dir + "/junk.gguf", "GGUF\x03 not really"));
   ExpectOutcome(absl::StrCat("inspect ", dir, "/junk.gguf"), 2, {"junk.gguf"});
   ASSERT_OK(WriteFile(dir + "/p.textproto", "step { [nibble.rtn] { bits: 17 } }"));
@@ -142,7 +143,10 @@ TEST(Cli, QuantizedFoldersLoadEverywhere) {
   ExpectOutcome(absl::StrCat("quantize --model synthetic:tiny --pipeline ", dir, "/p.textproto --out ", dir, "/model"), 0, {"size_mib"});
   ExpectOutcome(absl::StrCat("inspect ", dir, "/model"), 0, {"int4 per group of 32", "llama32_ptq"});
   ExpectOutcome(absl::StrCat("inspect --ops ", dir, "/model"), 0, {"A int8 per token dynamic"});
-  ExpectOutcome(absl::StrCat("bench --model ", dir, "/model --prefill 8 --decode 4 --rounds 2"), 0, {"native arithmetic"});
+  const std::string bench = absl::StrCat("bench --model ", dir, "/model --prefill 4,8 --depth 3 --streams 1,2 --decode 4 --rounds 2");
+  ExpectOutcome(absl::StrCat(bench, " --json ", dir, "/bench.json"), 0, {"native arithmetic", "prefill/8", "batch_decode/2", "q_proj"});
+  ExpectOutcome(absl::StrCat(bench, " --compare ", dir, "/bench.json"), 0, {"before, x"});
+  ExpectOutcome(absl::StrCat(bench, " --cache fp8"), 2, {"--cache: 'fp8'"});
 }
 
 TEST(Cli, RealModelOnOwnText) {

@@ -560,6 +560,18 @@ void DecodePanel(const PackedIntegers& w, int64_t block, int64_t g, int64_t firs
   }
 }
 
+int32_t ProbeMultiplyBytes(int64_t iterations) {
+  VI sums[kProbeChains];
+  for (int j = 0; j < kProbeChains; ++j) sums[j] = SetInt(j);
+  const VI weights = _mm512_set1_epi8(3), codes = _mm512_set1_epi8(-5);
+  for (int64_t i = 0; i < iterations; ++i) {
+#pragma GCC unroll 16
+    for (int j = 0; j < kProbeChains; ++j) sums[j] = Dot(sums[j], weights, codes);
+  }
+  for (int j = 1; j < kProbeChains; ++j) sums[0] = AddInt(sums[0], sums[j]);
+  return _mm512_reduce_add_epi32(sums[0]);
+}
+
 }  // namespace
 
 constinit const KernelFunctions kAvx512VnniFunctions = {
@@ -583,6 +595,10 @@ constinit const KernelFunctions kAvx512VnniFunctions = {
 };
 
 constinit const ProbeFunctions kAvx512VnniProbes = {
-    .sum = ProbeSum, .multiply_adds = ProbeMultiplyAdds, .flops_per_round = 2 * kProbeChains * kLanes};
+    .sum = ProbeSum,
+    .multiply_adds = ProbeMultiplyAdds,
+    .flops_per_round = 2 * kProbeChains * kLanes,
+    .multiply_bytes = ProbeMultiplyBytes,
+    .byte_ops_per_round = 2 * kProbeChains * 64};
 
 }  // namespace nibble::kernels

@@ -61,7 +61,7 @@ absl::Status PreparedInput::FakeQuantize(const float* x, bool padded, ThreadPool
   return Annotate(error, absl::StrCat("activation of token ", first_bad));
 }
 
-void PreparedInput::Quantize(const KernelTable& table, const float* x, ThreadPool& pool) {
+void PreparedInput::Quantize(const KernelTable& table, absl::FunctionRef<const float*(int64_t, float*)> source, ThreadPool& pool) {
   const int64_t groups = (form_.cols + form_.group - 1) / form_.group;
   const bool dense = form_.group == form_.padded_group || groups == 1;
   stride_ = CodeStride(form_.padded_cols);
@@ -71,9 +71,10 @@ void PreparedInput::Quantize(const KernelTable& table, const float* x, ThreadPoo
   // Padded, so that the terms of one token fall into different cache sets.
   const int64_t term_stride = tokens_ > kFewTokens ? tokens_ + 16 : tokens_;
   group_terms_.resize(term_stride * groups);
-  pool.ParallelFor(tokens_, [&](int64_t t, int) {
+  rows_.resize(pool.threads() * form_.cols);
+  pool.ParallelFor(tokens_, [&](int64_t t, int worker) {
     int8_t* codes = codes_.data() + t * stride_;
-    const float* row = x + t * form_.cols;
+    const float* row = source(t, rows_.data() + worker * form_.cols);
     if (dense) {
       table.quantize_token(form_.grid, row, form_.cols, codes, &scales_[t], &zeros_[t]);
     } else {
@@ -106,7 +107,9 @@ absl::Status PreparedInput::Prepare(const InputForm& form, const KernelTable& ta
   // Padding only serves the kernels for few tokens; more go through panels.
   const bool padded = tokens <= kFewTokens && form.padded_cols > form.cols;
   switch (form.kind) {
-    case InputForm::Kind::kQuantized: Quantize(table, x, pool); break;
+    case InputForm::Kind::kQuantized:
+      Quantize(table, [&](int64_t t, float*) { return x + t * form_.cols; }, pool);
+      break;
     case InputForm::Kind::kFakeQuantized: return FakeQuantize(x, padded, pool);
     case InputForm::Kind::kFloat:
     case InputForm::Kind::kPaddedFloat:
@@ -118,6 +121,21 @@ absl::Status PreparedInput::Prepare(const InputForm& form, const KernelTable& ta
       }
   }
   return absl::OkStatus();
+}
+
+void PreparedInput::PrepareRows(const InputForm& form, const KernelTable& table, absl::FunctionRef<void(int64_t, float*)> make,
+                                int64_t tokens, ThreadPool& pool) {
+  NIBBLE_CHECK(form.kind == InputForm::Kind::kQuantized);
+  form_ = form;
+  tokens_ = tokens;
+  floats_ = nullptr;
+  Quantize(
+      table,
+      [&](int64_t t, float* scratch) {
+        make(t, scratch);
+        return static_cast<const float*>(scratch);
+      },
+      pool);
 }
 
 }  // namespace nibble::kernels

@@ -7,8 +7,8 @@
 
 namespace nibble::kernels {
 
-extern const KernelFunctions kPortableFunctions, kAvx2Functions, kAvx512VnniFunctions;
-extern const ProbeFunctions kPortableProbes, kAvx2Probes, kAvx512VnniProbes;
+extern const KernelFunctions kPortableFunctions, kAvx2Functions, kAvxVnniFunctions, kAvx512VlVnniFunctions, kAvx512VnniFunctions;
+extern const ProbeFunctions kPortableProbes, kAvx2Probes, kAvxVnniProbes, kAvx512VlVnniProbes, kAvx512VnniProbes;
 
 }  // namespace nibble::kernels
 

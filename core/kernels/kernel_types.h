@@ -155,6 +155,11 @@ struct ProbeFunctions {
   // that depends on them. One round is `flops_per_round` operations.
   float (*multiply_adds)(int64_t iterations);
   int64_t flops_per_round;
+  // The same for products of unsigned and signed bytes, summed as the int4
+  // kernel of the table sums them (16-bit sums on AVX2, dot products into 32
+  // bits with VNNI); one round is `byte_ops_per_round` operations.
+  int32_t (*multiply_bytes)(int64_t iterations);
+  int64_t byte_ops_per_round;
 };
 
 // exp(x) = 2^n * p(r), n = round(x / ln 2), r = x - n ln 2 in two steps,

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "core/base/thread_pool.h"
 #include "core/kernels/kernel_table.h"
@@ -41,6 +42,12 @@ class PreparedInput {
   // activation leaves its format (simulated schemes).
   absl::Status Prepare(const InputForm& form, const KernelTable& table, const float* x, int64_t tokens, ThreadPool& pool);
 
+  // The same for rows that make(t, row) computes one by one, so that what a
+  // norm or SwiGLU gives is quantized from the cache and never stored. A form
+  // that is not kQuantized is a check.
+  void PrepareRows(const InputForm& form, const KernelTable& table, absl::FunctionRef<void(int64_t, float*)> make, int64_t tokens,
+                   ThreadPool& pool);
+
   int64_t tokens() const { return tokens_; }
   const InputForm& form() const { return form_; }
   const float* floats() const { return floats_; }
@@ -48,7 +55,8 @@ class PreparedInput {
   const QuantizedRows& quantized() const { return quantized_; }
 
  private:
-  void Quantize(const KernelTable& table, const float* x, ThreadPool& pool);
+  // row(t, scratch) gives a token's values, which may lie in the scratch.
+  void Quantize(const KernelTable& table, absl::FunctionRef<const float*(int64_t, float*)> row, ThreadPool& pool);
   absl::Status FakeQuantize(const float* x, bool padded, ThreadPool& pool);
   void Pad(const float* x, ThreadPool& pool);
 
@@ -56,7 +64,7 @@ class PreparedInput {
   int64_t tokens_ = 0, stride_ = 0;
   const float* floats_ = nullptr;
   QuantizedRows quantized_;
-  std::vector<float> float_storage_, scales_;
+  std::vector<float> float_storage_, scales_, rows_;
   std::vector<int8_t> codes_;
   std::vector<int32_t> zeros_, group_terms_;
 };

@@ -37,6 +37,7 @@ std::string CpuFeatures() {
   if (__builtin_cpu_supports("avx2")) features.push_back("avx2");
   if (__builtin_cpu_supports("fma")) features.push_back("fma");
   if (__builtin_cpu_supports("f16c")) features.push_back("f16c");
+  if (__builtin_cpu_supports("avxvnni")) features.push_back("avx_vnni");
   if (__builtin_cpu_supports("avx512f")) features.push_back("avx512f");
   if (__builtin_cpu_supports("avx512bw")) features.push_back("avx512bw");
   if (__builtin_cpu_supports("avx512vl")) features.push_back("avx512vl");
@@ -77,15 +78,30 @@ double MeasureReadBandwidth(int threads, int megabytes) {
   return static_cast<double>(floats) * 4 * pool.threads() / seconds * 1e-9;
 }
 
-double MeasureFmaPeak(int threads) {
+namespace {
+
+// 1e9 operations a second of a probe over `threads` threads.
+template <typename Result>
+double MeasurePeak(int threads, Result (*probe)(int64_t), int64_t ops_per_round) {
   ThreadPool pool(threads);
-  const ProbeFunctions& probes = RunningTable().probes;
   constexpr int64_t kIterations = 4000000;
-  std::vector<float> results(pool.threads());
-  const double seconds = BestSeconds(pool, [&](int64_t i, int) { results[i] = probes.multiply_adds(kIterations); });
-  volatile float keep = results[0];
+  std::vector<Result> results(pool.threads());
+  const double seconds = BestSeconds(pool, [&](int64_t i, int) { results[i] = probe(kIterations); });
+  volatile Result keep = results[0];
   (void)keep;
-  return static_cast<double>(kIterations * probes.flops_per_round) * pool.threads() / seconds * 1e-9;
+  return static_cast<double>(kIterations * ops_per_round) * pool.threads() / seconds * 1e-9;
+}
+
+}  // namespace
+
+double MeasureFmaPeak(int threads) {
+  const ProbeFunctions& probes = RunningTable().probes;
+  return MeasurePeak(threads, probes.multiply_adds, probes.flops_per_round);
+}
+
+double MeasureBytePeak(int threads) {
+  const ProbeFunctions& probes = RunningTable().probes;
+  return MeasurePeak(threads, probes.multiply_bytes, probes.byte_ops_per_round);
 }
 
 }  // namespace nibble::kernels

@@ -23,6 +23,9 @@ double MeasureReadBandwidth(int threads, int megabytes = 512);
 // threads with the widest vectors that the kernels use.
 double MeasureFmaPeak(int threads);
 
+// The same in Gop/s for products of bytes as the int4 kernel sums them.
+double MeasureBytePeak(int threads);
+
 }  // namespace nibble::kernels
 
 #endif  // NIBBLE_CORE_KERNELS_MACHINE_H_

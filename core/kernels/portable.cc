@@ -247,6 +247,20 @@ float MultiplyAdds(int64_t iterations) {
   return SumLanes(lanes) + SumLanes(lanes + 8) + SumLanes(lanes + 16) + SumLanes(lanes + 24);
 }
 
+int32_t MultiplyBytes(int64_t iterations) {
+  int32_t lanes[32];
+  for (int j = 0; j < 32; ++j) lanes[j] = j;
+  volatile uint8_t weight = 3;
+  volatile int8_t code = -5;
+  for (int64_t i = 0; i < iterations; ++i) {
+    const int32_t product = weight * code;
+    for (int j = 0; j < 32; ++j) lanes[j] += product;
+  }
+  int32_t sum = 0;
+  for (const int32_t lane : lanes) sum += lane;
+  return sum;
+}
+
 }  // namespace
 
 constinit const KernelFunctions kPortableFunctions = {
@@ -269,6 +283,7 @@ constinit const KernelFunctions kPortableFunctions = {
     .scale_add = ScaleAdd,
 };
 
-constinit const ProbeFunctions kPortableProbes = {.sum = Sum, .multiply_adds = MultiplyAdds, .flops_per_round = 64};
+constinit const ProbeFunctions kPortableProbes = {.sum = Sum, .multiply_adds = MultiplyAdds, .flops_per_round = 64,
+                                          .multiply_bytes = MultiplyBytes, .byte_ops_per_round = 64};
 
 }  // namespace nibble::kernels

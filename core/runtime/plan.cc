@@ -30,6 +30,7 @@ class PlanBuilder {
         NIBBLE_RETURN_IF_ERROR(AddStep(op));
       }
     }
+    FuseProducers();
     plan_->hidden_size_ = graph_.values()[graph_.head().inputs[0]].width;
     plan_->vocab_size_ = graph_.vocab_size();
     return std::move(plan_);
@@ -87,7 +88,9 @@ class PlanBuilder {
   }
 
   PlanStep& Place(PlanStep::Kind kind, const Op& op, const std::vector<ValueId>& inputs, ValueId output) {
-    PlanStep step{kind, op};
+    PlanStep step;
+    step.kind = kind;
+    step.op = op;
     for (const ValueId id : inputs) step.inputs.push_back(slots_.at(id));
     if (Elementwise(kind)) {
       for (const ValueId id : inputs) Release(id);
@@ -133,6 +136,27 @@ class PlanBuilder {
       default:
         return absl::OkStatus();
     }
+  }
+
+  // The readers of a fused step follow it directly, so that what it reads is
+  // still there when they prepare their input.
+  void FuseProducers() {
+    CountUses();
+    std::vector<PlanStep>& steps = plan_->steps_;
+    for (size_t i = 0; i < steps.size(); ++i) {
+      if (steps[i].kind != PlanStep::Kind::kRmsNorm && steps[i].kind != PlanStep::Kind::kSiluMul) continue;
+      const size_t readers = uses_[steps[i].op.output];
+      bool fuse = readers > 0;
+      for (size_t j = i + 1; j <= i + readers && fuse; ++j) fuse = j < steps.size() && SharesQuantizedInput(steps[i + 1], steps[j], steps[i]);
+      steps[i].fused = fuse;
+      for (size_t j = i + 1; j <= i + readers && fuse; ++j) steps[j].producer = static_cast<int>(i);
+    }
+  }
+
+  bool SharesQuantizedInput(const PlanStep& first, const PlanStep& step, const PlanStep& producer) const {
+    if (first.linear < 0 || step.linear < 0 || step.op.inputs[0] != producer.op.output) return false;
+    const kernels::InputForm& form = plan_->linears_[step.linear]->input_form();
+    return form.kind == kernels::InputForm::Kind::kQuantized && form == plan_->linears_[first.linear]->input_form();
   }
 
   absl::Status AddHead(const Op& op) {

@@ -1,6 +1,6 @@
 // Plan: a graph compiled for this machine. Weights are packed for the kernels,
 // values get slots of one arena by their lifetimes, silu and mul become one
-// step. A plan is immutable and shared by sessions.
+// step, norms and SwiGLU join the quantization of what they give. A plan is immutable and shared by sessions.
 #ifndef NIBBLE_CORE_RUNTIME_PLAN_H_
 #define NIBBLE_CORE_RUNTIME_PLAN_H_
 
@@ -27,6 +27,11 @@ struct PlanStep {
   int linear = -1;          // index of linears()
   int gain = -1;            // index of gains()
   int cache = -1;           // attention: index of its KV cache
+  // A norm or SwiGLU whose readers are all linears that share one quantized
+  // input is `fused`: nothing runs or is stored for it, and its readers name it
+  // as `producer` of their rows.
+  bool fused = false;
+  int producer = -1;        // index of steps()
 };
 
 class Plan {

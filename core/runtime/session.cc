@@ -1,6 +1,7 @@
 #include "core/runtime/session.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -45,6 +46,7 @@ Session::Session(const Plan& plan, ThreadPool& pool, const SessionOptions& optio
     arena_.emplace_back(width * std::min<int64_t>(kChunkTokens, options.max_positions * options.streams));
     arena_floats_ += static_cast<int64_t>(arena_.back().size());
   }
+  if (options.profile) profile_.resize(plan.steps().size() + 1);
   for (const ir::Op& op : plan.attentions()) {
     caches_.emplace_back(options.cache_type, options.streams, op.kv_heads, op.head_dim, options.max_positions);
     attentions_.emplace_back(op, plan.table());
@@ -123,16 +125,29 @@ absl::Status Session::Forward(absl::Span<const Segment> segments, std::vector<fl
   return flush();
 }
 
+template <typename Work>
+absl::Status Session::Profiled(size_t step, int64_t tokens, const Work& work) {
+  if (profile_.empty()) return work();
+  const auto start = std::chrono::steady_clock::now();
+  const absl::Status status = work();
+  profile_[step].seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  ++profile_[step].calls;
+  profile_[step].tokens += tokens;
+  return status;
+}
+
 absl::Status Session::RunChunk() {
   prepared_value_ = -1;
-  for (const PlanStep& step : plan_.steps()) NIBBLE_RETURN_IF_ERROR(RunStep(step));
+  for (size_t i = 0; i < plan_.steps().size(); ++i) {
+    NIBBLE_RETURN_IF_ERROR(Profiled(i, static_cast<int64_t>(tokens_.size()), [&] { return RunStep(plan_.steps()[i]); }));
+  }
   return absl::OkStatus();
 }
 
 absl::Status Session::RunStep(const PlanStep& step) {
+  if (step.fused) return absl::OkStatus();
   const int64_t count = static_cast<int64_t>(tokens_.size());
   const int64_t width = plan_.slot_widths()[step.output];
-  const kernels::KernelTable& table = plan_.table();
   float* y = Slot(step.output);
   const float* a = step.inputs.empty() ? nullptr : Slot(step.inputs[0]);
   const float* b = step.inputs.size() < 2 ? nullptr : Slot(step.inputs[1]);
@@ -140,11 +155,10 @@ absl::Status Session::RunStep(const PlanStep& step) {
     case PlanStep::Kind::kEmbed:
       Embed(step);
       break;
-    case PlanStep::Kind::kRmsNorm: {
-      const float* gain = plan_.gains()[step.gain].data();
-      pool_.ParallelFor(count, [&](int64_t t, int) { table.rms_norm(a + t * width, gain, width, step.op.eps, y + t * width); });
+    case PlanStep::Kind::kRmsNorm:
+    case PlanStep::Kind::kSiluMul:
+      pool_.ParallelFor(count, [&](int64_t t, int) { MakeRow(step, t, y + t * width); });
       break;
-    }
     case PlanStep::Kind::kLinear:
       return RunLinear(step, count);
     case PlanStep::Kind::kRope:
@@ -157,9 +171,6 @@ absl::Status Session::RunStep(const PlanStep& step) {
       pool_.ParallelFor(count, [&](int64_t t, int) {
         for (int64_t i = t * width; i < (t + 1) * width; ++i) y[i] = a[i] / (1.0f + std::exp(-a[i]));
       });
-      break;
-    case PlanStep::Kind::kSiluMul:
-      pool_.ParallelFor(count, [&](int64_t t, int) { table.silu_mul(a + t * width, b + t * width, width, y + t * width); });
       break;
     case PlanStep::Kind::kMul:
       pool_.ParallelFor(count, [&](int64_t t, int) {
@@ -182,11 +193,28 @@ void Session::Embed(const PlanStep& step) {
                     [&](int64_t t, int) { DecodeRows(plan_.embedding(), tokens_[t], tokens_[t] + 1, y + t * width); });
 }
 
+// One row of a norm or of silu(gate) * up.
+void Session::MakeRow(const PlanStep& step, int64_t t, float* row) const {
+  const int64_t width = plan_.slot_widths()[step.output];
+  const float* a = Slot(step.inputs[0]) + t * width;
+  if (step.kind == PlanStep::Kind::kRmsNorm) {
+    plan_.table().rms_norm(a, plan_.gains()[step.gain].data(), width, step.op.eps, row);
+  } else {
+    plan_.table().silu_mul(a, Slot(step.inputs[1]) + t * width, width, row);
+  }
+}
+
 absl::Status Session::RunLinear(const PlanStep& step, int64_t tokens) {
   const kernels::Linear& linear = *plan_.linears()[step.linear];
   const ir::ValueId value = step.op.inputs[0];
   if (value != prepared_value_ || !(linear.input_form() == *prepared_form_)) {
-    NIBBLE_RETURN_IF_ERROR(Annotate(input_.Prepare(linear.input_form(), plan_.table(), Slot(step.inputs[0]), tokens, pool_), step.op.name));
+    if (step.producer >= 0) {
+      const PlanStep& producer = plan_.steps()[step.producer];
+      input_.PrepareRows(linear.input_form(), plan_.table(), [&](int64_t t, float* row) { MakeRow(producer, t, row); }, tokens, pool_);
+    } else {
+      NIBBLE_RETURN_IF_ERROR(
+          Annotate(input_.Prepare(linear.input_form(), plan_.table(), Slot(step.inputs[0]), tokens, pool_), step.op.name));
+    }
     prepared_value_ = value;
     prepared_form_ = &linear.input_form();
   }
@@ -228,8 +256,10 @@ void Session::Attend(const PlanStep& step) {
 }
 
 absl::Status Session::Logits(const float* hidden, int64_t count, float* logits) {
-  NIBBLE_RETURN_IF_ERROR(head_input_.Prepare(plan_.head().input_form(), plan_.table(), hidden, count, pool_));
-  return plan_.head().Multiply(head_input_, logits, plan_.vocab_size(), pool_);
+  return Profiled(plan_.steps().size(), count, [&]() -> absl::Status {
+    NIBBLE_RETURN_IF_ERROR(head_input_.Prepare(plan_.head().input_form(), plan_.table(), hidden, count, pool_));
+    return plan_.head().Multiply(head_input_, logits, plan_.vocab_size(), pool_);
+  });
 }
 
 }  // namespace nibble

@@ -25,6 +25,13 @@ struct SessionOptions {
   int streams = 1;
   int64_t max_positions = 2048;  // per stream
   CacheType cache_type = CacheType::kFp32;
+  bool profile = false;          // measure each step; costs two clock readings a step
+};
+
+// What a step of the plan took since the session began or ClearProfile().
+struct StepProfile {
+  double seconds = 0;
+  int64_t calls = 0, tokens = 0;
 };
 
 // Tokens to append to one stream.
@@ -56,6 +63,11 @@ class Session {
   int64_t cache_bytes() const;
   int64_t arena_bytes() const { return static_cast<int64_t>(arena_floats_) * 4; }
 
+  // One entry for each step of the plan, then one for the head; empty without
+  // SessionOptions::profile.
+  const std::vector<StepProfile>& profile() const { return profile_; }
+  void ClearProfile() { profile_.assign(profile_.size(), {}); }
+
   static constexpr int64_t kChunkTokens = 512;
 
  private:
@@ -63,12 +75,17 @@ class Session {
   absl::Status CheckSegments(absl::Span<const Segment> segments) const;
   absl::Status RunChunk();
   absl::Status RunStep(const PlanStep& step);
+  // Runs `work`, and adds its time to a step's profile where there is one.
+  template <typename Work>
+  absl::Status Profiled(size_t step, int64_t tokens, const Work& work);
   void Embed(const PlanStep& step);
   absl::Status RunLinear(const PlanStep& step, int64_t tokens);
+  void MakeRow(const PlanStep& step, int64_t t, float* row) const;
   void Rope(const PlanStep& step);
   void Attend(const PlanStep& step);
 
   float* Slot(int slot) { return arena_[slot].data(); }
+  const float* Slot(int slot) const { return arena_[slot].data(); }
 
   const Plan& plan_;
   ThreadPool& pool_;
@@ -81,6 +98,7 @@ class Session {
   std::vector<KvCache> caches_;
   std::vector<Attention> attentions_;
   std::vector<float> rope_cos_, rope_sin_;  // [max_positions, head_dim / 2]
+  std::vector<StepProfile> profile_;
   kernels::PreparedInput input_, head_input_;
   ir::ValueId prepared_value_ = -1;
   const kernels::InputForm* prepared_form_ = nullptr;
