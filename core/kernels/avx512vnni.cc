@@ -213,27 +213,36 @@ void MultiplyPacked(const PackedIntegers& w, int64_t block, const QuantizedRows&
   if (t < x.tokens) MultiplyTile<kBits, 1>(w, block, x, t, y, ldy);
 }
 
-// The codes of a block one to a byte, in the order of 8-bit codes.
+void MultiplyIntegers(const PackedIntegers& w, int64_t block, const QuantizedRows& x, float* y, int64_t ldy) {
+  switch (w.bits) {
+    case 2: return MultiplyPacked<2>(w, block, x, y, ldy);
+    case 4: return MultiplyPacked<4>(w, block, x, y, ldy);
+    default: return MultiplyPacked<8>(w, block, x, y, ldy);
+  }
+}
+
+// The codes of a panel one to a byte, in the order of 8-bit codes.
 template <int kBits>
-void SpreadCodes(const PackedIntegers& w, int64_t block, uint8_t* out) {
-  const uint8_t* at = BlockCodes(w, block);
-  for (const uint8_t* end = at + w.padded_cols * kBlockRows * kBits / 8; at != end; at += 64) {
+void SpreadCodes(const PackedIntegers& w, int64_t block, const IntegerPanel& panel, uint8_t* out) {
+  const uint8_t* at = BlockCodes(w, block) + panel.first * 2 * kBits;
+  for (const uint8_t* end = at + panel.columns * 2 * kBits; at != end; at += 64) {
     const VI chunk = _mm512_loadu_si512(at);
     _mm512_store_si512(out, Quad<kBits, 0>(chunk));
-    _mm512_store_si512(out + 64, Quad<kBits, 1>(chunk));
+    if constexpr (kBits <= 4) _mm512_store_si512(out + 64, Quad<kBits, 1>(chunk));
     if constexpr (kBits == 2) _mm512_store_si512(out + 128, Quad<kBits, 2>(chunk));
     if constexpr (kBits == 2) _mm512_store_si512(out + 192, Quad<kBits, 3>(chunk));
     out += 64 * 8 / kBits;
   }
 }
 
-// Blocks prepared for many tokens: codes one to a byte, scales in fp32
-// [block][groups][16].
-struct ByteBlocks {
-  const uint8_t* codes;
-  const float* scales;
-  int64_t code_step, scale_step;  // elements between blocks
-};
+void SpreadIntegers(const PackedIntegers& w, int64_t block, const IntegerPanel& panel, uint8_t* codes, float* scales) {
+  for (int64_t g = 0; g < panel.groups; ++g) Store(scales + g * kBlockRows, ScalesOf(w, block, panel.group + g));
+  switch (w.bits) {
+    case 2: return SpreadCodes<2>(w, block, panel, codes);
+    case 4: return SpreadCodes<4>(w, block, panel, codes);
+    default: return SpreadCodes<8>(w, block, panel, codes);
+  }
+}
 
 // The four codes at kOffset of token t in every lane.
 template <int t, int kOffset>
@@ -309,131 +318,120 @@ inline __attribute__((always_inline)) void DotByteGroup(const uint8_t* codes, in
 }
 
 // The sums over groups of a tile. Those of a small tile stay in registers beside
-// a group's products. Those of a large one live in the first-level cache, and
-// only there: without the barriers the compiler keeps a second copy of each.
+// a group's products. Those of a large one stay in memory, and only there:
+// without the barriers the compiler keeps a second copy of each.
 template <int kSums, bool kRegisters>
 struct TileSums;
 
 template <int kSums>
 struct TileSums<kSums, true> {
-  inline void Clear() {
-#pragma GCC unroll 24
-    for (V& v : values) v = Set(0.0f);
-  }
-  inline void Add(int i, V scale, V products) { values[i] = Fma(scale, products, values[i]); }
-  inline V Get(int i) const { return values[i]; }
+  inline void Begin(int i, float* at, bool zero) { values[i] = zero ? Set(0.0f) : Load(at); }
+  inline void Add(int i, float*, V scale, V products) { values[i] = Fma(scale, products, values[i]); }
+  inline void End(int i, float* at) const { Store(at, values[i]); }
   inline void EndGroup() {}
   V values[kSums];
 };
 
 template <int kSums>
 struct TileSums<kSums, false> {
-  inline void Clear() {
-    at = storage;
-    asm volatile("" : "+r"(at));
-#pragma GCC unroll 24
-    for (int i = 0; i < kSums; ++i) Store(at + i * kBlockRows, Set(0.0f));
+  inline void Begin(int, float* at, bool zero) {
+    if (zero) Store(at, Set(0.0f));
   }
-  inline void Add(int i, V scale, V products) { Store(at + i * kBlockRows, Fma(scale, products, Load(at + i * kBlockRows))); }
-  inline V Get(int i) const { return Load(at + i * kBlockRows); }
+  inline void Add(int, float* at, V scale, V products) { Store(at, Fma(scale, products, Load(at))); }
+  inline void End(int, float*) const {}
   inline void EndGroup() { asm volatile("" : : : "memory"); }
-  alignas(64) float storage[kSums * kBlockRows];
-  float* at;
 };
 
-// A tile of kTokens tokens and kBlocks blocks. kQuads: those of every group,
-// where they are known.
+// acc = the products that earlier panels left of the group.
+template <int kTokens, int kBlocks>
+inline __attribute__((always_inline)) void ResumeTile(const int32_t* products, VI (*acc)[kTokens]) {
+#pragma GCC unroll 24
+  for (int i = 0; i < kTokens * kBlocks; ++i) {
+    acc[i / kTokens][i % kTokens] = _mm512_loadu_si512(products + i % kTokens * kSumStride + i / kTokens * kBlockRows);
+  }
+}
+
+template <int kTokens, int kBlocks>
+inline __attribute__((always_inline)) void KeepTile(const VI (*acc)[kTokens], int32_t* products) {
+#pragma GCC unroll 24
+  for (int i = 0; i < kTokens * kBlocks; ++i) {
+    _mm512_storeu_si512(products + i % kTokens * kSumStride + i / kTokens * kBlockRows, acc[i / kTokens][i % kTokens]);
+  }
+}
+
+// A tile of kTokens tokens and kBlocks blocks of a panel. kQuads: those of every
+// group, where they are known.
 template <int kTokens, int kBlocks, int kQuads>
-void MultiplyByteTile(const PackedIntegers& w, int64_t block, const ByteBlocks& blocks, const QuantizedRows& x, int64_t token, float* y,
-                      int64_t ldy) {
-  TileSums<kBlocks * kTokens, (kBlocks * kTokens <= 12)> sums;
-  sums.Clear();
+void MultiplyPanelTile(const PackedIntegers& w, int64_t block, const IntegerPanel& panel, const QuantizedRows& x, int64_t token,
+                       const IntegerWork& work) {
+  constexpr int kSums = kTokens * kBlocks;
+  TileSums<kSums, (kSums <= 12)> sums;
+  float* const sums_at = work.sums + token * kSumStride;
+  int32_t* const products = work.products + token * kSumStride;
+  const auto at = [&](int i) { return sums_at + i % kTokens * kSumStride + i / kTokens * kBlockRows; };
+  const bool zero = panel.first == 0;
+#pragma GCC unroll 24
+  for (int i = 0; i < kSums; ++i) sums.Begin(i, at(i), zero);
   TokenRows<kTokens> rows{.rows = {}, .stride = x.stride, .stride3 = 3 * x.stride};
 #pragma GCC unroll 3
-  for (int i = 0; i < rows.kBases; ++i) rows.rows[i] = x.codes + (token + 4 * i) * x.stride;
-  const uint8_t* codes = blocks.codes;
-  const float* scales = blocks.scales;
-  const int32_t* terms = x.group_terms + token;
-  const int64_t code_step = blocks.code_step, scale_step = blocks.scale_step, term_step = x.term_stride;
-  const int64_t groups = w.groups, group_columns = w.padded_group;
-  for (int64_t g = 0; g < groups; ++g) {
+  for (int i = 0; i < rows.kBases; ++i) rows.rows[i] = x.codes + (token + 4 * i) * x.stride + panel.first;
+  const uint8_t* codes = work.codes;
+  const float* scales = work.scales;
+  const int32_t* terms = x.group_terms + panel.group * x.term_stride + token;
+  const int64_t code_step = kSpreadBytes * kBlockRows * panel.columns, scale_step = panel.groups * kBlockRows, term_step = x.term_stride;
+  const int64_t group_quads = kQuads > 0 ? kQuads : panel.groups == 1 ? panel.columns / 4 : w.padded_group / 4;
+  int64_t left = panel.columns / 4;
+  for (int64_t g = 0; g < panel.groups; ++g) {
     VI acc[kBlocks][kTokens];
-    StartTile<kTokens, kBlocks>(w, block, g, terms, acc);
-    DotByteGroup<kTokens, kBlocks, kQuads>(codes, code_step, rows, kQuads > 0 ? kQuads : (GroupColumns(w, g) + 3) / 4, acc);
-#pragma GCC unroll 4
+    if (kQuads > 0 || panel.starts) StartTile<kTokens, kBlocks>(w, block, panel.group + g, terms, acc);
+    else ResumeTile<kTokens, kBlocks>(products, acc);
+    DotByteGroup<kTokens, kBlocks, kQuads>(codes, code_step, rows, group_quads < left ? group_quads : left, acc);
+    if (kQuads == 0 && !panel.ends) return KeepTile<kTokens, kBlocks>(acc, products);
+#pragma GCC unroll 2
     for (int b = 0; b < kBlocks; ++b) {
       const V scale = Load(scales + b * scale_step);
-#pragma GCC unroll 6
-      for (int t = 0; t < kTokens; ++t) sums.Add(b * kTokens + t, scale, ToFloat(acc[b][t]));
+#pragma GCC unroll 12
+      for (int t = 0; t < kTokens; ++t) sums.Add(b * kTokens + t, at(b * kTokens + t), scale, ToFloat(acc[b][t]));
     }
-    codes += group_columns * kBlockRows, scales += kBlockRows, terms += term_step;
+    codes += 64 * group_quads, scales += kBlockRows, terms += term_step, left -= group_quads;
 #pragma GCC unroll 3
-    for (int i = 0; i < rows.kBases; ++i) rows.rows[i] += group_columns;
+    for (int i = 0; i < rows.kBases; ++i) rows.rows[i] += 4 * group_quads;
     sums.EndGroup();
   }
-#pragma GCC unroll 4
-  for (int b = 0; b < kBlocks; ++b) {
-#pragma GCC unroll 6
-    for (int t = 0; t < kTokens; ++t) Finish(w, block + b, x, token + t, sums.Get(b * kTokens + t), y, ldy);
-  }
+#pragma GCC unroll 24
+  for (int i = 0; i < kSums; ++i) sums.End(i, at(i));
 }
 
-// Groups up to this many columns are worth a tile whose sums stay in registers.
+// Tiles of small groups keep their sums in registers.
 constexpr int64_t kSmallGroup = 32;
 
-template <int kTokens, int kBlocks, int kQuads>
-void MultiplyRun(const PackedIntegers& w, int64_t block, int64_t n, ByteBlocks blocks, const QuantizedRows& x, int64_t token, float* y,
-                 int64_t ldy) {
-  int64_t b = 0;
-  const auto run = [&](auto tile, int64_t count) {
-    tile(w, block + b, blocks, x, token, y, ldy);
-    b += count, blocks.codes += count * blocks.code_step, blocks.scales += count * blocks.scale_step;
-  };
-  while (b + kBlocks <= n) run(MultiplyByteTile<kTokens, kBlocks, kQuads>, kBlocks);
-  if constexpr (kBlocks == 4) {
-    if (b + 2 <= n) run(MultiplyByteTile<kTokens, 2, kQuads>, 2);
-  }
-  if (b < n) run(MultiplyByteTile<kTokens, 1, kQuads>, 1);
-}
-
-template <int kTokens>
-void MultiplyByteBlocks(const PackedIntegers& w, int64_t block, int64_t n, const ByteBlocks& blocks, const QuantizedRows& x, int64_t token,
-                        float* y, int64_t ldy) {
-  const bool whole = w.group == 32 && w.cols % 32 == 0;
-  (whole                    ? MultiplyRun<kTokens, 2, 8>
-   : w.group <= kSmallGroup ? MultiplyRun<kTokens, 2, 0>
-                            : MultiplyRun<kTokens, 4, 0>)(w, block, n, blocks, x, token, y, ldy);
-}
-
-template <int kBits>
-void MultiplyBlocks(const PackedIntegers& w, int64_t block, int64_t n, const QuantizedRows& x, uint8_t* scratch, float* y, int64_t ldy) {
-  if (x.tokens <= kFewIntegerTokens) {
-    for (int64_t b = block; b < block + n; ++b) MultiplyPacked<kBits>(w, b, x, y, ldy);
-    return;
-  }
-  float* scales = reinterpret_cast<float*>(scratch);
-  for (int64_t b = 0; b < n; ++b) {
-    for (int64_t g = 0; g < w.groups; ++g) Store(scales + (b * w.groups + g) * kBlockRows, ScalesOf(w, block + b, g));
-  }
-  ByteBlocks blocks{BlockCodes(w, block), scales, w.padded_cols * kBlockRows, w.groups * kBlockRows};
-  if constexpr (kBits < 8) {
-    uint8_t* codes = scratch + n * w.groups * kBlockRows * sizeof(float);
-    for (int64_t b = 0; b < n; ++b) SpreadCodes<kBits>(w, block + b, codes + b * blocks.code_step);
-    blocks.codes = codes;
-  }
+template <int kBlocks>
+void MultiplyPanelBlocks(const PackedIntegers& w, int64_t block, const IntegerPanel& panel, const QuantizedRows& x, const IntegerWork& work) {
+  const bool whole = w.padded_group == 32 && panel.columns == 32 * panel.groups;
   int64_t t = 0;
-  for (; t + 6 <= x.tokens; t += 6) MultiplyByteBlocks<6>(w, block, n, blocks, x, t, y, ldy);
-  for (; t + 2 <= x.tokens; t += 2) MultiplyByteBlocks<2>(w, block, n, blocks, x, t, y, ldy);
-  if (t < x.tokens) MultiplyByteBlocks<1>(w, block, n, blocks, x, t, y, ldy);
+  const auto run = [&](auto tile, int64_t tokens) {
+    for (; t + tokens <= x.tokens; t += tokens) tile(w, block, panel, x, t, work);
+  };
+  if (w.padded_group > kSmallGroup) run(MultiplyPanelTile<12, kBlocks, 0>, 12);
+  run(whole ? MultiplyPanelTile<6, kBlocks, 8> : MultiplyPanelTile<6, kBlocks, 0>, 6);
+  run(MultiplyPanelTile<2, kBlocks, 0>, 2);
+  run(MultiplyPanelTile<1, kBlocks, 0>, 1);
 }
 
-void MultiplyIntegers(const PackedIntegers& w, int64_t block, int64_t blocks, const QuantizedRows& x, uint8_t* scratch, float* y,
-                      int64_t ldy) {
-  switch (w.bits) {
-    case 2: return MultiplyBlocks<2>(w, block, blocks, x, scratch, y, ldy);
-    case 4: return MultiplyBlocks<4>(w, block, blocks, x, scratch, y, ldy);
-    default: return MultiplyBlocks<8>(w, block, blocks, x, scratch, y, ldy);
-  }
+void MultiplyIntegerPanel(const PackedIntegers& w, int64_t block, int64_t blocks, const IntegerPanel& panel, const QuantizedRows& x,
+                          const IntegerWork& work) {
+  IntegerWork at = work;
+  const auto advance = [&](int64_t n) {
+    at.codes += n * kSpreadBytes * kBlockRows * panel.columns, at.scales += n * panel.groups * kBlockRows;
+    at.sums += n * kBlockRows, at.products += n * kBlockRows;
+  };
+  int64_t b = 0;
+  for (; b + 2 <= blocks; b += 2, advance(2)) MultiplyPanelBlocks<2>(w, block + b, panel, x, at);
+  if (b < blocks) MultiplyPanelBlocks<1>(w, block + b, panel, x, at);
+}
+
+void FinishIntegers(const PackedIntegers& w, int64_t block, const QuantizedRows& x, const float* sums, float* y, int64_t ldy) {
+  for (int64_t t = 0; t < x.tokens; ++t) Finish(w, block, x, t, Load(sums + t * kSumStride), y, ldy);
 }
 
 // u - zero as floats, for byte i of quad j in each row's lane. With one zero
@@ -577,6 +575,9 @@ int32_t ProbeMultiplyBytes(int64_t iterations) {
 constinit const KernelFunctions kAvx512VnniFunctions = {
     .quantize_token = QuantizeToken,
     .multiply_integers = MultiplyIntegers,
+    .spread_integers = SpreadIntegers,
+    .multiply_integer_panel = MultiplyIntegerPanel,
+    .finish_integers = FinishIntegers,
     .multiply_weight_only = MultiplyWeightOnly,
     .decode_panel = DecodePanel,
     .panel_from_bf16 = PanelFrom<Bf16>,

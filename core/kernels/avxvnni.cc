@@ -118,6 +118,9 @@ int32_t ProbeMultiplyBytes(int64_t iterations) {
 constinit const KernelFunctions NIBBLE_VNNI_FUNCTIONS = {
     .quantize_token = QuantizeToken,
     .multiply_integers = MultiplyIntegers,
+    .spread_integers = SpreadIntegers,
+    .multiply_integer_panel = MultiplyIntegerPanel,
+    .finish_integers = FinishIntegers,
     .multiply_weight_only = MultiplyWeightOnly,
     .decode_panel = DecodePanel,
     .panel_from_bf16 = PanelFrom<Bf16>,

@@ -1,3 +1,4 @@
+#include "core/kernels/integer_product.h"
 #include "core/kernels/kernel_table.h"
 
 #include <cmath>
@@ -130,11 +131,17 @@ struct Product {
 
   std::vector<float> Integers(const KernelTable& table) const {
     std::vector<float> y(tokens * (rows + 1), 7);
-    const Tensor scratch = Tensor::Zeros(DType::kU8, {kMaxBlocks * (kScratchPerCode * kBlockRows * packed.view.padded_cols + 64 * packed.view.groups)});
-    for (int64_t b = 0; b < packed.blocks(); b += kMaxBlocks) {
-      Tensor own = scratch;
-      table.multiply_integers(packed.view, b, std::min(kMaxBlocks, packed.blocks() - b), quantized, own.mutable_as<uint8_t>().data(),
-                              y.data(), rows + 1);
+    for (int64_t b = 0; b < packed.blocks(); ++b) table.multiply_integers(packed.view, b, quantized, y.data(), rows + 1);
+    return y;
+  }
+
+  std::vector<float> ManyTokens(const KernelTable& table) const {
+    std::vector<float> y(tokens * (rows + 1), 7);
+    const std::vector<IntegerPanel> panels = IntegerPanels(packed.view);
+    Tensor scratch = Tensor::Zeros(DType::kU8, {IntegerScratchBytes(panels, tokens)});
+    for (int64_t b = 0; b < packed.blocks(); b += kIntegerBlocks) {
+      MultiplyManyTokens(table, packed.view, panels, b, std::min(kIntegerBlocks, packed.blocks() - b), quantized,
+                         scratch.mutable_as<uint8_t>().data(), y.data(), rows + 1);
     }
     return y;
   }
@@ -194,6 +201,7 @@ void CheckProduct(const KernelTable& table, const Product& p) {
   // bound against double allows for the cancellation of the zero point.
   const std::vector<float> integers = p.Integers(table);
   ASSERT_EQ(integers, p.Integers(Portable()));
+  ASSERT_EQ(integers, p.ManyTokens(table));
   Reference reference = ReferenceProduct(p.decoded, p.decoded_codes, p.rows, p.cols, p.tokens);
   for (int64_t t = 0; t < p.tokens; ++t) {
     for (int64_t r = 0; r < p.rows; ++r) {

@@ -22,8 +22,15 @@ inline constexpr int64_t kTileTokens = 12;
 inline constexpr int64_t kTileStride = kPanelDepth + 16;
 inline constexpr int64_t kPanelFloats = kPanelDepth * kBlockRows;
 
-// Row blocks that multiply_integers takes at once.
-inline constexpr int64_t kMaxBlocks = 4;
+// Products of many tokens and integer weights run on panels too: up to
+// kIntegerDepth columns of up to kIntegerBlocks row blocks, a byte for each
+// code. Two blocks of a panel fill half of a first-level cache; those of a
+// task, the panel's columns of kIntegerTokens tokens and their sums fit in a
+// second-level one.
+inline constexpr int64_t kIntegerDepth = 512;
+inline constexpr int64_t kIntegerBlocks = 8;
+inline constexpr int64_t kIntegerTokens = 512;
+inline constexpr int64_t kSumStride = kIntegerBlocks * kBlockRows;
 
 // How packed scales are stored: as the scheme keeps them, so that decoding
 // reads no more bytes than the model has.
@@ -67,6 +74,22 @@ struct QuantizedRows {
   int64_t term_stride = 0;  // elements between groups, at least tokens
 };
 
+// Columns of an integer product: whole groups, or a part of one group that is
+// longer than a panel.
+struct IntegerPanel {
+  int64_t group = 0, groups = 1;     // the first of them, and how many
+  int64_t first = 0, columns = 0;    // padded columns; a multiple of 4
+  bool starts = true, ends = true;   // false: the group began before, or goes on after
+};
+
+// The memory of a product of many tokens, aligned to 64 bytes.
+struct IntegerWork {
+  uint8_t* codes;     // [blocks][kSpreadBytes * 16 * columns], the table knows how
+  float* scales;      // [blocks][groups of the panel][16]
+  float* sums;        // [tokens][kSumStride]: of s_g d_g over groups so far
+  int32_t* products;  // as sums: of a group so far that goes on in the next panel
+};
+
 // A per-token activation quantizer: an integer grid of `bits` bits with the
 // absmax range rule, as core/quant/integer_grid.h defines it.
 struct ActivationGrid {
@@ -83,17 +106,25 @@ struct KernelFunctions {
   // core/quant/integer_grid.h on every table.
   void (*quantize_token)(const ActivationGrid& grid, const float* x, int64_t n, int8_t* codes, float* scale, int32_t* zero);
 
-  // y[t][16 b + r] for `blocks` (up to kMaxBlocks) row blocks from b and all
-  // tokens: integer products accumulated in int32 per group, exactly. ldy:
-  // elements between tokens. Rows beyond w.rows are not written. `scratch`:
-  // blocks * (kScratchPerCode * 16 * w.padded_cols + 64 * w.groups) bytes,
-  // aligned to 64, where tokens are more than kFewIntegerTokens. With d_g the int32 sum of (u - zero) * code over group g:
+  // y[t][16 b + r] for row block b and few tokens: integer products accumulated
+  // in int32 per group, exactly. ldy: elements between tokens. Rows beyond
+  // w.rows are not written. With d_g the int32 sum of (u - zero) * code over
+  // group g:
   //   sum = fma(s_g, d_g, sum) for each group in order,
   //   y = x_scale * (sum - x_zero * weight_sum)
   // in fp32, each operation rounded: the same bits on every table. A group has
   // at most kMaxIntegerGroup columns.
-  void (*multiply_integers)(const PackedIntegers& w, int64_t block, int64_t blocks, const QuantizedRows& x, uint8_t* scratch,
-                            float* y, int64_t ldy);
+  void (*multiply_integers)(const PackedIntegers& w, int64_t block, const QuantizedRows& x, float* y, int64_t ldy);
+
+  // The same for many tokens, in three steps (MultiplyManyTokens calls them).
+  // Codes and scales of a row block's panel, as multiply_integer_panel reads them.
+  void (*spread_integers)(const PackedIntegers& w, int64_t block, const IntegerPanel& panel, uint8_t* codes, float* scales);
+  // Adds the panel's products of `blocks` row blocks from b to work.sums and
+  // work.products; panel.first == 0 starts from zero.
+  void (*multiply_integer_panel)(const PackedIntegers& w, int64_t block, int64_t blocks, const IntegerPanel& panel,
+                                 const QuantizedRows& x, const IntegerWork& work);
+  // y from the sums of a row block, `sums` of its first token.
+  void (*finish_integers)(const PackedIntegers& w, int64_t block, const QuantizedRows& x, const float* sums, float* y, int64_t ldy);
 
   // y[t][16 b + r] = sum_k w[r][k] x[t][k] for fp32 activations padded like the
   // weight's columns (few tokens: decode).
@@ -142,7 +173,7 @@ inline constexpr int64_t kChunkColumns = 16;
 // Up to this many tokens read packed codes as they are; more are worth
 // spreading the codes to bytes (on AVX2: to nibbles, two for an 8-bit code).
 inline constexpr int64_t kFewIntegerTokens = 16;
-inline constexpr int64_t kScratchPerCode = 2;
+inline constexpr int64_t kSpreadBytes = 2;
 
 // 255 * 128 * 65536 fits in int32.
 inline constexpr int64_t kMaxIntegerGroup = 65536;

@@ -9,6 +9,7 @@
 #include "core/base/check.h"
 #include "core/base/status.h"
 #include "core/kernels/few_tokens.h"
+#include "core/kernels/integer_product.h"
 #include "core/kernels/pack.h"
 #include "core/quant/format.h"
 #include "core/quant/integer_grid.h"
@@ -20,10 +21,6 @@ namespace {
 constexpr int64_t kMatvecRows = 32;
 constexpr int64_t kFewBlocks = 2;
 constexpr int64_t kPanelRows = 256;  // at most; a small matrix still gives several tasks
-
-// Columns up to which spread codes of kMaxBlocks blocks leave room in a
-// second-level cache.
-constexpr int64_t kManyColumns = 4096;
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t RoundUp(int64_t n, int64_t unit) { return CeilDiv(n, unit) * unit; }
@@ -250,18 +247,26 @@ class IntegerLinear : public PackedLinear {
  public:
   IntegerLinear(const IntegerView& weight, InputForm form, const KernelTable& table) : PackedLinear(weight, std::move(form), table) {
     form_.term_factor = packed_.view.zeros == nullptr ? -packed_.view.zero : 1;
+    panels_ = IntegerPanels(packed_.view);
   }
 
   absl::Status Multiply(const PreparedInput& x, float* y, int64_t ldy, ThreadPool& pool) const override {
     NIBBLE_CHECK(x.form() == form_);
-    const bool few = x.tokens() <= kFewIntegerTokens;
-    const int64_t padded_cols = packed_.view.padded_cols;
-    ForBlocks(pool, few || padded_cols > kManyColumns ? kFewBlocks : kMaxBlocks, [&](int64_t begin, int64_t blocks) {
-      void* scratch = few ? nullptr : ThreadScratch(blocks * (kScratchPerCode * kBlockRows * padded_cols + 64 * packed_.view.groups));
-      table_.multiply_integers(packed_.view, begin, blocks, x.quantized(), static_cast<uint8_t*>(scratch), y, ldy);
-    });
+    if (x.tokens() <= kFewIntegerTokens) {
+      ForBlocks(pool, kFewBlocks, [&](int64_t begin, int64_t blocks) {
+        for (int64_t b = begin; b < begin + blocks; ++b) table_.multiply_integers(packed_.view, b, x.quantized(), y, ldy);
+      });
+    } else {
+      ForBlocks(pool, TaskRows(rows_, kSumStride) / kBlockRows, [&](int64_t begin, int64_t blocks) {
+        void* scratch = ThreadScratch(IntegerScratchBytes(panels_, x.tokens()));
+        MultiplyManyTokens(table_, packed_.view, panels_, begin, blocks, x.quantized(), scratch, y, ldy);
+      });
+    }
     return absl::OkStatus();
   }
+
+ private:
+  std::vector<IntegerPanel> panels_;
 };
 
 // Any pair of schemes, by decoding.

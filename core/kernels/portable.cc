@@ -1,5 +1,6 @@
 // The portable table: plain loops that say what every kernel means.
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -119,11 +120,52 @@ void DecodePanel(const PackedIntegers& w, int64_t block, int64_t g, int64_t firs
   }
 }
 
+// Codes of a panel: [columns][16].
+template <int kBits>
+void SpreadIntegers(const PackedIntegers& w, int64_t block, const IntegerPanel& panel, uint8_t* codes, float* scales) {
+  for (int64_t k = 0; k < panel.columns; ++k) {
+    for (int64_t r = 0; r < kBlockRows; ++r) codes[k * kBlockRows + r] = static_cast<uint8_t>(Code<kBits>(w, block, r, panel.first + k));
+  }
+  for (int64_t g = 0; g < panel.groups; ++g) {
+    for (int64_t r = 0; r < kBlockRows; ++r) scales[g * kBlockRows + r] = Scale(w, block, r, panel.group + g);
+  }
+}
+
+void MultiplyIntegerPanel(const PackedIntegers& w, int64_t block, int64_t blocks, const IntegerPanel& panel, const QuantizedRows& x,
+                          const IntegerWork& work) {
+  for (int64_t i = 0; i < x.tokens * blocks * kBlockRows; ++i) {
+    const int64_t t = i / (blocks * kBlockRows), b = i / kBlockRows % blocks, r = i % kBlockRows;
+    const uint8_t* codes = work.codes + b * kSpreadBytes * kBlockRows * panel.columns;
+    float& sum = work.sums[t * kSumStride + b * kBlockRows + r];
+    int32_t& carried = work.products[t * kSumStride + b * kBlockRows + r];
+    if (panel.first == 0) sum = 0;
+    for (int64_t g = 0, k = 0; g < panel.groups; ++g) {
+      const int32_t zero = Zero(w, block + b, r, panel.group + g);
+      const int64_t end = panel.groups == 1 ? panel.columns : std::min(panel.columns, k + w.padded_group);
+      int32_t products = panel.starts ? 0 : carried;
+      for (; k < end; ++k) products += (codes[k * kBlockRows + r] - zero) * x.codes[t * x.stride + panel.first + k];
+      if (!panel.ends) carried = products;
+      else sum = std::fma(work.scales[(b * panel.groups + g) * kBlockRows + r], static_cast<float>(products), sum);
+    }
+  }
+}
+
+void FinishIntegers(const PackedIntegers& w, int64_t block, const QuantizedRows& x, const float* sums, float* y, int64_t ldy) {
+  for (int64_t t = 0; t < x.tokens; ++t) {
+    for (int64_t r = 0; r < RowsInBlock(w, block); ++r) {
+      const float correction = static_cast<float>(x.zeros[t]) * w.weight_sums[block * kBlockRows + r];
+      y[t * ldy + block * kBlockRows + r] = x.scales[t] * (sums[t * kSumStride + r] - correction);
+    }
+  }
+}
+
 // The same for the container's bits.
-void MultiplyAnyIntegers(const PackedIntegers& w, int64_t block, int64_t blocks, const QuantizedRows& x, uint8_t*, float* y,
-                         int64_t ldy) {
-  const auto multiply = w.bits == 2 ? MultiplyIntegers<2> : w.bits == 4 ? MultiplyIntegers<4> : MultiplyIntegers<8>;
-  for (int64_t b = block; b < block + blocks; ++b) multiply(w, b, x, y, ldy);
+void MultiplyAnyIntegers(const PackedIntegers& w, int64_t block, const QuantizedRows& x, float* y, int64_t ldy) {
+  (w.bits == 2 ? MultiplyIntegers<2> : w.bits == 4 ? MultiplyIntegers<4> : MultiplyIntegers<8>)(w, block, x, y, ldy);
+}
+
+void SpreadAnyIntegers(const PackedIntegers& w, int64_t block, const IntegerPanel& panel, uint8_t* codes, float* scales) {
+  (w.bits == 2 ? SpreadIntegers<2> : w.bits == 4 ? SpreadIntegers<4> : SpreadIntegers<8>)(w, block, panel, codes, scales);
 }
 
 void MultiplyAnyWeightOnly(const PackedIntegers& w, int64_t block, const float* x, int64_t ldx, int64_t tokens, float* y,
@@ -266,6 +308,9 @@ int32_t MultiplyBytes(int64_t iterations) {
 constinit const KernelFunctions kPortableFunctions = {
     .quantize_token = QuantizeToken,
     .multiply_integers = MultiplyAnyIntegers,
+    .spread_integers = SpreadAnyIntegers,
+    .multiply_integer_panel = MultiplyIntegerPanel,
+    .finish_integers = FinishIntegers,
     .multiply_weight_only = MultiplyAnyWeightOnly,
     .decode_panel = DecodeAnyPanel,
     .panel_from_bf16 = PanelFrom<uint16_t, ReadBf16>,
