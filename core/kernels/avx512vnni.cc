@@ -310,6 +310,11 @@ template <int kTokens, int kBlocks, int kQuads>
 inline __attribute__((always_inline)) void DotByteGroup(const uint8_t* codes, int64_t code_step, TokenRows<kTokens> rows, int64_t quads,
                                                         VI (*acc)[kTokens]) {
   if constexpr (kQuads > 0) return DotQuads<kTokens, kBlocks, kQuads>(codes, code_step, rows, acc);
+  for (; quads >= 8; quads -= 8, codes += 512) {
+    DotQuads<kTokens, kBlocks, 8>(codes, code_step, rows, acc);
+#pragma GCC unroll 3
+    for (int i = 0; i < TokenRows<kTokens>::kBases; ++i) rows.rows[i] += 32;
+  }
   for (; quads > 0; --quads, codes += 64) {
     DotQuads<kTokens, kBlocks, 1>(codes, code_step, rows, acc);
 #pragma GCC unroll 3
