@@ -28,6 +28,7 @@ inline void AddEightQuads(const uint8_t* chunks, const int8_t* x, int64_t stride
     for (int p = 0; p < kParts; ++p) words[t][0][p] = words[t][1][p] = _mm256_setzero_si256();
   }
   for (int64_t c = 0; c < n_chunks; ++c, chunks += 64, x += 4 * kQuads) {
+    __builtin_prefetch(chunks + kPrefetchBytes);
 #pragma GCC unroll 4
     for (int j = 0; j < kQuads; ++j) {
 #pragma GCC unroll 2
@@ -156,6 +157,7 @@ int32_t ProbeMultiplyBytes(int64_t iterations) {
 
 constinit const KernelFunctions kAvx2Functions = {
     .quantize_token = QuantizeToken,
+    .sum_codes = SumCodes,
     .multiply_integers = MultiplyIntegers,
     .spread_integers = SpreadIntegers,
     .multiply_integer_panel = MultiplyIntegerPanel,

@@ -46,6 +46,14 @@ inline VI Half(VI v) { return _mm512_srai_epi32(v, 1); }
 inline V PowerOfTwo(VI n) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(127)), 23)); }
 inline void StoreBytes(int8_t* p, VI v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v)); }
 
+// Sum of 32 signed bytes: distances from -128, less 32 times that.
+inline int32_t SumBytes(const int8_t* p) {
+  const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  const __m256i sums = _mm256_sad_epu8(_mm256_xor_si256(bytes, _mm256_set1_epi8(-128)), _mm256_setzero_si256());
+  const __m128i two = _mm_add_epi64(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+  return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_srli_si128(two, 8))) - 32 * 128;
+}
+
 // The tile of a float product: 24 sums, two vectors of weights, one of x.
 constexpr int kSumTokens = 12, kSumVectors = 2;
 
@@ -149,6 +157,7 @@ inline __attribute__((always_inline)) void DotGroup(const uint8_t* chunk_at, int
   }
   VI* odd = kSplit ? second : acc;
   for (const uint8_t* end = chunk_at + 64 * chunks; chunk_at != end; chunk_at += 64) {
+    __builtin_prefetch(chunk_at + kPrefetchBytes);
     const VI chunk = _mm512_loadu_si512(chunk_at);
     DotTokens<kTokens, 0>(Quad<kBits, 0>(chunk), x, acc);
     if constexpr (kBits <= 4) DotTokens<kTokens, 4>(Quad<kBits, 1>(chunk), x, odd);
@@ -492,6 +501,7 @@ void MultiplyFloatTile(const PackedIntegers& w, int64_t block, const float* x, i
     const int64_t begin = g * w.padded_group, end = begin + GroupColumns(w, g);
     const uint8_t* chunk_at = BlockCodes(w, block) + begin * 2 * kBits;
     for (int64_t k = begin; k < end; k += kColumns, chunk_at += 64) {
+      __builtin_prefetch(chunk_at + kPrefetchBytes);
       const VI chunk = _mm512_loadu_si512(chunk_at);
       AddFloatQuad<kBits, kTokens, kZeros, 0>(reader, chunk, x + k, ldx, sums);
       if constexpr (kBits <= 4) AddFloatQuad<kBits, kTokens, kZeros, 1>(reader, chunk, x + k, ldx, sums);
@@ -579,6 +589,7 @@ int32_t ProbeMultiplyBytes(int64_t iterations) {
 
 constinit const KernelFunctions kAvx512VnniFunctions = {
     .quantize_token = QuantizeToken,
+    .sum_codes = SumCodes,
     .multiply_integers = MultiplyIntegers,
     .spread_integers = SpreadIntegers,
     .multiply_integer_panel = MultiplyIntegerPanel,

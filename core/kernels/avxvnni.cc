@@ -41,6 +41,7 @@ inline void AddPacked(const uint8_t* chunk_at, const int8_t* codes, int64_t stri
 #pragma GCC unroll 4
   for (int t = 0; t < kTokens; ++t) odd[t][0] = odd[t][1] = _mm256_setzero_si256();
   for (int64_t c = 0; c < chunks; ++c, chunk_at += 64, codes += 4 * kQuads) {
+    __builtin_prefetch(chunk_at + kPrefetchBytes);
     const VI chunk[2] = {LoadBytes(chunk_at), LoadBytes(chunk_at + 32)};
 #pragma GCC unroll 4
     for (int j = 0; j < kQuads; ++j) {
@@ -117,6 +118,7 @@ int32_t ProbeMultiplyBytes(int64_t iterations) {
 
 constinit const KernelFunctions NIBBLE_VNNI_FUNCTIONS = {
     .quantize_token = QuantizeToken,
+    .sum_codes = SumCodes,
     .multiply_integers = MultiplyIntegers,
     .spread_integers = SpreadIntegers,
     .multiply_integer_panel = MultiplyIntegerPanel,

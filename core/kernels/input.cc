@@ -83,10 +83,8 @@ void PreparedInput::Quantize(const KernelTable& table, absl::FunctionRef<const f
       Spread(form_, scratch.data(), codes);
     }
     for (int64_t g = 0; g < groups; ++g) {
-      const int8_t* begin = codes + g * form_.padded_group;
-      int32_t sum = 0;
-      for (int64_t i = 0; i < std::min(form_.group, form_.cols - g * form_.group); ++i) sum += begin[i];
-      group_terms_[g * term_stride + t] = form_.term_factor * sum;
+      const int64_t length = std::min(form_.group, form_.cols - g * form_.group);
+      group_terms_[g * term_stride + t] = form_.term_factor * table.sum_codes(codes + g * form_.padded_group, length);
     }
   });
   quantized_ = {.tokens = tokens_,

@@ -5,7 +5,6 @@
 namespace nibble::kernels {
 namespace {
 
-// Floats or codes of the largest panel.
 int64_t MostColumns(const std::vector<IntegerPanel>& panels) {
   int64_t most = 0;
   for (const IntegerPanel& panel : panels) most = std::max(most, panel.columns);
@@ -59,10 +58,9 @@ std::vector<IntegerPanel> IntegerPanels(const PackedIntegers& w) {
 }
 
 int64_t IntegerScratchBytes(const std::vector<IntegerPanel>& panels, int64_t tokens) {
-  tokens = std::min(tokens, kIntegerTokens);
-  const IntegerWork work = CutScratch(panels, tokens, nullptr);
-  const int64_t sums = reinterpret_cast<const char*>(work.products) - static_cast<const char*>(nullptr);
-  return sums + (CarriesProducts(panels) ? tokens * kSumStride * static_cast<int64_t>(sizeof(int32_t)) : 0);
+  const int64_t sums = std::min(tokens, kIntegerTokens) * kSumStride;
+  const int64_t codes = kIntegerBlocks * kSpreadBytes * kBlockRows * MostColumns(panels);
+  return codes + 4 * (kIntegerBlocks * kBlockRows * MostGroups(panels) + (CarriesProducts(panels) ? 2 : 1) * sums);
 }
 
 void MultiplyManyTokens(const KernelTable& table, const PackedIntegers& w, const std::vector<IntegerPanel>& panels, int64_t block,

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <limits>
+#include <numeric>
 
 #include "core/base/testing.h"
 #include "core/kernels/machine.h"
@@ -74,6 +75,17 @@ TEST_P(EveryTable, QuantizesTokensToTheBit) {
         ExpectSameCodes(table(), {bits, false, divisor}, x);
       }
     }
+  }
+}
+
+TEST_P(EveryTable, SumsOfCodes) {
+  Rng rng(5);
+  for (int64_t n : {0, 1, 31, 32, 33, 64, 1000}) {
+    std::vector<int8_t> codes(n);
+    for (int8_t& code : codes) code = static_cast<int8_t>(rng.Below(256));
+    EXPECT_EQ(table().sum_codes(codes.data(), n), std::accumulate(codes.begin(), codes.end(), 0));
+    std::fill(codes.begin(), codes.end(), -128);
+    EXPECT_EQ(table().sum_codes(codes.data(), n), -128 * n);
   }
 }
 

@@ -106,6 +106,9 @@ struct KernelFunctions {
   // core/quant/integer_grid.h on every table.
   void (*quantize_token)(const ActivationGrid& grid, const float* x, int64_t n, int8_t* codes, float* scale, int32_t* zero);
 
+  // Sum of n codes.
+  int32_t (*sum_codes)(const int8_t* codes, int64_t n);
+
   // y[t][16 b + r] for row block b and few tokens: integer products accumulated
   // in int32 per group, exactly. ldy: elements between tokens. Rows beyond
   // w.rows are not written. With d_g the int32 sum of (u - zero) * code over
@@ -166,6 +169,10 @@ struct KernelFunctions {
   // y = a * x + b * y.
   void (*scale_add)(float a, const float* x, float b, int64_t n, float* y);
 };
+
+// Decoding reads packed codes this far ahead: a hardware prefetcher stops at
+// the end of each page, and starts anew.
+inline constexpr int64_t kPrefetchBytes = 4096;
 
 // Columns in the largest chunk of packed codes (2-bit).
 inline constexpr int64_t kChunkColumns = 16;

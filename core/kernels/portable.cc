@@ -69,6 +69,12 @@ void QuantizeToken(const ActivationGrid& grid, const float* x, int64_t n, int8_t
   }
 }
 
+int32_t SumCodes(const int8_t* codes, int64_t n) {
+  int32_t sum = 0;
+  for (int64_t i = 0; i < n; ++i) sum += codes[i];
+  return sum;
+}
+
 template <int kBits>
 void MultiplyIntegers(const PackedIntegers& w, int64_t block, const QuantizedRows& x, float* y, int64_t ldy) {
   for (int64_t t = 0; t < x.tokens; ++t) {
@@ -307,6 +313,7 @@ int32_t MultiplyBytes(int64_t iterations) {
 
 constinit const KernelFunctions kPortableFunctions = {
     .quantize_token = QuantizeToken,
+    .sum_codes = SumCodes,
     .multiply_integers = MultiplyAnyIntegers,
     .spread_integers = SpreadAnyIntegers,
     .multiply_integer_panel = MultiplyIntegerPanel,
