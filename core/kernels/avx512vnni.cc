@@ -444,8 +444,11 @@ void MultiplyIntegerPanel(const PackedIntegers& w, int64_t block, int64_t blocks
   if (b < blocks) MultiplyPanelBlocks<1>(w, block + b, panel, x, at);
 }
 
-void FinishIntegers(const PackedIntegers& w, int64_t block, const QuantizedRows& x, const float* sums, float* y, int64_t ldy) {
-  for (int64_t t = 0; t < x.tokens; ++t) Finish(w, block, x, t, Load(sums + t * kSumStride), y, ldy);
+void FinishIntegers(const PackedIntegers& w, int64_t block, int64_t blocks, const QuantizedRows& x, const float* sums, float* y,
+                    int64_t ldy) {
+  for (int64_t t = 0; t < x.tokens; ++t) {
+    for (int64_t b = 0; b < blocks; ++b) Finish(w, block + b, x, t, Load(sums + t * kSumStride + b * kBlockRows), y, ldy);
+  }
 }
 
 // u - zero as floats, for byte i of quad j in each row's lane. With one zero

@@ -75,7 +75,7 @@ void MultiplyManyTokens(const KernelTable& table, const PackedIntegers& w, const
       }
       table.multiply_integer_panel(w, block, blocks, panel, part, work);
     }
-    for (int64_t b = 0; b < blocks; ++b) table.finish_integers(w, block + b, part, work.sums + b * kBlockRows, y + t * ldy, ldy);
+    table.finish_integers(w, block, blocks, part, work.sums, y + t * ldy, ldy);
   }
 }
 

@@ -126,8 +126,9 @@ struct KernelFunctions {
   // work.products; panel.first == 0 starts from zero.
   void (*multiply_integer_panel)(const PackedIntegers& w, int64_t block, int64_t blocks, const IntegerPanel& panel,
                                  const QuantizedRows& x, const IntegerWork& work);
-  // y from the sums of a row block, `sums` of its first token.
-  void (*finish_integers)(const PackedIntegers& w, int64_t block, const QuantizedRows& x, const float* sums, float* y, int64_t ldy);
+  // y of `blocks` row blocks from their sums.
+  void (*finish_integers)(const PackedIntegers& w, int64_t block, int64_t blocks, const QuantizedRows& x, const float* sums, float* y,
+                          int64_t ldy);
 
   // y[t][16 b + r] = sum_k w[r][k] x[t][k] for fp32 activations padded like the
   // weight's columns (few tokens: decode).

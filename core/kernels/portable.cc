@@ -156,11 +156,13 @@ void MultiplyIntegerPanel(const PackedIntegers& w, int64_t block, int64_t blocks
   }
 }
 
-void FinishIntegers(const PackedIntegers& w, int64_t block, const QuantizedRows& x, const float* sums, float* y, int64_t ldy) {
+void FinishIntegers(const PackedIntegers& w, int64_t block, int64_t blocks, const QuantizedRows& x, const float* sums, float* y,
+                    int64_t ldy) {
+  const int64_t begin = block * kBlockRows, end = std::min(w.rows, begin + blocks * kBlockRows);
   for (int64_t t = 0; t < x.tokens; ++t) {
-    for (int64_t r = 0; r < RowsInBlock(w, block); ++r) {
-      const float correction = static_cast<float>(x.zeros[t]) * w.weight_sums[block * kBlockRows + r];
-      y[t * ldy + block * kBlockRows + r] = x.scales[t] * (sums[t * kSumStride + r] - correction);
+    for (int64_t r = begin; r < end; ++r) {
+      const float correction = static_cast<float>(x.zeros[t]) * w.weight_sums[r];
+      y[t * ldy + r] = x.scales[t] * (sums[t * kSumStride + r - begin] - correction);
     }
   }
 }

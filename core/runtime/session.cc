@@ -42,10 +42,14 @@ absl::StatusOr<std::unique_ptr<Session>> Session::Create(const Plan& plan, Threa
 
 Session::Session(const Plan& plan, ThreadPool& pool, const SessionOptions& options)
     : plan_(plan), pool_(pool), options_(options), positions_(options.streams, 0) {
+  int64_t floats = 0;
   for (const int64_t width : plan.slot_widths()) {
-    arena_.emplace_back(width * std::min<int64_t>(kChunkTokens, options.max_positions * options.streams));
-    arena_floats_ += static_cast<int64_t>(arena_.back().size());
+    slot_begins_.push_back(floats);
+    const int64_t size = width * std::min<int64_t>(kChunkTokens, options.max_positions * options.streams);
+    floats += (size + 15) / 16 * 16;
   }
+  arena_ = Tensor::Zeros(DType::kF32, {floats});
+  arena_floats_ = arena_.mutable_as<float>().data();
   if (options.profile) profile_.resize(plan.steps().size() + 1);
   for (const ir::Op& op : plan.attentions()) {
     caches_.emplace_back(options.cache_type, options.streams, op.kv_heads, op.head_dim, options.max_positions);

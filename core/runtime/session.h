@@ -61,7 +61,7 @@ class Session {
   void Rewind(int stream, int64_t position);
 
   int64_t cache_bytes() const;
-  int64_t arena_bytes() const { return static_cast<int64_t>(arena_floats_) * 4; }
+  int64_t arena_bytes() const { return arena_.byte_size(); }
 
   // One entry for each step of the plan, then one for the head; empty without
   // SessionOptions::profile.
@@ -84,15 +84,16 @@ class Session {
   void Rope(const PlanStep& step);
   void Attend(const PlanStep& step);
 
-  float* Slot(int slot) { return arena_[slot].data(); }
-  const float* Slot(int slot) const { return arena_[slot].data(); }
+  float* Slot(int slot) { return arena_floats_ + slot_begins_[slot]; }
+  const float* Slot(int slot) const { return arena_floats_ + slot_begins_[slot]; }
 
   const Plan& plan_;
   ThreadPool& pool_;
   const SessionOptions options_;
   std::vector<int64_t> positions_;
-  std::vector<std::vector<float>> arena_;
-  int64_t arena_floats_ = 0;
+  Tensor arena_;  // of all slots
+  float* arena_floats_ = nullptr;
+  std::vector<int64_t> slot_begins_;
   std::vector<int32_t> tokens_;  // of the chunk that runs
   std::vector<TokenRun> runs_;
   std::vector<KvCache> caches_;
