@@ -275,14 +275,19 @@ inline VI Dot(VI acc, VI weights, VI codes) {
   return acc;
 }
 
-// acc[b][t] += weights[b] * the quad at kOffset, for tokens t and on. One
-// broadcast serves all blocks: folded into each product it would take a load
-// port for each.
+// acc[b][t] += weights[b] * the quad at kOffset, for tokens t and on. A broadcast
+// of its own serves all blocks but takes an issue slot, one folded into each
+// product takes a load port for each: half of the tokens go either way.
 template <int kTokens, int kBlocks, int kOffset, int t = 0>
 inline __attribute__((always_inline)) void DotBytes(const VI* weights, const TokenRows<kTokens>& x, VI (*acc)[kTokens]) {
-  const VI quad = BroadcastQuad<t, kOffset>(x.rows[t / 4], x.stride, x.stride3);
+  if constexpr (t % 2 == 0) {
 #pragma GCC unroll 4
-  for (int b = 0; b < kBlocks; ++b) acc[b][t] = Dot(acc[b][t], weights[b], quad);
+    for (int b = 0; b < kBlocks; ++b) acc[b][t] = DotQuad<t, kOffset>(acc[b][t], weights[b], x.rows[t / 4], x.stride, x.stride3);
+  } else {
+    const VI quad = BroadcastQuad<t, kOffset>(x.rows[t / 4], x.stride, x.stride3);
+#pragma GCC unroll 4
+    for (int b = 0; b < kBlocks; ++b) acc[b][t] = Dot(acc[b][t], weights[b], quad);
+  }
   if constexpr (t + 1 < kTokens) DotBytes<kTokens, kBlocks, kOffset, t + 1>(weights, x, acc);
 }
 
