@@ -129,7 +129,7 @@ class SpeedRun {
       if (step.kind == PlanStep::Kind::kAttention) {
         const double width = static_cast<double>(step.op.head_dim), tokens = static_cast<double>(profile.tokens) / passes;
         op.ops += 4 * static_cast<double>(step.op.heads) * width * context * tokens;
-        op.bytes += 2 * static_cast<double>(step.op.kv_heads) * width * context * (options_.cache_type == CacheType::kFp32 ? 4 : 2) *
+        op.bytes += 2 * static_cast<double>(step.op.kv_heads) * width * context * CacheBits(options_.cache_type) / 8 *
                     static_cast<double>(profile.calls) / passes;
       }
     }

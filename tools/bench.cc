@@ -38,7 +38,9 @@ absl::StatusOr<CacheType> ParseCacheType(const std::string& text) {
   if (text == "fp32") return CacheType::kFp32;
   if (text == "fp16") return CacheType::kFp16;
   if (text == "bf16") return CacheType::kBf16;
-  return absl::InvalidArgumentError(absl::StrCat("--cache: '", text, "' is none of fp32, fp16, bf16"));
+  if (text == "int8") return CacheType::kInt8;
+  if (text == "int4") return CacheType::kInt4;
+  return absl::InvalidArgumentError(absl::StrCat("--cache: '", text, "' is none of fp32, fp16, bf16, int8, int4"));
 }
 
 Json OpJson(const eval::OpSpeed& op, const eval::MachinePeaks& peaks) {
@@ -169,7 +171,7 @@ Command BenchCommand() {
       "depth", po::value<std::string>()->default_value("128,512,2048"), "tokens before a decode; 0 for none")(
       "streams", po::value<std::string>()->default_value("1,2,4,8,16"), "streams decoded at once; 0 for none")(
       "decode", po::value<int>()->default_value(32), "tokens of a decode")("cache", po::value<std::string>()->default_value("fp32"),
-                                                                           "KV cache: fp32, fp16 or bf16")(
+                                                                           "KV cache: fp32, fp16, bf16, int8 or int4")(
       "threads", po::value<int>(), "threads (default: all CPUs)")("rounds", po::value<int>()->default_value(5), "after one warm-up")(
       "json", po::value<std::string>(), "write the figures there")("compare", po::value<std::string>(),
                                                                    "an earlier --json file: print both and the ratio");

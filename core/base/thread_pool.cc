@@ -54,7 +54,7 @@ void ThreadPool::WorkerLoop(int worker) {
   }
 }
 
-void ThreadPool::ParallelFor(int64_t count, const std::function<void(int64_t, int)>& task) {
+void ThreadPool::ParallelFor(int64_t count, absl::FunctionRef<void(int64_t, int)> task) {
   NIBBLE_CHECK(pending_.load(std::memory_order_acquire) == 0);
   if (count <= 0) return;
   task_ = &task;

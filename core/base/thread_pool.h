@@ -11,10 +11,11 @@
 
 #include <atomic>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <thread>
 #include <vector>
+
+#include "absl/functional/function_ref.h"
 
 namespace nibble {
 
@@ -31,7 +32,7 @@ class ThreadPool {
   // Calls task(i, worker) for each i in [0, count), worker in [0, threads());
   // no two tasks run at once under one worker number. Returns when all are done.
   // Not reentrant: a task must not call ParallelFor on the same pool.
-  void ParallelFor(int64_t count, const std::function<void(int64_t, int)>& task);
+  void ParallelFor(int64_t count, absl::FunctionRef<void(int64_t, int)> task);
 
  private:
   // The tasks [next, end) that a worker has not begun.
@@ -45,7 +46,7 @@ class ThreadPool {
 
   const int threads_;
   std::vector<std::thread> workers_;
-  const std::function<void(int64_t, int)>* task_ = nullptr;
+  const absl::FunctionRef<void(int64_t, int)>* task_ = nullptr;
   std::unique_ptr<Share[]> shares_;
   alignas(64) std::atomic<uint32_t> epoch_{0};
   alignas(64) std::atomic<int> pending_{0};

@@ -46,6 +46,15 @@ inline VI Half(VI v) { return _mm512_srai_epi32(v, 1); }
 inline V PowerOfTwo(VI n) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(127)), 23)); }
 inline void StoreBytes(int8_t* p, VI v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v)); }
 
+// Codes of a row of a KV cache (KernelFunctions::decode_cache).
+template <int kBits>
+inline VI CacheCodes(const uint8_t* row, int) {
+  if (kBits == 8) return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(row)));
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(row));
+  const __m128i nibbles = _mm_unpacklo_epi64(bytes, _mm_srli_epi16(bytes, 4));
+  return _mm512_cvtepu8_epi32(_mm_and_si128(nibbles, _mm_set1_epi8(15)));
+}
+
 // Sum of 32 signed bytes: distances from -128, less 32 times that.
 inline int32_t SumBytes(const int8_t* p) {
   const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
@@ -613,6 +622,7 @@ constinit const KernelFunctions kAvx512VnniFunctions = {
     .matvec_fp32 = Matvec<Fp32>,
     .convert_bf16 = Convert<Bf16>,
     .convert_fp16 = Convert<Fp16>,
+    .decode_cache = DecodeCache,
     .rms_norm = RmsNorm,
     .silu_mul = SiluMul,
     .softmax_step = SoftmaxStep,

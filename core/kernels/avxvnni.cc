@@ -134,6 +134,7 @@ constinit const KernelFunctions NIBBLE_VNNI_FUNCTIONS = {
     .matvec_fp32 = Matvec<Fp32>,
     .convert_bf16 = Convert<Bf16>,
     .convert_fp16 = Convert<Fp16>,
+    .decode_cache = DecodeCache,
     .rms_norm = RmsNorm,
     .silu_mul = SiluMul,
     .softmax_step = SoftmaxStep,

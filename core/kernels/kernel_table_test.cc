@@ -295,6 +295,22 @@ TEST_P(EveryTable, MatvecAndConversions) {
   }
 }
 
+TEST_P(EveryTable, DecodesCaches) {
+  Rng rng(6);
+  for (const int bits : {4, 8}) {
+    for (const bool by_lane : {false, true}) {
+      const int64_t n = 23;
+      std::vector<uint8_t> codes(2 * bits * n);
+      for (uint8_t& byte : codes) byte = static_cast<uint8_t>(rng.Below(256));
+      const std::vector<float> scale = RandomFloats(n, rng), low = RandomFloats(n, rng);
+      std::vector<float> out(n * kBlockRows), expected(n * kBlockRows);
+      table().decode_cache(codes.data(), bits, n, by_lane, scale.data(), low.data(), out.data());
+      Portable().decode_cache(codes.data(), bits, n, by_lane, scale.data(), low.data(), expected.data());
+      EXPECT_EQ(out, expected);
+    }
+  }
+}
+
 // Panels of every float format, and their products with tiles of tokens.
 TEST_P(EveryTable, Panels) {
   Rng rng(7);

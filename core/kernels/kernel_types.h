@@ -160,6 +160,11 @@ struct KernelFunctions {
   void (*convert_bf16)(const uint16_t* in, int64_t n, float* out);
   void (*convert_fp16)(const uint16_t* in, int64_t n, float* out);
 
+  // Decodes n rows of 16 codes of 4 or 8 bits from a KV cache: out[i][r] =
+  // fma(scale, code, low) with scale[r], low[r] where `by_lane`, scale[i],
+  // low[i] otherwise. 8-bit: byte[r]; 4-bit: byte[r] = code[r] | code[r + 8] << 4.
+  void (*decode_cache)(const uint8_t* codes, int bits, int64_t n, bool by_lane, const float* scale, const float* low, float* out);
+
   // out = x / sqrt(mean(x^2) + eps) * gain over n values.
   void (*rms_norm)(const float* x, const float* gain, int64_t n, float eps, float* out);
   // out = silu(gate) * up.

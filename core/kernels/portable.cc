@@ -186,6 +186,15 @@ void DecodeAnyPanel(const PackedIntegers& w, int64_t block, int64_t g, int64_t f
   (w.bits == 2 ? DecodePanel<2> : w.bits == 4 ? DecodePanel<4> : DecodePanel<8>)(w, block, g, first, n, panel);
 }
 
+void DecodeCache(const uint8_t* codes, int bits, int64_t n, bool by_lane, const float* scale, const float* low, float* out) {
+  for (int64_t i = 0; i < n; ++i, codes += 2 * bits, out += kBlockRows) {
+    for (int64_t r = 0; r < kBlockRows; ++r) {
+      const int code = bits == 8 ? codes[r] : codes[r % 8] >> (r / 8 * 4) & 15;
+      out[r] = std::fma(scale[by_lane ? r : i], static_cast<float>(code), low[by_lane ? r : i]);
+    }
+  }
+}
+
 // Elements may lie at any address: files promise no alignment.
 template <typename T>
 T LoadAt(const T* p) {
@@ -331,6 +340,7 @@ constinit const KernelFunctions kPortableFunctions = {
     .matvec_fp32 = Matvec<float, ReadFp32>,
     .convert_bf16 = Convert<ReadBf16>,
     .convert_fp16 = Convert<ReadFp16>,
+    .decode_cache = DecodeCache,
     .rms_norm = RmsNorm,
     .silu_mul = SiluMul,
     .softmax_step = SoftmaxStep,

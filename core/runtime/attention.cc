@@ -71,8 +71,8 @@ void Attention::AddBlock(const KvCache& cache, const Task& task, int64_t block, 
   const int64_t d = op_.head_dim, rows = task.tokens * group(), block_begin = block * cache.block_positions();
   const int64_t start = task.run->position + task.first;
   const int64_t stored = std::min(cache.block_positions(), start + task.tokens - block_begin);
-  const float* keys = cache.Keys(table_, task.run->stream, task.kv_head, block, scratch.keys.data());
-  const float* values = cache.Values(table_, task.run->stream, task.kv_head, block, scratch.values.data());
+  const float* keys = cache.Keys(table_, task.run->stream, task.kv_head, block, stored, scratch.keys.data());
+  const float* values = cache.Values(table_, task.run->stream, task.kv_head, block, stored, scratch.values.data());
   float* scores = scratch.scores.data();
   for (int64_t row = 0; row < rows; row += kTileTokens) {
     const int64_t n = std::min(kTileTokens, rows - row);

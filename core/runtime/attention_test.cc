@@ -1,5 +1,6 @@
 #include "core/runtime/attention.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/base/rng.h"
@@ -24,9 +25,31 @@ ir::Op MakeOp(const Shape& shape) {
   return op;
 }
 
-float Stored(CacheType type, float value) {
-  if (type == CacheType::kFp16) return Fp16ToFloat(FloatToFp16(value));
-  return type == CacheType::kBf16 ? Bf16ToFloat(FloatToBf16(value)) : value;
+// What a cache gives back for a head of d channels.
+std::vector<float> StoredHead(CacheType type, const float* x, int64_t d) {
+  std::vector<float> stored(x, x + d);
+  const float low = *std::min_element(x, x + d), high = *std::max_element(x, x + d);
+  const float scale = (high - low) / static_cast<float>((1 << std::min(CacheBits(type), 16)) - 1);
+  for (float& value : stored) {
+    switch (type) {
+      case CacheType::kFp32: break;
+      case CacheType::kFp16: value = Fp16ToFloat(FloatToFp16(value)); break;
+      case CacheType::kBf16: value = Bf16ToFloat(FloatToBf16(value)); break;
+      case CacheType::kInt8:
+      case CacheType::kInt4: value = scale > 0 ? std::fma(scale, std::nearbyint((value - low) * (1.0f / scale)), low) : low;
+    }
+  }
+  return stored;
+}
+
+// The same for every head in x.
+std::vector<float> StoredHeads(CacheType type, const std::vector<float>& x, int64_t d) {
+  std::vector<float> stored;
+  for (size_t i = 0; i < x.size(); i += d) {
+    const std::vector<float> head = StoredHead(type, x.data() + i, d);
+    stored.insert(stored.end(), head.begin(), head.end());
+  }
+  return stored;
 }
 
 // Queries, keys and values of one stream, and attention by its definition.
@@ -40,18 +63,19 @@ struct Sequence {
     fill(v, length * shape.kv_heads * shape.head_dim);
   }
 
-  double Expected(CacheType type, int64_t t, int64_t head, int64_t channel) const {
+  // Attention over keys and values as they are stored.
+  double Expected(const std::vector<float>& k, const std::vector<float>& v, int64_t t, int64_t head, int64_t channel) const {
     const int64_t d = shape.head_dim, kv_width = shape.kv_heads * d, kv = head / (shape.heads / shape.kv_heads) * d;
     const int64_t oldest = shape.window.has_value() ? std::max<int64_t>(0, t + 1 - *shape.window) : 0;
     double total = 0, sum = 0;
     for (int64_t p = oldest; p <= t; ++p) {
       double score = 0;
       for (int64_t c = 0; c < d; ++c) {
-        score += static_cast<double>(q[(t * shape.heads + head) * d + c]) * Stored(type, k[p * kv_width + kv + c]);
+        score += static_cast<double>(q[(t * shape.heads + head) * d + c]) * k[p * kv_width + kv + c];
       }
       const double e = std::exp(score / std::sqrt(static_cast<double>(d)));
       total += e;
-      sum += e * Stored(type, v[p * kv_width + kv + channel]);
+      sum += e * v[p * kv_width + kv + channel];
     }
     return sum / total;
   }
@@ -76,7 +100,12 @@ std::vector<float> Attend(const kernels::KernelTable& table, const Sequence& s, 
   std::vector<float> out(s.length * q_width);
   for (int64_t begin = 0; begin < s.length; begin = std::max(begin + 1, prompt)) {
     const int64_t count = begin == 0 ? prompt : 1;
-    for (int64_t p = begin; p < begin + count; ++p) cache.Store(1, p, s.k.data() + p * kv_width, s.v.data() + p * kv_width);
+    for (int64_t p = begin; p < begin + count; ++p) {
+      for (int64_t h = 0; h < s.shape.kv_heads; ++h) {
+        const int64_t at = p * kv_width + h * s.shape.head_dim;
+        cache.Store(1, h, p, s.k.data() + at, s.v.data() + at);
+      }
+    }
     attention.Run(cache, {{1, begin, 0, count}}, s.q.data() + begin * q_width, out.data() + begin * q_width, pool);
   }
   return out;
@@ -86,12 +115,13 @@ TEST_P(EveryTable, PromptsAndTokensAgreeWithTheDefinition) {
   Rng rng(1);
   const Shape shapes[] = {{4, 1, 64, {}}, {3, 3, 12, {}}, {9, 3, 20, 37}, {2, 1, 5, 300}, {8, 2, 128, {}}};
   for (const Shape& shape : shapes) {
-    for (const CacheType type : {CacheType::kFp32, CacheType::kFp16, CacheType::kBf16}) {
+    for (const CacheType type : {CacheType::kFp32, CacheType::kFp16, CacheType::kBf16, CacheType::kInt8, CacheType::kInt4}) {
       const Sequence s(shape, type == CacheType::kFp32 ? 530 : 270, rng);
       const std::vector<float> out = Attend(*GetParam(), s, type, s.length - 10, 2);
+      const std::vector<float> k = StoredHeads(type, s.k, shape.head_dim), v = StoredHeads(type, s.v, shape.head_dim);
       for (int64_t t = 0; t < s.length; t += t < 20 || t > s.length - 20 ? 1 : 13) {
         const int64_t head = static_cast<int64_t>(rng.Below(shape.heads)), channel = static_cast<int64_t>(rng.Below(shape.head_dim));
-        ASSERT_NEAR(out[(t * shape.heads + head) * shape.head_dim + channel], s.Expected(type, t, head, channel), 3e-6)
+        ASSERT_NEAR(out[(t * shape.heads + head) * shape.head_dim + channel], s.Expected(k, v, t, head, channel), 3e-6)
             << "token " << t << " head " << head << " of " << shape.heads << "/" << shape.kv_heads;
       }
     }
@@ -106,9 +136,24 @@ TEST_P(EveryTable, ThreadsDoNotChangeTheResult) {
   EXPECT_EQ(once, Attend(*GetParam(), s, CacheType::kFp32, 290, 3));
 }
 
-TEST(KvCacheTest, HalvesTakeHalfTheBytes) {
+TEST(KvCacheTest, IntegersKeepConstantsAndSurviveBadValues) {
+  const auto& table = *kernels::AvailableTables().front();
+  for (const CacheType type : {CacheType::kInt8, CacheType::kInt4}) {
+    KvCache cache(type, 1, 1, 4, 16);
+    const std::vector<float> constant(4, -2.5f), bad = {1, std::nanf(""), 2, 3};
+    cache.Store(0, 0, 0, constant.data(), constant.data());
+    cache.Store(0, 0, 1, bad.data(), bad.data());
+    std::vector<float> scratch(cache.block_floats());
+    const float* keys = cache.Keys(table, 0, 0, 0, 2, scratch.data());
+    for (int c = 0; c < 4; ++c) EXPECT_EQ(keys[c * kernels::kBlockRows], -2.5f);
+  }
+}
+
+TEST(KvCacheTest, BytesFollowTheType) {
   const KvCache full(CacheType::kFp32, 1, 8, 64, 2048), half(CacheType::kFp16, 1, 8, 64, 2048);
   EXPECT_EQ(half.byte_size() * 2, full.byte_size());
+  const KvCache eighth(CacheType::kInt4, 1, 8, 64, 2048);
+  EXPECT_EQ(eighth.byte_size(), full.byte_size() / 8 + 2 * 2 * 4 * 8 * 2048) << "a scale and a least value for each head";
   EXPECT_LT(full.byte_size(), 1.02 * 2 * 8 * 64 * 2048 * 4);
 }
 

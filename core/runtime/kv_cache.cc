@@ -1,6 +1,7 @@
 #include "core/runtime/kv_cache.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "core/tensor/dtype.h"
@@ -12,9 +13,18 @@ using kernels::kBlockRows;
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-int64_t ElementSize(CacheType type) { return type == CacheType::kFp32 ? 4 : 2; }
-
 }  // namespace
+
+int CacheBits(CacheType type) {
+  switch (type) {
+    case CacheType::kFp32: return 32;
+    case CacheType::kFp16:
+    case CacheType::kBf16: return 16;
+    case CacheType::kInt8: return 8;
+    case CacheType::kInt4: return 4;
+  }
+  return 0;
+}
 
 KvCache::KvCache(CacheType type, int streams, int64_t kv_heads, int64_t head_dim, int64_t max_positions)
     : type_(type),
@@ -23,59 +33,99 @@ KvCache::KvCache(CacheType type, int streams, int64_t kv_heads, int64_t head_dim
       value_panels_(CeilDiv(head_dim, kBlockRows)),
       block_positions_(std::min(kernels::kPanelDepth, CeilDiv(max_positions, kBlockRows) * kBlockRows)),
       blocks_(CeilDiv(max_positions, block_positions_)) {
-  const int64_t planes = streams * kv_heads * blocks_ * block_positions_;
+  const int64_t positions = streams * kv_heads * blocks_ * block_positions_;
   // A kernel may read one panel beyond an odd number of them.
-  keys_.resize((planes + kBlockRows) * head_dim * ElementSize(type));
-  values_.resize((planes * value_panels_ + block_positions_) * kBlockRows * ElementSize(type));
+  keys_.elements.resize((positions + kBlockRows) * head_dim * CacheBits(type) / 8);
+  values_.elements.resize((positions * value_panels_ + block_positions_) * kBlockRows * CacheBits(type) / 8);
+  if (!integer()) return;
+  for (Plane* plane : {&keys_, &values_}) plane->scales.resize(positions), plane->lows.resize(positions);
 }
 
 int64_t KvCache::block_floats() const {
   return std::max((block_positions_ + kBlockRows) * head_dim_, (value_panels_ + 1) * value_step());
 }
 
-int64_t KvCache::KeyPlane(int stream, int64_t kv_head, int64_t block) const {
-  return ((stream * kv_heads_ + kv_head) * blocks_ + block) * block_positions_ * head_dim_;
+int64_t KvCache::byte_size() const {
+  return static_cast<int64_t>(keys_.elements.size() + values_.elements.size() + 16 * keys_.scales.size());
 }
 
-int64_t KvCache::ValuePlane(int stream, int64_t kv_head, int64_t block) const {
-  return ((stream * kv_heads_ + kv_head) * blocks_ + block) * block_positions_ * value_panels_ * kBlockRows;
+int64_t KvCache::FirstPosition(int stream, int64_t kv_head, int64_t block) const {
+  return ((stream * kv_heads_ + kv_head) * blocks_ + block) * block_positions_;
 }
 
-void KvCache::Put(std::vector<uint8_t>& to, int64_t i, float value) {
+void KvCache::Put(Plane& plane, int64_t i, float value) const {
   if (type_ == CacheType::kFp32) {
-    std::memcpy(to.data() + 4 * i, &value, 4);
+    std::memcpy(plane.elements.data() + 4 * i, &value, 4);
   } else {
     const uint16_t half = type_ == CacheType::kFp16 ? FloatToFp16(value) : FloatToBf16(value);
-    std::memcpy(to.data() + 2 * i, &half, 2);
+    std::memcpy(plane.elements.data() + 2 * i, &half, 2);
   }
 }
 
-void KvCache::Store(int stream, int64_t position, const float* k, const float* v) {
-  const int64_t block = position / block_positions_, p = position % block_positions_;
-  for (int64_t h = 0; h < kv_heads_; ++h, k += head_dim_, v += head_dim_) {
-    const int64_t key = KeyPlane(stream, h, block) + p / kBlockRows * key_step() + p % kBlockRows;
-    const int64_t value = ValuePlane(stream, h, block) + p * kBlockRows;
-    for (int64_t c = 0; c < head_dim_; ++c) {
-      Put(keys_, key + c * kBlockRows, k[c]);
-      Put(values_, value + c / kBlockRows * value_step() + c % kBlockRows, v[c]);
+template <typename At>
+void KvCache::PutHead(Plane& plane, int64_t position, const float* x, const At& at) const {
+  if (!integer()) {
+    for (int64_t c = 0; c < head_dim_; ++c) Put(plane, at(c), x[c]);
+    return;
+  }
+  const float most = static_cast<float>((1 << CacheBits(type_)) - 1);
+  const auto [low, high] = std::minmax_element(x, x + head_dim_);
+  const float scale = (*high - *low) / most, inverse = scale > 0 ? 1.0f / scale : 0.0f;
+  plane.scales[position] = scale;
+  plane.lows[position] = *low;
+  for (int64_t c = 0; c < head_dim_; ++c) {
+    const float steps = std::nearbyint((x[c] - *low) * inverse);
+    const uint8_t code = steps > 0 ? static_cast<uint8_t>(std::min(steps, most)) : 0;  // NaN: 0
+    const int64_t i = at(c);
+    if (type_ == CacheType::kInt8) {
+      plane.elements[i] = code;
+    } else {
+      const int64_t lane = i % kBlockRows;
+      uint8_t& byte = plane.elements[i / kBlockRows * 8 + lane % 8];
+      byte = lane < 8 ? static_cast<uint8_t>((byte & 0xF0) | code) : static_cast<uint8_t>((byte & 0x0F) | code << 4);
     }
   }
 }
 
-const float* KvCache::Decode(const kernels::KernelTable& table, const std::vector<uint8_t>& from, int64_t begin, int64_t n,
-                             float* scratch) const {
-  if (type_ == CacheType::kFp32) return reinterpret_cast<const float*>(from.data()) + begin;
-  const uint16_t* halves = reinterpret_cast<const uint16_t*>(from.data()) + begin;
-  (type_ == CacheType::kFp16 ? table.convert_fp16 : table.convert_bf16)(halves, n, scratch);
+void KvCache::Store(int stream, int64_t kv_head, int64_t position, const float* k, const float* v) {
+  const int64_t first = FirstPosition(stream, kv_head, position / block_positions_), p = position % block_positions_;
+  const int64_t key = first * head_dim_ + p / kBlockRows * key_step() + p % kBlockRows;
+  const int64_t value = first * value_panels_ * kBlockRows + p * kBlockRows;
+  PutHead(keys_, first + p, k, [&](int64_t c) { return key + c * kBlockRows; });
+  PutHead(values_, first + p, v, [&](int64_t c) { return value + c / kBlockRows * value_step() + c % kBlockRows; });
+}
+
+void KvCache::Decode(const kernels::KernelTable& table, const Plane& plane, int64_t begin, int64_t n, bool by_lane, int64_t position,
+                     float* out) const {
+  const uint8_t* at = plane.elements.data() + begin * CacheBits(type_) / 8;
+  switch (type_) {
+    case CacheType::kFp32: return;
+    case CacheType::kFp16: return table.convert_fp16(reinterpret_cast<const uint16_t*>(at), n * kBlockRows, out);
+    case CacheType::kBf16: return table.convert_bf16(reinterpret_cast<const uint16_t*>(at), n * kBlockRows, out);
+    case CacheType::kInt8:
+    case CacheType::kInt4:
+      table.decode_cache(at, CacheBits(type_), n, by_lane, plane.scales.data() + position, plane.lows.data() + position, out);
+  }
+}
+
+const float* KvCache::Keys(const kernels::KernelTable& table, int stream, int64_t kv_head, int64_t block, int64_t stored,
+                           float* scratch) const {
+  const int64_t first = FirstPosition(stream, kv_head, block), begin = first * head_dim_;
+  if (type_ == CacheType::kFp32) return reinterpret_cast<const float*>(keys_.elements.data()) + begin;
+  for (int64_t p = 0; p < stored; p += kBlockRows) {
+    Decode(table, keys_, begin + p * head_dim_, head_dim_, true, first + p, scratch + p * head_dim_);
+  }
   return scratch;
 }
 
-const float* KvCache::Keys(const kernels::KernelTable& table, int stream, int64_t kv_head, int64_t block, float* scratch) const {
-  return Decode(table, keys_, KeyPlane(stream, kv_head, block), block_positions_ * head_dim_, scratch);
-}
-
-const float* KvCache::Values(const kernels::KernelTable& table, int stream, int64_t kv_head, int64_t block, float* scratch) const {
-  return Decode(table, values_, ValuePlane(stream, kv_head, block), block_positions_ * value_panels_ * kBlockRows, scratch);
+const float* KvCache::Values(const kernels::KernelTable& table, int stream, int64_t kv_head, int64_t block, int64_t stored,
+                             float* scratch) const {
+  const int64_t first = FirstPosition(stream, kv_head, block), begin = first * value_panels_ * kBlockRows;
+  if (type_ == CacheType::kFp32) return reinterpret_cast<const float*>(values_.elements.data()) + begin;
+  for (int64_t panel = 0; panel < value_panels_; ++panel) {
+    Decode(table, values_, begin + panel * value_step(), stored, false, first, scratch + panel * value_step());
+  }
+  return scratch;
 }
 
 }  // namespace nibble

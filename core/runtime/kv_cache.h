@@ -15,38 +15,61 @@
 
 namespace nibble {
 
-// How keys and values are stored. 16-bit caches round to nearest even and are
-// decoded block by block; arithmetic stays fp32.
-enum class CacheType { kFp32, kFp16, kBf16 };
+// How keys and values are stored. 16-bit caches round to nearest even. Integer
+// caches keep a scale and a least value in fp32 for each head of each position:
+//   scale = (max - min) / (2^bits - 1), code = round((x - min) / scale)
+// over the head's channels (as KIVI quantizes values, Liu et al. 2024, section
+// 3.1, with the head as the group; here keys too). A block is decoded while it
+// is in use; arithmetic stays fp32.
+enum class CacheType { kFp32, kFp16, kBf16, kInt8, kInt4 };
+
+// Of one stored channel, scales left out.
+int CacheBits(CacheType type);
 
 class KvCache {
  public:
   KvCache(CacheType type, int streams, int64_t kv_heads, int64_t head_dim, int64_t max_positions);
 
-  // k, v: [kv_heads, head_dim] of one token, already rotated.
-  void Store(int stream, int64_t position, const float* k, const float* v);
+  // k, v: [head_dim] of one token and KV head, k already rotated. Calls for the
+  // same head must not run at once: positions share bytes.
+  void Store(int stream, int64_t kv_head, int64_t position, const float* k, const float* v);
 
-  // The panels of a block's keys or values as fp32: stored, or decoded to
-  // `scratch` (block_floats() elements). Panels lie key_step() and value_step()
-  // elements apart.
-  const float* Keys(const kernels::KernelTable& table, int stream, int64_t kv_head, int64_t block, float* scratch) const;
-  const float* Values(const kernels::KernelTable& table, int stream, int64_t kv_head, int64_t block, float* scratch) const;
+  // The panels of the first `stored` positions of a block's keys or values as
+  // fp32: where they lie, or decoded to `scratch` (block_floats() elements).
+  // Panels lie key_step() and value_step() elements apart.
+  const float* Keys(const kernels::KernelTable& table, int stream, int64_t kv_head, int64_t block, int64_t stored, float* scratch) const;
+  const float* Values(const kernels::KernelTable& table, int stream, int64_t kv_head, int64_t block, int64_t stored,
+                      float* scratch) const;
 
+  int64_t kv_heads() const { return kv_heads_; }
   int64_t block_positions() const { return block_positions_; }
   int64_t key_step() const { return head_dim_ * kernels::kBlockRows; }
   int64_t value_step() const { return block_positions_ * kernels::kBlockRows; }
   int64_t block_floats() const;
-  int64_t byte_size() const { return static_cast<int64_t>(keys_.size() + values_.size()); }
+  int64_t byte_size() const;
 
  private:
-  int64_t KeyPlane(int stream, int64_t kv_head, int64_t block) const;
-  int64_t ValuePlane(int stream, int64_t kv_head, int64_t block) const;
-  void Put(std::vector<uint8_t>& to, int64_t i, float value);
-  const float* Decode(const kernels::KernelTable& table, const std::vector<uint8_t>& from, int64_t begin, int64_t n, float* scratch) const;
+  // Elements, and for integer caches the scale and least value of each position.
+  struct Plane {
+    std::vector<uint8_t> elements;
+    std::vector<float> scales, lows;
+  };
+
+  // The first position of a block, counted over streams and heads.
+  int64_t FirstPosition(int stream, int64_t kv_head, int64_t block) const;
+  bool integer() const { return type_ == CacheType::kInt8 || type_ == CacheType::kInt4; }
+  void Put(Plane& plane, int64_t i, float value) const;
+  // Codes of x[0..head_dim), at the position's place in the plane; at(c) is the
+  // element of channel c.
+  template <typename At>
+  void PutHead(Plane& plane, int64_t position, const float* x, const At& at) const;
+  // n rows of 16 elements from `begin`.
+  void Decode(const kernels::KernelTable& table, const Plane& plane, int64_t begin, int64_t n, bool by_lane, int64_t position,
+              float* out) const;
 
   const CacheType type_;
   const int64_t kv_heads_, head_dim_, value_panels_, block_positions_, blocks_;
-  std::vector<uint8_t> keys_, values_;
+  Plane keys_, values_;
 };
 
 }  // namespace nibble

@@ -248,14 +248,17 @@ void Session::Rope(const PlanStep& step) {
 
 void Session::Attend(const PlanStep& step) {
   KvCache& cache = caches_[step.cache];
-  const int64_t width = step.op.kv_heads * step.op.head_dim;
+  const int64_t d = step.op.head_dim, width = step.op.kv_heads * d;
   const float* k = Slot(step.inputs[1]);
   const float* v = Slot(step.inputs[2]);
-  for (const TokenRun& run : runs_) {
-    pool_.ParallelFor(run.count, [&](int64_t t, int) {
-      cache.Store(run.stream, run.position + t, k + (run.begin + t) * width, v + (run.begin + t) * width);
-    });
-  }
+  pool_.ParallelFor(step.op.kv_heads, [&](int64_t h, int) {
+    for (const TokenRun& run : runs_) {
+      for (int64_t t = 0; t < run.count; ++t) {
+        const int64_t at = (run.begin + t) * width + h * d;
+        cache.Store(run.stream, h, run.position + t, k + at, v + at);
+      }
+    }
+  });
   attentions_[step.cache].Run(cache, runs_, Slot(step.inputs[0]), Slot(step.output), pool_);
 }
 
