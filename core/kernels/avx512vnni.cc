@@ -57,6 +57,9 @@ inline int32_t SumBytes(const int8_t* p) {
 // The tile of a float product: 24 sums, two vectors of weights, one of x.
 constexpr int kSumTokens = 12, kSumVectors = 2;
 
+// Independent multiply-adds of a probe: enough to hide their latency.
+constexpr int kProbeChains = 12;
+
 // rows[i] becomes column i.
 inline void Transpose(V* rows) {
   V pairs[16], quads[16];
