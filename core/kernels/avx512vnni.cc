@@ -403,7 +403,10 @@ void MultiplyPanelTile(const PackedIntegers& w, int64_t block, const IntegerPane
     if (kQuads > 0 || panel.starts) StartTile<kTokens, kBlocks>(w, block, panel.group + g, terms, acc);
     else ResumeTile<kTokens, kBlocks>(products, acc);
     DotByteGroup<kTokens, kBlocks, kQuads>(codes, code_step, rows, group_quads < left ? group_quads : left, acc);
-    if (kQuads == 0 && !panel.ends) return KeepTile<kTokens, kBlocks>(acc, products);
+    if (kQuads == 0 && !panel.ends) {  // the panel's only group: the sums stay as they began
+      KeepTile<kTokens, kBlocks>(acc, products);
+      break;
+    }
 #pragma GCC unroll 2
     for (int b = 0; b < kBlocks; ++b) {
       const V scale = Load(scales + b * scale_step);
