@@ -66,6 +66,9 @@ inline int32_t SumBytes(const int8_t* p) {
 // The tile of a float product: 24 sums, two vectors of weights, one of x.
 constexpr int kSumTokens = 12, kSumVectors = 2;
 
+// Independent multiply-adds of a probe: enough to hide their latency.
+constexpr int kProbeChains = 12;
+
 // rows[i] becomes column i.
 inline void Transpose(V* rows) {
   V pairs[16], quads[16];
@@ -414,7 +417,10 @@ void MultiplyPanelTile(const PackedIntegers& w, int64_t block, const IntegerPane
     if (kQuads > 0 || panel.starts) StartTile<kTokens, kBlocks>(w, block, panel.group + g, terms, acc);
     else ResumeTile<kTokens, kBlocks>(products, acc);
     DotByteGroup<kTokens, kBlocks, kQuads>(codes, code_step, rows, group_quads < left ? group_quads : left, acc);
-    if (kQuads == 0 && !panel.ends) return KeepTile<kTokens, kBlocks>(acc, products);
+    if (kQuads == 0 && !panel.ends) {  // the panel's only group: the sums stay as they began
+      KeepTile<kTokens, kBlocks>(acc, products);
+      break;
+    }
 #pragma GCC unroll 2
     for (int b = 0; b < kBlocks; ++b) {
       const V scale = Load(scales + b * scale_step);

@@ -7,8 +7,9 @@
 
 namespace nibble::kernels {
 
-extern const KernelFunctions kPortableFunctions, kAvx2Functions, kAvxVnniFunctions, kAvx512VlVnniFunctions, kAvx512VnniFunctions;
-extern const ProbeFunctions kPortableProbes, kAvx2Probes, kAvxVnniProbes, kAvx512VlVnniProbes, kAvx512VnniProbes;
+extern const KernelFunctions kPortableFunctions, kAvx2Functions, kAvxVnniFunctions, kAvx512VlVnniFunctions, kAvx512VnniFunctions,
+    kNeonFunctions;
+extern const ProbeFunctions kPortableProbes, kAvx2Probes, kAvxVnniProbes, kAvx512VlVnniProbes, kAvx512VnniProbes, kNeonProbes;
 
 }  // namespace nibble::kernels
 

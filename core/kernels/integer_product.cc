@@ -63,8 +63,8 @@ int64_t IntegerScratchBytes(const std::vector<IntegerPanel>& panels, int64_t tok
   return codes + 4 * (kIntegerBlocks * kBlockRows * MostGroups(panels) + (CarriesProducts(panels) ? 2 : 1) * sums);
 }
 
-void MultiplyManyTokens(const KernelTable& table, const PackedIntegers& w, const std::vector<IntegerPanel>& panels, int64_t block,
-                        int64_t blocks, const QuantizedRows& x, void* scratch, float* y, int64_t ldy) {
+void MultiplyManyTokens(const KernelFunctions& table, const PackedIntegers& w, const std::vector<IntegerPanel>& panels,
+                        int64_t block, int64_t blocks, const QuantizedRows& x, void* scratch, float* y, int64_t ldy) {
   const IntegerWork work = CutScratch(panels, std::min(x.tokens, kIntegerTokens), scratch);
   for (int64_t t = 0; t < x.tokens; t += kIntegerTokens) {
     const QuantizedRows part = Part(x, t, std::min(kIntegerTokens, x.tokens - t));

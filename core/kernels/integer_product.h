@@ -6,7 +6,7 @@
 
 #include <vector>
 
-#include "core/kernels/kernel_table.h"
+#include "core/kernels/kernel_types.h"
 
 namespace nibble::kernels {
 
@@ -18,8 +18,8 @@ int64_t IntegerScratchBytes(const std::vector<IntegerPanel>& panels, int64_t tok
 
 // y[t][16 b + r] for `blocks` (up to kIntegerBlocks) row blocks from b: what
 // multiply_integers gives, to the bit.
-void MultiplyManyTokens(const KernelTable& table, const PackedIntegers& w, const std::vector<IntegerPanel>& panels, int64_t block,
-                        int64_t blocks, const QuantizedRows& x, void* scratch, float* y, int64_t ldy);
+void MultiplyManyTokens(const KernelFunctions& table, const PackedIntegers& w, const std::vector<IntegerPanel>& panels,
+                        int64_t block, int64_t blocks, const QuantizedRows& x, void* scratch, float* y, int64_t ldy);
 
 }  // namespace nibble::kernels
 

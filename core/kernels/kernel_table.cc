@@ -4,10 +4,20 @@
 
 #include "core/base/status.h"
 #include "core/base/suggest.h"
+#include "core/kernels/architecture_tables.h"
 #include "core/kernels/instruction_sets.h"
 
 namespace nibble::kernels {
 namespace {
+
+std::vector<const KernelTable*> FindTables() {
+  static const KernelTable portable = MakeTable("portable", kPortableFunctions, kPortableProbes);
+  std::vector<const KernelTable*> tables = {&portable};
+  for (const KernelTable* table : ArchitectureTables()) tables.push_back(table);
+  return tables;
+}
+
+}  // namespace
 
 KernelTable MakeTable(const char* name, const KernelFunctions& functions, const ProbeFunctions& probes) {
   KernelTable table;
@@ -16,38 +26,6 @@ KernelTable MakeTable(const char* name, const KernelFunctions& functions, const 
   table.probes = probes;
   return table;
 }
-
-#if defined(__x86_64__)
-// __builtin_cpu_supports also asks whether the operating system saves the
-// registers.
-bool HasAvx2() {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-}
-
-bool HasAvxVnni() { return HasAvx2() && __builtin_cpu_supports("avxvnni"); }
-
-bool HasAvx512Vnni() {
-  return HasAvx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
-}
-#endif
-
-std::vector<const KernelTable*> FindTables() {
-  static const KernelTable portable = MakeTable("portable", kPortableFunctions, kPortableProbes);
-  std::vector<const KernelTable*> tables = {&portable};
-#if defined(__x86_64__)
-  static const KernelTable avx2 = MakeTable("avx2", kAvx2Functions, kAvx2Probes);
-  static const KernelTable avxvnni = MakeTable("avxvnni", kAvxVnniFunctions, kAvxVnniProbes);
-  static const KernelTable avx512vl = MakeTable("avx512vl_vnni", kAvx512VlVnniFunctions, kAvx512VlVnniProbes);
-  static const KernelTable avx512vnni = MakeTable("avx512vnni", kAvx512VnniFunctions, kAvx512VnniProbes);
-  if (HasAvx2()) tables.push_back(&avx2);
-  if (HasAvxVnni()) tables.push_back(&avxvnni);
-  if (HasAvx512Vnni()) tables.push_back(&avx512vl), tables.push_back(&avx512vnni);
-#endif
-  return tables;
-}
-
-}  // namespace
 
 const std::vector<const KernelTable*>& AvailableTables() {
   static const auto& tables = *new std::vector<const KernelTable*>(FindTables());

@@ -18,7 +18,7 @@
 namespace nibble::kernels {
 
 struct KernelTable : KernelFunctions {
-  std::string name;  // "portable", "avx2", "avxvnni", "avx512vl_vnni", "avx512vnni"
+  std::string name;  // "portable"; "avx2", "avxvnni", "avx512vl_vnni", "avx512vnni"; "neon_dotprod"
   ProbeFunctions probes;
 };
 

@@ -151,6 +151,7 @@ struct Product {
     std::vector<float> y(tokens * (rows + 1), 7);
     const std::vector<IntegerPanel> panels = IntegerPanels(packed.view);
     Tensor scratch = Tensor::Zeros(DType::kU8, {IntegerScratchBytes(panels, tokens)});
+    for (uint8_t& byte : scratch.mutable_as<uint8_t>()) byte = 77;  // kernels may assume nothing
     for (int64_t b = 0; b < packed.blocks(); b += kIntegerBlocks) {
       MultiplyManyTokens(table, packed.view, panels, b, std::min(kIntegerBlocks, packed.blocks() - b), quantized,
                          scratch.mutable_as<uint8_t>().data(), y.data(), rows + 1);

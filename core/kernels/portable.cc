@@ -6,7 +6,7 @@
 #include <cstring>
 
 #include "core/kernels/instruction_sets.h"
-#include "core/tensor/dtype.h"
+#include "core/tensor/half.h"
 
 namespace nibble::kernels {
 namespace {

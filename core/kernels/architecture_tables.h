@@ -1,0 +1,19 @@
+// The tables of the architecture that this is built for: tables_x86.cc or
+// tables_arm.cc. Private to this room.
+#ifndef NIBBLE_CORE_KERNELS_ARCHITECTURE_TABLES_H_
+#define NIBBLE_CORE_KERNELS_ARCHITECTURE_TABLES_H_
+
+#include <vector>
+
+#include "core/kernels/kernel_table.h"
+
+namespace nibble::kernels {
+
+KernelTable MakeTable(const char* name, const KernelFunctions& functions, const ProbeFunctions& probes);
+
+// Those that this machine can run, besides the portable one; fastest last.
+std::vector<const KernelTable*> ArchitectureTables();
+
+}  // namespace nibble::kernels
+
+#endif  // NIBBLE_CORE_KERNELS_ARCHITECTURE_TABLES_H_

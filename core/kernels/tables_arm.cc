@@ -1,0 +1,16 @@
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+
+#include "core/kernels/architecture_tables.h"
+#include "core/kernels/instruction_sets.h"
+
+namespace nibble::kernels {
+
+std::vector<const KernelTable*> ArchitectureTables() {
+  static const KernelTable neon = MakeTable("neon_dotprod", kNeonFunctions, kNeonProbes);
+  std::vector<const KernelTable*> tables;
+  if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) tables.push_back(&neon);
+  return tables;
+}
+
+}  // namespace nibble::kernels
