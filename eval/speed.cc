@@ -151,6 +151,7 @@ class SpeedRun {
 void RaisePeaks(int threads, MachinePeaks* peaks) {
   peaks->read_gb_s = std::max(peaks->read_gb_s, kernels::MeasureReadBandwidth(threads));
   peaks->fma_gflop_s = std::max(peaks->fma_gflop_s, kernels::MeasureFmaPeak(threads));
+  peaks->bf16_gflop_s = std::max(peaks->bf16_gflop_s, kernels::MeasureBf16Peak(threads));
   peaks->byte_gop_s = std::max(peaks->byte_gop_s, kernels::MeasureBytePeak(threads));
 }
 

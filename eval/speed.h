@@ -16,7 +16,7 @@ namespace nibble::eval {
 
 // What the machine gives at best, measured between the cases.
 struct MachinePeaks {
-  double read_gb_s = 0, fma_gflop_s = 0, byte_gop_s = 0;
+  double read_gb_s = 0, fma_gflop_s = 0, bf16_gflop_s = 0, byte_gop_s = 0;  // bf16: 0 without such products
 };
 // Raises each peak to what a new measurement gives, if that is more.
 void RaisePeaks(int threads, MachinePeaks* peaks);

@@ -96,11 +96,26 @@ void PreparedInput::Quantize(const KernelTable& table, absl::FunctionRef<const f
                 .term_stride = term_stride};
 }
 
+void PreparedInput::RoundToBf16(const KernelTable& table, const float* x, ThreadPool& pool) {
+  const bool few = tokens_ <= kFewTokens;
+  stride_ = form_.cols;
+  rows_.resize((tokens_ * form_.cols + 1) / 2);
+  if (few) float_storage_.resize(tokens_ * form_.cols);
+  uint16_t* rounded = reinterpret_cast<uint16_t*>(rows_.data());
+  pool.ParallelFor(tokens_, [&](int64_t t, int) {
+    const int64_t at = t * form_.cols;
+    table.round_to_bf16(x + at, form_.cols, rounded + at);
+    if (few) table.convert_bf16(rounded + at, form_.cols, float_storage_.data() + at);
+  });
+  floats_ = few ? float_storage_.data() : nullptr;
+  bf16_pairs_ = few ? nullptr : rows_.data();
+}
+
 absl::Status PreparedInput::Prepare(const InputForm& form, const KernelTable& table, const float* x, int64_t tokens,
                                     ThreadPool& pool) {
   form_ = form;
   tokens_ = tokens;
-  floats_ = nullptr;
+  floats_ = bf16_pairs_ = nullptr;
   quantized_ = {};
   // Padding only serves the kernels for few tokens; more go through panels.
   const bool padded = tokens <= kFewTokens && form.padded_cols > form.cols;
@@ -108,6 +123,7 @@ absl::Status PreparedInput::Prepare(const InputForm& form, const KernelTable& ta
     case InputForm::Kind::kQuantized:
       Quantize(table, [&](int64_t t, float*) { return x + t * form_.cols; }, pool);
       break;
+    case InputForm::Kind::kBf16: RoundToBf16(table, x, pool); break;
     case InputForm::Kind::kFakeQuantized: return FakeQuantize(x, padded, pool);
     case InputForm::Kind::kFloat:
     case InputForm::Kind::kPaddedFloat:

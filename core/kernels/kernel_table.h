@@ -18,7 +18,8 @@
 namespace nibble::kernels {
 
 struct KernelTable : KernelFunctions {
-  std::string name;  // "portable"; "avx2", "avxvnni", "avx512vl_vnni", "avx512vnni"; "neon_dotprod"
+  std::string name;  // "portable"; "avx2", "avxvnni", "avx512vl_vnni", "avx512vnni",
+                     // "avx512bf16"; "neon_dotprod"
   ProbeFunctions probes;
 };
 

@@ -152,6 +152,14 @@ struct KernelFunctions {
   void (*multiply_panels)(const float* panels, int64_t panel_step, int64_t rows, int64_t depth, const float* tile, int64_t tokens,
                           bool accumulate, float* y, int64_t ldy);
 
+  // bf16 operands, two columns in a float's place: what multiply_panels is for
+  // fp32, the products exact and summed in fp32. Null in tables of instruction
+  // sets without such a product; fp32 panels of the same values then serve.
+  void (*multiply_bf16_panels)(const float* panels, int64_t panel_step, int64_t rows, int64_t pairs, const float* tile, int64_t tokens,
+                               bool accumulate, float* y, int64_t ldy) = nullptr;
+  // To nearest, ties to even (numbers below 2^-126 may become 0); null with the above.
+  void (*round_to_bf16)(const float* x, int64_t n, uint16_t* out) = nullptr;
+
   // y[r] = dot(w[r], x) for `rows` rows of a row-major float matrix, which need
   // not be aligned.
   void (*matvec_bf16)(const uint16_t* w, int64_t rows, int64_t cols, const float* x, float* y);
@@ -204,6 +212,9 @@ struct ProbeFunctions {
   // bits with VNNI); one round is `byte_ops_per_round` operations.
   int32_t (*multiply_bytes)(int64_t iterations);
   int64_t byte_ops_per_round;
+  // The same for bf16 products; null where the table has none.
+  float (*multiply_bf16)(int64_t iterations) = nullptr;
+  int64_t bf16_flops_per_round = 0;
 };
 
 // exp(x) = 2^n * p(r), n = round(x / ln 2), r = x - n ln 2 in two steps,

@@ -55,10 +55,20 @@ int64_t TaskRows(int64_t rows, int64_t most) {
   return std::max<int64_t>(1, CeilDiv(CeilDiv(rows, tasks), kBlockRows)) * kBlockRows;
 }
 
+// Activations for products with panels: fp32, or two bf16 columns in a float's
+// place.
+struct PanelInput {
+  const float* values;
+  int64_t stride, tokens;
+  decltype(KernelFunctions::multiply_panels) multiply;
+};
+
+PanelInput FloatsOf(const PreparedInput& x, const KernelTable& table) { return {x.floats(), x.stride(), x.tokens(), table.multiply_panels}; }
+
 // y = x W^T for rows [begin, end): panel by panel along the columns, tile by
 // tile along the tokens.
-void MultiplyRows(const PreparedInput& x, int64_t begin, int64_t end, const std::vector<ColumnRange>& ranges, const PanelFiller& fill,
-                  const KernelTable& table, float* y, int64_t ldy) {
+void MultiplyRows(const PanelInput& x, int64_t begin, int64_t end, const std::vector<ColumnRange>& ranges, const PanelFiller& fill,
+                  float* y, int64_t ldy) {
   // A kernel may read one panel beyond an odd number of them.
   const int64_t panels = RoundUp(CeilDiv(end - begin, kBlockRows), 2);
   float* tile = static_cast<float*>(ThreadScratch((panels * kPanelFloats + kTileTokens * kTileStride) * sizeof(float)));
@@ -67,22 +77,22 @@ void MultiplyRows(const PreparedInput& x, int64_t begin, int64_t end, const std:
     const ColumnRange& columns = ranges[i];
     const int64_t depth = columns.end - columns.begin;
     for (int64_t row = begin; row < end; row += kBlockRows) fill(row, i, panel + (row - begin) / kBlockRows * kPanelFloats);
-    for (int64_t t = 0; t < x.tokens(); t += kTileTokens) {
-      const int64_t tokens = std::min(kTileTokens, x.tokens() - t);
+    for (int64_t t = 0; t < x.tokens; t += kTileTokens) {
+      const int64_t tokens = std::min(kTileTokens, x.tokens - t);
       for (int64_t j = 0; j < tokens; ++j) {
-        std::memcpy(tile + j * kTileStride, x.floats() + (t + j) * x.stride() + columns.begin, depth * sizeof(float));
+        std::memcpy(tile + j * kTileStride, x.values + (t + j) * x.stride + columns.begin, depth * sizeof(float));
       }
-      table.multiply_panels(panel, kPanelFloats, end - begin, depth, tile, tokens, columns.begin > 0, y + t * ldy + begin, ldy);
+      x.multiply(panel, kPanelFloats, end - begin, depth, tile, tokens, columns.begin > 0, y + t * ldy + begin, ldy);
     }
   }
 }
 
 // y = x W^T for many tokens and float operands.
-void MultiplyByPanels(const PreparedInput& x, int64_t rows, const std::vector<ColumnRange>& ranges, const PanelFiller& fill,
-                      const KernelTable& table, float* y, int64_t ldy, ThreadPool& pool) {
+void MultiplyByPanels(const PanelInput& x, int64_t rows, const std::vector<ColumnRange>& ranges, const PanelFiller& fill, float* y,
+                      int64_t ldy, ThreadPool& pool) {
   const int64_t task = TaskRows(rows, kPanelRows);
   pool.ParallelFor(CeilDiv(rows, task), [&](int64_t i, int) {
-    MultiplyRows(x, i * task, std::min(rows, (i + 1) * task), ranges, fill, table, y, ldy);
+    MultiplyRows(x, i * task, std::min(rows, (i + 1) * task), ranges, fill, y, ldy);
   });
 }
 
@@ -132,7 +142,8 @@ class FloatLinear : public Linear {
     cols_ = weight.cols();
     weight_bytes_ = values_.byte_size();
     form_ = std::move(form);
-    ranges_ = PlainRanges(cols_);
+    pairs_ = form_.kind == InputForm::Kind::kBf16;
+    ranges_ = PlainRanges(pairs_ ? cols_ / 2 : cols_);
   }
 
   absl::Status Multiply(const PreparedInput& x, float* y, int64_t ldy, ThreadPool& pool) const override {
@@ -144,7 +155,8 @@ class FloatLinear : public Linear {
       });
     } else {
       const auto fill = [this](int64_t row, size_t range, float* panel) { FillPanel(row, range, panel); };
-      MultiplyByPanels(x, rows_, ranges_, fill, table_, y, ldy, pool);
+      const PanelInput input = pairs_ ? PanelInput{x.bf16_pairs(), cols_ / 2, x.tokens(), table_.multiply_bf16_panels} : FloatsOf(x, table_);
+      MultiplyByPanels(input, rows_, ranges_, fill, y, ldy, pool);
     }
     return absl::OkStatus();
   }
@@ -165,6 +177,7 @@ class FloatLinear : public Linear {
 
   void FillPanel(int64_t row, size_t range, float* panel) const {
     const int64_t n = std::min(rows_ - row, kBlockRows), k = ranges_[range].begin, depth = ranges_[range].end - k;
+    if (pairs_) return table_.panel_from_fp32(reinterpret_cast<const float*>(At<uint16_t>(row, 2 * k)), cols_ / 2, n, depth, panel);
     switch (values_.dtype()) {
       case DType::kBF16: return table_.panel_from_bf16(At<uint16_t>(row, k), cols_, n, depth, panel);
       case DType::kF16: return table_.panel_from_fp16(At<uint16_t>(row, k), cols_, n, depth, panel);
@@ -175,6 +188,7 @@ class FloatLinear : public Linear {
   const Tensor values_;
   const uint8_t* const data_;
   const KernelTable& table_;
+  bool pairs_ = false;  // bf16 times bf16, two columns at a time
   std::vector<ColumnRange> ranges_;
 };
 
@@ -226,7 +240,7 @@ class WeightOnlyLinear : public PackedLinear {
       });
     } else {
       const auto fill = [this](int64_t row, size_t range, float* panel) { FillPanel(row, range, panel); };
-      MultiplyByPanels(x, rows_, panels_.ranges, fill, table_, y, ldy, pool);
+      MultiplyByPanels(FloatsOf(x, table_), rows_, panels_.ranges, fill, y, ldy, pool);
     }
     return absl::OkStatus();
   }
@@ -293,7 +307,7 @@ class SimulatedLinear : public Linear {
         table_.panel_from_fp32(decoded.data() + (row - begin) * cols_ + columns.begin, cols_, std::min(end - row, kBlockRows),
                                columns.end - columns.begin, panel);
       };
-      MultiplyRows(x, begin, end, ranges, fill, table_, y, ldy);
+      MultiplyRows(FloatsOf(x, table_), begin, end, ranges, fill, y, ldy);
     });
     return absl::OkStatus();
   }
@@ -354,6 +368,10 @@ absl::StatusOr<std::unique_ptr<Linear>> Linear::Create(const EncodedTensor& weig
   if (quantized) {
     form.kind = InputForm::Kind::kFakeQuantized;
     form.scheme = activation->SerializeAsString();
+  }
+  if (weight.scheme.format() == "bf16" && quantized && activation->format() == "bf16" && table.multiply_bf16_panels != nullptr &&
+      weight.cols() % 2 == 0) {
+    form.kind = InputForm::Kind::kBf16;
   }
   if (IsFloatFormat(weight.scheme) && float_activation) {
     return std::unique_ptr<Linear>(std::make_unique<FloatLinear>(weight, form, table));

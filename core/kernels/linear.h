@@ -25,7 +25,7 @@ enum class Arithmetic { kNative, kSimulated };
 // One input in the form that its consumers need: padded, quantized. Linears
 // with equal InputForm share it (q, k, v; gate, up).
 struct InputForm {
-  enum class Kind { kFloat, kPaddedFloat, kQuantized, kFakeQuantized } kind = Kind::kFloat;
+  enum class Kind { kFloat, kPaddedFloat, kBf16, kQuantized, kFakeQuantized } kind = Kind::kFloat;
   ActivationGrid grid;
   std::string scheme;  // the activation scheme, serialized; "" for none
   int64_t cols = 0;
@@ -51,6 +51,9 @@ class PreparedInput {
   int64_t tokens() const { return tokens_; }
   const InputForm& form() const { return form_; }
   const float* floats() const { return floats_; }
+  // kBf16: two columns in a float's place, [tokens, cols / 2], where tokens are
+  // many; few have floats().
+  const float* bf16_pairs() const { return bf16_pairs_; }
   int64_t stride() const { return stride_; }
   const QuantizedRows& quantized() const { return quantized_; }
 
@@ -59,10 +62,12 @@ class PreparedInput {
   void Quantize(const KernelTable& table, absl::FunctionRef<const float*(int64_t, float*)> row, ThreadPool& pool);
   absl::Status FakeQuantize(const float* x, bool padded, ThreadPool& pool);
   void Pad(const float* x, ThreadPool& pool);
+  void RoundToBf16(const KernelTable& table, const float* x, ThreadPool& pool);
 
   InputForm form_;
   int64_t tokens_ = 0, stride_ = 0;
   const float* floats_ = nullptr;
+  const float* bf16_pairs_ = nullptr;
   QuantizedRows quantized_;
   std::vector<float> float_storage_, scales_, rows_;
   std::vector<int8_t> codes_;

@@ -43,6 +43,7 @@ std::string CpuFeatures() {
   if (__builtin_cpu_supports("avx512vl")) features.push_back("avx512vl");
   if (__builtin_cpu_supports("avx512dq")) features.push_back("avx512dq");
   if (__builtin_cpu_supports("avx512vnni")) features.push_back("avx512_vnni");
+  if (__builtin_cpu_supports("avx512bf16")) features.push_back("avx512_bf16");
 #endif
   return absl::StrJoin(features, " ");
 }
@@ -97,6 +98,11 @@ double MeasurePeak(int threads, Result (*probe)(int64_t), int64_t ops_per_round)
 double MeasureFmaPeak(int threads) {
   const ProbeFunctions& probes = RunningTable().probes;
   return MeasurePeak(threads, probes.multiply_adds, probes.flops_per_round);
+}
+
+double MeasureBf16Peak(int threads) {
+  const ProbeFunctions& probes = RunningTable().probes;
+  return probes.multiply_bf16 == nullptr ? 0 : MeasurePeak(threads, probes.multiply_bf16, probes.bf16_flops_per_round);
 }
 
 double MeasureBytePeak(int threads) {

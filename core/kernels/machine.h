@@ -23,6 +23,9 @@ double MeasureReadBandwidth(int threads, int megabytes = 512);
 // threads with the widest vectors that the kernels use.
 double MeasureFmaPeak(int threads);
 
+// The same for bf16 products; 0 where the table has none.
+double MeasureBf16Peak(int threads);
+
 // The same in Gop/s for products of bytes as the int4 kernel sums them.
 double MeasureBytePeak(int threads);
 

@@ -64,6 +64,15 @@ inline void StoreBytes(int8_t* p, VI v) {
   __builtin_memcpy(p, &bytes, 4);
 }
 
+// Codes of vector v of a row of a KV cache (KernelFunctions::decode_cache).
+template <int kBits>
+inline VI CacheCodes(const uint8_t* row, int v) {
+  uint8x8_t bytes = vld1_u8(row + (kBits == 8 ? v / 2 * 8 : 0));
+  if (kBits == 4) bytes = v < 2 ? vand_u8(bytes, vdup_n_u8(15)) : vshr_n_u8(bytes, 4);
+  const uint16x8_t words = vmovl_u8(bytes);
+  return vreinterpretq_s32_u32(vmovl_u16(v % 2 == 0 ? vget_low_u16(words) : vget_high_u16(words)));
+}
+
 // Sum of 32 signed bytes.
 inline int32_t SumBytes(const int8_t* p) {
   const int8x16_t ones = vdupq_n_s8(1);
@@ -386,9 +395,12 @@ void MultiplyIntegerPanel(const PackedIntegers& w, int64_t block, int64_t blocks
   }
 }
 
-void FinishIntegers(const PackedIntegers& w, int64_t block, const QuantizedRows& x, const float* sums, float* y, int64_t ldy) {
+void FinishIntegers(const PackedIntegers& w, int64_t block, int64_t blocks, const QuantizedRows& x, const float* sums, float* y,
+                    int64_t ldy) {
   for (int64_t t = 0; t < x.tokens; ++t) {
-    for (int v = 0; v < kBlockVectors; ++v) Finish(w, block, v, x, t, Load(sums + t * kSumStride + v * kLanes), y, ldy);
+    for (int64_t i = 0; i < blocks * kBlockVectors; ++i) {
+      Finish(w, block + i / kBlockVectors, i % kBlockVectors, x, t, Load(sums + t * kSumStride + i * kLanes), y, ldy);
+    }
   }
 }
 
@@ -520,6 +532,7 @@ constinit const KernelFunctions kNeonFunctions = {
     .matvec_fp32 = Matvec<Fp32>,
     .convert_bf16 = Convert<Bf16>,
     .convert_fp16 = Convert<Fp16>,
+    .decode_cache = DecodeCache,
     .rms_norm = RmsNorm,
     .silu_mul = SiluMul,
     .softmax_step = SoftmaxStep,

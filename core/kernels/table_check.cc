@@ -251,7 +251,9 @@ std::vector<float> ManyTokens(const KernelFunctions& table, const Weight& weight
 std::vector<float> Finished(const KernelFunctions& table, const Weight& weight, const Tokens& x, const std::vector<float>& sums) {
   const PackedIntegers& w = weight.packed();
   std::vector<float> y = NewOutput(w, x.count());
-  for (int64_t b = 0; b < weight.blocks(); ++b) table.finish_integers(w, b, x.quantized(), sums.data(), y.data(), w.rows + 1);
+  for (int64_t b = 0; b < weight.blocks(); b += 2) {
+    table.finish_integers(w, b, std::min<int64_t>(2, weight.blocks() - b), x.quantized(), sums.data(), y.data(), w.rows + 1);
+  }
   return y;
 }
 
@@ -533,6 +535,23 @@ void CheckSoftmax(Random& random) {
   for (const float d : {-104.0f, -1e30f, -kInfinity}) check({0, d}, -kInfinity);
 }
 
+void CheckDecodeCache(Random& random) {
+  Report report("decode_cache");
+  for (const int64_t n : {1, 2, 15, 16, 40}) {
+    for (int i = 0; i < 4; ++i) {
+      const int bits = i % 2 == 0 ? 4 : 8;
+      std::vector<uint8_t> codes(2 * bits * n);
+      for (uint8_t& byte : codes) byte = static_cast<uint8_t>(random.Below(256));
+      const std::vector<float> scale = RandomFloats(n + 16, random), low = RandomFloats(n + 16, random);
+      std::vector<float> got(n * kBlockRows + 1, kGuard), expected = got;
+      kTable.decode_cache(codes.data(), bits, n, i < 2, scale.data(), low.data(), got.data());
+      kMeaning.decode_cache(codes.data(), bits, n, i < 2, scale.data(), low.data(), expected.data());
+      report.Case("bits, rows: " + Numbers({bits, n}));
+      report.Same(got, expected);
+    }
+  }
+}
+
 void CheckScaleAdd(Random& random) {
   Report report("scale_add");
   for (const int64_t n : kLengths) {
@@ -581,6 +600,7 @@ void CheckEverything() {
   CheckMatvec("matvec_fp32", &F::matvec_fp32, AsFp32, random);
   CheckConvert("convert_bf16", &F::convert_bf16);
   CheckConvert("convert_fp16", &F::convert_fp16);
+  CheckDecodeCache(random);
   CheckNorm(random);
   CheckSiluMul(random);
   CheckSoftmax(random);

@@ -17,6 +17,17 @@ bool HasAvx512Vnni() {
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
 }
 
+bool HasAvx512Bf16() { return HasAvx512Vnni() && __builtin_cpu_supports("avx512bf16"); }
+
+KernelTable Bf16Table() {
+  KernelTable table = MakeTable("avx512bf16", kAvx512VnniFunctions, kAvx512VnniProbes);
+  table.multiply_bf16_panels = MultiplyBf16Panels;
+  table.round_to_bf16 = RoundToBf16;
+  table.probes.multiply_bf16 = ProbeMultiplyBf16;
+  table.probes.bf16_flops_per_round = int64_t{4} * 16 * kBf16ProbeChains;
+  return table;
+}
+
 }  // namespace
 
 std::vector<const KernelTable*> ArchitectureTables() {
@@ -24,10 +35,12 @@ std::vector<const KernelTable*> ArchitectureTables() {
   static const KernelTable avxvnni = MakeTable("avxvnni", kAvxVnniFunctions, kAvxVnniProbes);
   static const KernelTable avx512vl = MakeTable("avx512vl_vnni", kAvx512VlVnniFunctions, kAvx512VlVnniProbes);
   static const KernelTable avx512vnni = MakeTable("avx512vnni", kAvx512VnniFunctions, kAvx512VnniProbes);
+  static const KernelTable avx512bf16 = Bf16Table();
   std::vector<const KernelTable*> tables;
   if (HasAvx2()) tables.push_back(&avx2);
   if (HasAvxVnni()) tables.push_back(&avxvnni);
   if (HasAvx512Vnni()) tables.push_back(&avx512vl), tables.push_back(&avx512vnni);
+  if (HasAvx512Bf16()) tables.push_back(&avx512bf16);
   return tables;
 }
 
