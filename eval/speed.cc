@@ -41,7 +41,13 @@ std::string ShortName(const PlanStep& step) {
   }
 }
 
-bool IsInteger(const kernels::Linear& linear) { return linear.input_form().kind == kernels::InputForm::Kind::kQuantized; }
+Products ProductsOf(const kernels::Linear& linear) {
+  switch (linear.input_form().kind) {
+    case kernels::InputForm::Kind::kQuantized: return Products::kBytes;
+    case kernels::InputForm::Kind::kBf16: return Products::kBf16;
+    default: return Products::kFloat;
+  }
+}
 
 double LinearOps(const kernels::Linear& linear, double tokens) {
   return 2.0 * static_cast<double>(linear.rows()) * static_cast<double>(linear.cols()) * tokens;
@@ -118,7 +124,7 @@ class SpeedRun {
     const auto add_linear = [&](OpSpeed& op, const kernels::Linear& linear, const StepProfile& profile) {
       op.bytes += static_cast<double>(linear.weight_bytes() * profile.calls) / passes;
       op.ops += LinearOps(linear, static_cast<double>(profile.tokens)) / passes;
-      op.integer = IsInteger(linear);
+      op.products = ProductsOf(linear);
     };
     for (size_t i = 0; i < plan_.steps().size(); ++i) {
       const PlanStep& step = plan_.steps()[i];
@@ -156,7 +162,10 @@ void RaisePeaks(int threads, MachinePeaks* peaks) {
 }
 
 double RooflineSeconds(const OpSpeed& op, const MachinePeaks& peaks) {
-  return std::max(op.bytes / peaks.read_gb_s, op.ops / (op.integer ? peaks.byte_gop_s : peaks.fma_gflop_s)) * 1e-9;
+  const double peak = op.products == Products::kBytes  ? peaks.byte_gop_s
+                      : op.products == Products::kBf16 ? peaks.bf16_gflop_s
+                                                       : peaks.fma_gflop_s;
+  return std::max(op.bytes / peaks.read_gb_s, op.ops / peak) * 1e-9;
 }
 
 absl::StatusOr<SpeedReport> MeasureSpeed(const Plan& plan, ThreadPool& pool, const SpeedOptions& options) {

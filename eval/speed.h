@@ -37,13 +37,16 @@ struct Speed {
   double tokens_per_s = 0, stderr = 0;
 };
 
+// Which of the machine's peaks bounds an op.
+enum class Products { kFloat, kBf16, kBytes };
+
 // An op of all layers together in one prefill or one decode.
 struct OpSpeed {
   std::string name;     // "q_proj", "attention", "head", ...
   double seconds = 0;   // a pass
   double bytes = 0;     // of weights and cache, that a pass reads
   double ops = 0;       // of a pass: two for each multiply-add
-  bool integer = false;
+  Products products = Products::kFloat;
 };
 
 struct SpeedReport {

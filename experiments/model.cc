@@ -3,8 +3,10 @@
 #include <map>
 #include <set>
 
+#include "absl/strings/str_cat.h"
 #include "core/base/status.h"
 #include "core/io/hf_folder.h"
+#include "core/ir/passes.h"
 #include "core/models/llama.h"
 
 namespace nibble {
@@ -14,6 +16,15 @@ absl::StatusOr<OpenedModel> OpenModel(const std::string& spec) {
   auto graph = BuildLlama(source.config, source.weights, source.activations);
   if (!graph.ok()) return Annotate(graph.status(), spec);
   return OpenedModel{std::move(source), *std::move(graph)};
+}
+
+absl::Status SetLinearInputs(absl::string_view dtype, ir::Graph& graph) {
+  if (dtype == "fp32") return absl::OkStatus();
+  if (dtype != "bf16") return absl::InvalidArgumentError(absl::StrCat("dtype: expected fp32 or bf16, got '", dtype, "'"));
+  for (ir::Op& op : graph.mutable_ops()) {
+    if (op.is_linear() && !op.activation.has_value()) op.activation = FloatScheme("bf16");
+  }
+  return ir::Verify(graph);
 }
 
 absl::Status SaveModel(const io::LoadedModel& source, const ir::Graph& graph, const std::string& pipeline, const std::string& folder) {

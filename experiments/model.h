@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "core/io/model_loader.h"
 #include "core/ir/graph.h"
 
@@ -18,6 +19,10 @@ struct OpenedModel {
 // `spec` as io::LoadModel takes it. Parameters stay where they are until they
 // are asked for.
 absl::StatusOr<OpenedModel> OpenModel(const std::string& spec);
+
+// "bf16" rounds each linear's input to bf16 where the graph has no scheme for
+// it, as hardware with bf16 products does; "fp32" leaves the graph as it is.
+absl::Status SetLinearInputs(absl::string_view dtype, ir::Graph& graph);
 
 // Writes `graph`, made from `source` by `pipeline`, as a folder that OpenModel
 // reads: encoded parameters in safetensors, activation schemes in nibble.json,

@@ -48,7 +48,7 @@ Json OpJson(const eval::OpSpeed& op, const eval::MachinePeaks& peaks) {
           {"seconds", op.seconds},
           {"bytes", op.bytes},
           {"ops", op.ops},
-          {"arithmetic", op.integer ? "integer" : "float"},
+          {"products", op.products == eval::Products::kBytes ? "bytes" : op.products == eval::Products::kBf16 ? "bf16" : "float"},
           {"roofline", eval::RooflineSeconds(op, peaks) / op.seconds}};
 }
 
@@ -62,6 +62,7 @@ Json ReportJson(const std::string& model, int threads, const Plan& plan, const e
                  {"threads", threads},
                  {"read_gb_s", report.peaks.read_gb_s},
                  {"fma_gflop_s", report.peaks.fma_gflop_s},
+                 {"bf16_gflop_s", report.peaks.bf16_gflop_s},
                  {"byte_gop_s", report.peaks.byte_gop_s}}},
                {"weight_bytes", plan.weight_bytes()},
                {"decode_bytes", report.decode_bytes},
@@ -132,7 +133,8 @@ absl::StatusOr<int> Bench(const Options& options) {
     NIBBLE_ASSIGN_OR_RETURN(const std::string text, ReadFile(options.Text("compare")));
     NIBBLE_ASSIGN_OR_RETURN(earlier, ParseJson(text, options.Text("compare")));
   }
-  NIBBLE_ASSIGN_OR_RETURN(const OpenedModel model, OpenModel(options.Text("model")));
+  NIBBLE_ASSIGN_OR_RETURN(OpenedModel model, OpenModel(options.Text("model")));
+  NIBBLE_RETURN_IF_ERROR(SetLinearInputs(options.Text("dtype"), model.graph));
   NIBBLE_ASSIGN_OR_RETURN(const auto* table, kernels::ChooseTable());
   NIBBLE_ASSIGN_OR_RETURN(const auto plan, Plan::Create(model.graph, *table));
   ThreadPool pool(threads);
@@ -140,8 +142,10 @@ absl::StatusOr<int> Bench(const Options& options) {
 
   const kernels::MachineInfo info = kernels::DescribeMachine();
   std::printf("%s, %d threads, kernels %s (%s)\n", info.cpu.c_str(), threads, info.kernel_table.c_str(), info.features.c_str());
-  std::printf("machine: reads %.1f GB/s, fp32 multiply-add %.0f GFLOP/s, byte products %.0f Gop/s\n", report.peaks.read_gb_s,
+  std::printf("machine: reads %.1f GB/s, fp32 multiply-add %.0f GFLOP/s, byte products %.0f Gop/s", report.peaks.read_gb_s,
               report.peaks.fma_gflop_s, report.peaks.byte_gop_s);
+  if (report.peaks.bf16_gflop_s > 0) std::printf(", bf16 products %.0f GFLOP/s", report.peaks.bf16_gflop_s);
+  std::printf("\n");
   std::printf("%s: %.1f MiB of weights, %s arithmetic\n", options.Text("model").c_str(), plan->weight_bytes() / 1048576.0,
               plan->arithmetic() == kernels::Arithmetic::kNative ? "native" : "simulated");
   PrintSpeeds(report, earlier);
@@ -172,7 +176,8 @@ Command BenchCommand() {
       "streams", po::value<std::string>()->default_value("1,2,4,8,16"), "streams decoded at once; 0 for none")(
       "decode", po::value<int>()->default_value(32), "tokens of a decode")("cache", po::value<std::string>()->default_value("fp32"),
                                                                            "KV cache: fp32, fp16, bf16, int8 or int4")(
-      "threads", po::value<int>(), "threads (default: all CPUs)")("rounds", po::value<int>()->default_value(5), "after one warm-up")(
+      "dtype", po::value<std::string>()->default_value("fp32"),
+      "inputs of linears that quantize none: fp32, or bf16 for hardware with bf16 products")("threads", po::value<int>(), "threads (default: all CPUs)")("rounds", po::value<int>()->default_value(5), "after one warm-up")(
       "json", po::value<std::string>(), "write the figures there")("compare", po::value<std::string>(),
                                                                    "an earlier --json file: print both and the ratio");
   command.required = {"model"};

@@ -47,7 +47,7 @@ absl::Status SetPerplexity(const std::string& name, const std::string& value, Pe
 
 struct Task {
   MetricRequest request;
-  std::string dtype;  // "", "fp32" or "bf16"
+  std::string dtype = "fp32";
 };
 
 absl::StatusOr<Task> ParseTask(const Options& options) {
@@ -75,7 +75,6 @@ absl::StatusOr<Task> ParseTask(const Options& options) {
   for (const std::string& assignment : options.List("set")) {
     NIBBLE_ASSIGN_OR_RETURN(const auto pair, SplitAssignment(assignment));
     if (pair.first == "dtype") {
-      if (pair.second != "fp32" && pair.second != "bf16") return absl::InvalidArgumentError("--set dtype: expected fp32 or bf16");
       task.dtype = pair.second;
     } else if (task.request.has_perplexity()) {
       NIBBLE_RETURN_IF_ERROR(SetPerplexity(pair.first, pair.second, task.request.mutable_perplexity()));
@@ -84,16 +83,6 @@ absl::StatusOr<Task> ParseTask(const Options& options) {
     }
   }
   return task;
-}
-
-// fp32 is the arithmetic of the executors as it is. bf16 rounds each linear's
-// input to bf16 too, as hardware with bf16 dot products does.
-absl::Status SetArithmetic(const std::string& dtype, ir::Graph& graph) {
-  if (dtype != "bf16") return absl::OkStatus();
-  for (ir::Op& op : graph.mutable_ops()) {
-    if (op.is_linear() && !op.activation.has_value()) op.activation = FloatScheme("bf16");
-  }
-  return ir::Verify(graph);
 }
 
 // The records of a run with this model as its only variant.
@@ -113,7 +102,7 @@ absl::Status WriteRecords(const std::string& path, const OpenedModel& model, std
 absl::StatusOr<int> Eval(const Options& options) {
   NIBBLE_ASSIGN_OR_RETURN(const Task task, ParseTask(options));
   NIBBLE_ASSIGN_OR_RETURN(OpenedModel model, OpenModel(options.Text("model")));
-  NIBBLE_RETURN_IF_ERROR(SetArithmetic(task.dtype, model.graph));
+  NIBBLE_RETURN_IF_ERROR(SetLinearInputs(task.dtype, model.graph));
   NIBBLE_ASSIGN_OR_RETURN(const auto* table, kernels::ChooseTable());
   BuiltModel built{"model", model.source.pipeline, model.graph, nullptr};
   NIBBLE_ASSIGN_OR_RETURN(built.plan, Plan::Create(model.graph, *table));
