@@ -209,27 +209,29 @@ template <int kBits, int kTokens>
 void MultiplyTile(const PackedIntegers& w, int64_t block, const QuantizedRows& x, int64_t token, float* y, int64_t ldy) {
   constexpr int64_t kColumns = 32 / kBits;
   V sums[kTokens];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int t = 0; t < kTokens; ++t) sums[t] = Set(0.0f);
   for (int64_t g = 0; g < w.groups; ++g) {
     VI acc[kTokens];
     StartGroup<kTokens>(w, block, g, x.group_terms + g * x.term_stride + token, acc);
     TokenRows<kTokens> rows{.rows = {}, .stride = x.stride, .stride3 = 3 * x.stride};
-    rows.rows[0] = x.codes + token * x.stride + g * w.padded_group;
+#pragma GCC unroll 2
+    for (int i = 0; i < rows.kBases; ++i) rows.rows[i] = x.codes + (token + 4 * i) * x.stride + g * w.padded_group;
     const int64_t chunks = (GroupColumns(w, g) + kColumns - 1) / kColumns;
     DotGroup<kBits, kTokens>(BlockCodes(w, block) + g * w.padded_group * 2 * kBits, chunks, rows, acc);
     const V scales = ScalesOf(w, block, g);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int t = 0; t < kTokens; ++t) sums[t] = Fma(scales, ToFloat(acc[t]), sums[t]);
   }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int t = 0; t < kTokens; ++t) Finish(w, block, x, token + t, sums[t], y, ldy);
 }
 
 template <int kBits>
 void MultiplyPacked(const PackedIntegers& w, int64_t block, const QuantizedRows& x, float* y, int64_t ldy) {
   int64_t t = 0;
-  for (; t + 4 <= x.tokens; t += 4) MultiplyTile<kBits, 4>(w, block, x, t, y, ldy);
+  for (; t + 8 <= x.tokens; t += 8) MultiplyTile<kBits, 8>(w, block, x, t, y, ldy);
+  if (t + 4 <= x.tokens) MultiplyTile<kBits, 4>(w, block, x, t, y, ldy), t += 4;
   if (t + 2 <= x.tokens) MultiplyTile<kBits, 2>(w, block, x, t, y, ldy), t += 2;
   if (t < x.tokens) MultiplyTile<kBits, 1>(w, block, x, t, y, ldy);
 }
