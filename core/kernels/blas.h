@@ -1,5 +1,6 @@
-// Sgemm: a row-major single-precision product on one thread. Threads are ours:
-// callers cut the work into tiles and run one product per tile.
+// Row-major matrix products on one thread. Threads are ours: callers cut the
+// work into tiles and run one product per tile. The double one serves gradient
+// checks.
 #ifndef NIBBLE_CORE_KERNELS_BLAS_H_
 #define NIBBLE_CORE_KERNELS_BLAS_H_
 
@@ -11,6 +12,8 @@ namespace nibble::kernels {
 // transposed when stored as [k, m] or [n, k]. ld*: elements between rows.
 void Sgemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda,
            const float* b, int64_t ldb, float beta, float* c, int64_t ldc);
+void Dgemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, double alpha, const double* a, int64_t lda,
+           const double* b, int64_t ldb, double beta, double* c, int64_t ldc);
 
 }  // namespace nibble::kernels
 

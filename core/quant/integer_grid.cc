@@ -120,27 +120,45 @@ absl::StatusOr<Grid> ChooseGrid(const QuantScheme& scheme, int bits, absl::Span<
   return GridForRange(scheme, bits, range.min, range.max);
 }
 
-absl::Status FakeQuantizeRows(const QuantScheme& scheme, int64_t rows, int64_t cols, float* values) {
+namespace {
+
+void FakeQuantizeGroup(const Grid& grid, int32_t max_code, int64_t n, const float* in, float* out, uint8_t* in_range) {
+  if (in_range != nullptr) {
+    for (int64_t i = 0; i < n; ++i) {
+      const int32_t code = UnclampedCode(grid, in[i]);
+      in_range[i] = code >= 0 && code <= max_code;
+    }
+  }
+  for (int64_t i = 0; i < n; ++i) out[i] = DecodeValue(grid, EncodeValue(grid, in[i], max_code));
+}
+
+}  // namespace
+
+absl::Status FakeQuantizeRows(const QuantScheme& scheme, int64_t rows, int64_t cols, const float* in, float* out, uint8_t* in_range) {
   NIBBLE_ASSIGN_OR_RETURN(const Format* format, FindFormat(scheme.format()));
   const std::optional<int> bits = format->integer_bits();
-  if (!bits.has_value() || scheme.per() == QuantScheme::PER_TENSOR) {
+  if (!bits.has_value()) {
     QuantScheme by_row = scheme;
     if (scheme.per() == QuantScheme::PER_TOKEN) by_row.set_per(QuantScheme::PER_ROW);
-    NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor encoded,
-                            format->Encode(by_row, {rows, cols}, absl::MakeConstSpan(values, rows * cols), nullptr));
-    format->DecodeRows(encoded, 0, rows, values);
+    NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor encoded, format->Encode(by_row, {rows, cols}, absl::MakeConstSpan(in, rows * cols), nullptr));
+    format->DecodeRows(encoded, 0, rows, out);
+    if (in_range != nullptr) std::fill_n(in_range, rows * cols, uint8_t{1});
     return absl::OkStatus();
   }
-  const int64_t length = GroupLength(scheme, cols);
-  const int32_t max_code = (1 << *bits) - 1;
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t c = 0; c < cols; c += length) {
-      const absl::Span<float> group(values + r * cols + c, std::min(length, cols - c));
-      NIBBLE_ASSIGN_OR_RETURN(const Grid grid, ChooseGrid(scheme, *bits, group));
-      for (float& v : group) v = DecodeValue(grid, EncodeValue(grid, v, max_code));
+  const bool whole = scheme.per() == QuantScheme::PER_TENSOR;
+  const int64_t row = whole ? rows * cols : cols, length = whole ? row : GroupLength(scheme, cols);
+  for (int64_t begin = 0; begin < rows * cols; begin += row) {
+    for (int64_t c = 0; c < row; c += length) {
+      const int64_t n = std::min(length, row - c), at = begin + c;
+      NIBBLE_ASSIGN_OR_RETURN(const Grid grid, ChooseGrid(scheme, *bits, absl::MakeConstSpan(in + at, n)));
+      FakeQuantizeGroup(grid, (1 << *bits) - 1, n, in + at, out + at, in_range == nullptr ? nullptr : in_range + at);
     }
   }
   return absl::OkStatus();
+}
+
+absl::Status FakeQuantizeRows(const QuantScheme& scheme, int64_t rows, int64_t cols, float* values) {
+  return FakeQuantizeRows(scheme, rows, cols, values, values, nullptr);
 }
 
 int64_t GroupLength(const QuantScheme& scheme, int64_t cols) {

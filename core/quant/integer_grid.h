@@ -30,11 +30,16 @@ struct Grid {
   int32_t zero = 0;   // in the unsigned domain
 };
 
-// The code of x: clamp(round(x * inverse) + zero, 0, max_code).
-inline int32_t EncodeValue(const Grid& grid, float x, int32_t max_code) {
+// round(x * inverse) + zero, within +-2^21 of the zero point.
+inline int32_t UnclampedCode(const Grid& grid, float x) {
   float v = grid.inverse != 0 ? x * grid.inverse : x / grid.scale;
   v = v < -2097152.0f ? -2097152.0f : (v > 2097152.0f ? 2097152.0f : v);
-  const int32_t code = static_cast<int32_t>(RoundHalfEven(v)) + grid.zero;
+  return static_cast<int32_t>(RoundHalfEven(v)) + grid.zero;
+}
+
+// The code of x: clamp(round(x * inverse) + zero, 0, max_code).
+inline int32_t EncodeValue(const Grid& grid, float x, int32_t max_code) {
+  const int32_t code = UnclampedCode(grid, x);
   return code < 0 ? 0 : (code > max_code ? max_code : code);
 }
 
@@ -49,8 +54,14 @@ absl::StatusOr<Grid> ChooseGrid(const QuantScheme& scheme, int bits, absl::Span<
 absl::StatusOr<Grid> GridForRange(const QuantScheme& scheme, int bits, float min, float max);
 
 // Replaces each row of `values` [rows, cols] by its decoded encoding under an
-// integer or float activation scheme (PER_TOKEN, PER_ROW, PER_GROUP).
+// integer or float scheme; rows of PER_TENSOR share one grid.
 absl::Status FakeQuantizeRows(const QuantScheme& scheme, int64_t rows, int64_t cols, float* values);
+
+// The same from `in` to `out`, and where a gradient passes straight through:
+// in_range[i] is 1 where the code was inside the grid before it was cut off,
+// 0 elsewhere; always 1 for formats that are no integer grid. `in_range` may
+// be null; `in` and `out` may be the same.
+absl::Status FakeQuantizeRows(const QuantScheme& scheme, int64_t rows, int64_t cols, const float* in, float* out, uint8_t* in_range);
 
 // Number of groups in a row and the length of a group under the scheme.
 int64_t GroupLength(const QuantScheme& scheme, int64_t cols);

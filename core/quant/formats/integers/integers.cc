@@ -6,10 +6,9 @@
 // scheme's scale type; "zeros" U8 like scales, asymmetric schemes only.
 
 #include <algorithm>
-#include <atomic>
-#include <mutex>
 
 #include "absl/strings/str_cat.h"
+#include "core/base/parallel_status.h"
 #include "core/base/status.h"
 #include "core/quant/format.h"
 #include "core/quant/integer_grid.h"
@@ -68,21 +67,10 @@ class IntegerFormat : public Format {
       NIBBLE_ASSIGN_OR_RETURN(whole, ChooseGrid(scheme, bits_, values));
       writer.SetGrid(0, *whole);
     }
-    std::mutex mutex;
-    absl::Status first_error;
     const int64_t cols = shape.back();
-    const auto encode_row = [&](int64_t r, int) {
-      const absl::Status status = writer.EncodeRow(r, values.subspan(r * cols, cols), whole);
-      if (status.ok()) return;
-      const std::lock_guard<std::mutex> lock(mutex);
-      if (first_error.ok()) first_error = Annotate(status, absl::StrCat("row ", r));
-    };
-    if (pool != nullptr) {
-      pool->ParallelFor(writer.rows(), encode_row);
-    } else {
-      for (int64_t r = 0; r < writer.rows(); ++r) encode_row(r, 0);
-    }
-    NIBBLE_RETURN_IF_ERROR(first_error);
+    NIBBLE_RETURN_IF_ERROR(ParallelForStatus(pool, writer.rows(), [&](int64_t r, int) {
+      return Annotate(writer.EncodeRow(r, values.subspan(r * cols, cols), whole), absl::StrCat("row ", r));
+    }));
     return std::move(writer).Finish();
   }
 
