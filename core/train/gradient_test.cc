@@ -52,14 +52,33 @@ TEST_F(OpGradients, Multiply) {
   Array a = Random(m * k, 1), b = Random(k * n, 2), c(m * n);
   const Array weight = Random(m * n, 3);
   const auto loss = [&] {
-    Multiply(machine_, {false, false, m, n, k}, a.data(), b.data(), 0.0, c.data());
+    Multiply(machine_, {false, false, m, n, k}, a.data(), b.data(), false, c.data());
     return Dot(c, weight);
   };
   Array da(a.size()), db(b.size());
-  Multiply(machine_, {false, true, m, k, n}, weight.data(), b.data(), 0.0, da.data());
-  Multiply(machine_, {true, false, k, n, m}, a.data(), weight.data(), 0.0, db.data());
+  Multiply(machine_, {false, true, m, k, n}, weight.data(), b.data(), false, da.data());
+  Multiply(machine_, {true, false, k, n, m}, a.data(), weight.data(), false, db.data());
   ExpectGradient(a, da, loss, "a");
   ExpectGradient(b, db, loss, "b");
+}
+
+// The float product over every order of its operands, odd sizes and sizes
+// beyond a panel and a pass.
+TEST_F(OpGradients, FloatProducts) {
+  for (const auto& [m, n, k] : {std::tuple<int64_t, int64_t, int64_t>{1, 1, 1}, {13, 33, 300}, {40, 530, 7}, {600, 17, 65}}) {
+    for (const int order : {0, 1, 2, 3}) {
+      const Product product = {(order & 1) != 0, (order & 2) != 0, m, n, k};
+      const Array a = Random(m * k, 1), b = Random(k * n, 2);
+      Array expected = Random(m * n, 3);
+      const std::vector<float> fa(a.begin(), a.end()), fb(b.begin(), b.end());
+      std::vector<float> c(expected.begin(), expected.end());
+      for (const bool accumulate : {true, false}) {
+        Multiply(machine_, product, a.data(), b.data(), accumulate, expected.data());
+        Multiply(machine_, product, fa.data(), fb.data(), accumulate, c.data());
+        for (size_t i = 0; i < c.size(); ++i) ASSERT_NEAR(c[i], expected[i], 1e-4) << m << " " << n << " " << k << " " << order << " " << i;
+      }
+    }
+  }
 }
 
 TEST_F(OpGradients, RmsNorm) {

@@ -32,6 +32,13 @@ int64_t Head<T>::chunk() const {
 }
 
 template <typename T>
+T* Head<T>::LogitsBuffer(int64_t count) const {
+  NIBBLE_CHECK(count <= chunk());
+  if (logits_ == nullptr) logits_.reset(new T[chunk() * vocab_size()]);
+  return logits_.get();
+}
+
+template <typename T>
 absl::StatusOr<typename Head<T>::Rows> Head<T>::Gather(absl::Span<const T> hidden, absl::Span<const int64_t> positions) const {
   const int64_t width = hidden_size(), count = static_cast<int64_t>(positions.size());
   Rows rows;
@@ -53,7 +60,7 @@ absl::StatusOr<typename Head<T>::Rows> Head<T>::Gather(absl::Span<const T> hidde
 template <typename T>
 void Head<T>::Product(const Rows& rows, int64_t count, T* logits) const {
   Multiply(machine_, {false, true, count, vocab_size(), hidden_size()}, rows.multiplied().data(), parameters_.values[*graph_.head().weight],
-           T(0), logits);
+           false, logits);
 }
 
 template <typename T>
@@ -84,21 +91,21 @@ template <typename T>
 absl::StatusOr<double> Head<T>::Loss(absl::Span<const T> hidden, absl::Span<const int64_t> positions, LogitLoss<T> loss,
                                      T* hidden_gradient) {
   const int64_t total = static_cast<int64_t>(positions.size()), piece = chunk(), width = hidden_size();
-  std::vector<T> logits(std::min(total, piece) * vocab_size());
+  T* logits = LogitsBuffer(std::min(total, piece));
   T* weight_gradient = parameters_.gradients[*graph_.head().weight];
   double sum = 0;
   for (int64_t first = 0; first < total; first += piece) {
     const int64_t count = std::min(piece, total - first);
     const auto here = positions.subspan(first, count);
     NIBBLE_ASSIGN_OR_RETURN(const Rows rows, Gather(hidden, here));
-    Product(rows, count, logits.data());
-    NIBBLE_ASSIGN_OR_RETURN(const double part, loss(first, count, logits.data()));
+    Product(rows, count, logits);
+    NIBBLE_ASSIGN_OR_RETURN(const double part, loss(first, count, logits));
     sum += part;
     if (weight_gradient != nullptr) {
-      Multiply(machine_, {true, false, vocab_size(), width, count}, logits.data(), rows.multiplied().data(), T(1), weight_gradient);
+      Multiply(machine_, {true, false, vocab_size(), width, count}, logits, rows.multiplied().data(), true, weight_gradient);
     }
     std::vector<T> gradient(count * width);
-    Multiply(machine_, {false, false, count, width, vocab_size()}, logits.data(), parameters_.values[*graph_.head().weight], T(0),
+    Multiply(machine_, {false, false, count, width, vocab_size()}, logits, parameters_.values[*graph_.head().weight], false,
              gradient.data());
     NIBBLE_RETURN_IF_ERROR(Scatter(rows, here, std::move(gradient), hidden_gradient));
   }
@@ -109,13 +116,13 @@ template <typename T>
 absl::StatusOr<std::vector<double>> Head<T>::LogProbs(absl::Span<const T> hidden, absl::Span<const int64_t> positions,
                                                       absl::Span<const int32_t> targets) const {
   const int64_t total = static_cast<int64_t>(positions.size()), piece = chunk(), vocab = vocab_size();
-  std::vector<T> logits(std::min(total, piece) * vocab);
+  T* logits = LogitsBuffer(std::min(total, piece));
   std::vector<double> log_probs(total);
   for (int64_t first = 0; first < total; first += piece) {
     const int64_t count = std::min(piece, total - first);
-    NIBBLE_RETURN_IF_ERROR(Logits(hidden, positions.subspan(first, count), logits.data()));
+    NIBBLE_RETURN_IF_ERROR(Logits(hidden, positions.subspan(first, count), logits));
     machine_.pool.ParallelFor(count, [&](int64_t i, int) {
-      T* row = logits.data() + i * vocab;
+      T* row = logits + i * vocab;
       const T target = row[targets[first + i]];
       T max, sum;
       log_probs[first + i] = static_cast<double>(target) - LogSum(machine_.table, vocab, row, &max, &sum);

@@ -5,6 +5,7 @@
 #define NIBBLE_CORE_TRAIN_HEAD_H_
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -59,12 +60,14 @@ class Head {
   absl::StatusOr<Rows> Gather(absl::Span<const T> hidden, absl::Span<const int64_t> positions) const;
   void Product(const Rows& rows, int64_t count, T* logits) const;
   absl::Status Scatter(const Rows& rows, absl::Span<const int64_t> positions, std::vector<T> gradient, T* hidden_gradient) const;
+  T* LogitsBuffer(int64_t count) const;
   bool quantizes() const { return quantize_activations_ && graph_.head().activation.has_value(); }
 
   const ir::Graph& graph_;
   const Machine machine_;
   const ParameterArrays<T> parameters_;
   bool quantize_activations_ = true;
+  mutable std::unique_ptr<T[]> logits_;  // of a chunk; kept, as its pages cost time to make
 };
 
 // The gradient of weight * KL(teacher || student) with respect to the student's

@@ -22,14 +22,6 @@ void Gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, double alpha, const
   kernels::Dgemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }
 
-// Pieces of a product: an even number, each large enough to repay packing its
-// operands anew.
-int64_t PieceOf(int64_t length, double operations) {
-  const int64_t wanted = std::clamp<int64_t>(static_cast<int64_t>(operations / 4e7), 1, 32) * 2;
-  const int64_t piece = (length + wanted - 1) / wanted;
-  return std::max<int64_t>(16, (piece + 15) / 16 * 16);
-}
-
 // sigmoid of n values; `work` has n elements.
 void Sigmoid(const kernels::KernelTable& table, const float* x, int64_t n, float* out) {
   for (int64_t i = 0; i < n; ++i) out[i] = -std::fabs(x[i]);
@@ -195,23 +187,6 @@ double SoftmaxStep(const kernels::KernelTable&, double* row, int64_t n, double* 
   double sum = 0;
   for (int64_t i = 0; i < n; ++i) sum += row[i] = std::exp(row[i] - *max);
   return sum;
-}
-
-template <typename T>
-void Multiply(Machine machine, const Product& p, const T* a, const T* b, T beta, T* c) {
-  const int64_t lda = p.transpose_a ? p.m : p.k, ldb = p.transpose_b ? p.k : p.n;
-  const double operations = 2.0 * static_cast<double>(p.m) * static_cast<double>(p.n) * static_cast<double>(p.k);
-  if (p.m > p.n) {
-    ForPieces(machine.pool, p.m, PieceOf(p.m, operations), [&](int64_t first, int64_t last, int) {
-      Gemm(p.transpose_a, p.transpose_b, last - first, p.n, p.k, T(1), a + (p.transpose_a ? first : first * lda), lda, b, ldb, beta,
-           c + first * p.n, p.n);
-    });
-  } else {
-    ForPieces(machine.pool, p.n, PieceOf(p.n, operations), [&](int64_t first, int64_t last, int) {
-      Gemm(p.transpose_a, p.transpose_b, p.m, last - first, p.k, T(1), a, lda, b + (p.transpose_b ? first * ldb : first), ldb, beta,
-           c + first, p.n);
-    });
-  }
 }
 
 template <typename T>
@@ -390,7 +365,6 @@ void EmbedBackward(Machine machine, absl::Span<const int32_t> tokens, int64_t wi
 }
 
 #define NIBBLE_INSTANTIATE_OPS(T)                                                                                                     \
-  template void Multiply(Machine, const Product&, const T*, const T*, T, T*);                                                         \
   template void RmsNorm(Machine, int64_t, int64_t, const T*, const T*, float, T*);                                                    \
   template void RmsNormBackward(Machine, int64_t, int64_t, const T*, const T*, float, const T*, T*, T*);                              \
   template void SiluMul(Machine, int64_t, const T*, const T*, T*);                                                                    \

@@ -24,13 +24,14 @@ struct Machine {
   const kernels::KernelTable& table;
 };
 
-// c [m, n] = op(a) op(b) + beta * c; op(a) is [m, k], op(b) is [k, n].
+// c [m, n] = op(a) op(b), added to c where `accumulate`; op(a) is [m, k], op(b)
+// is [k, n], transposed when stored as [k, m] or [n, k].
 struct Product {
   bool transpose_a = false, transpose_b = false;
   int64_t m = 0, n = 0, k = 0;
 };
 template <typename T>
-void Multiply(Machine machine, const Product& product, const T* a, const T* b, T beta, T* c);
+void Multiply(Machine machine, const Product& product, const T* a, const T* b, bool accumulate, T* c);
 
 // y = x / sqrt(mean(x^2) + eps) * gain.
 template <typename T>

@@ -198,7 +198,7 @@ absl::Status Tape<T>::Evaluate(const Step& step) {
       RmsNorm(machine_, tokens, width, x, weight(step), step.op->eps, y);
       break;
     case Step::Kind::kLinear:
-      Multiply(machine_, {false, true, tokens, width, infos_[step.inputs[0]].width}, x, weight(step), T(0), y);
+      Multiply(machine_, {false, true, tokens, width, infos_[step.inputs[0]].width}, x, weight(step), false, y);
       break;
     case Step::Kind::kRope:
       Rope(machine_, {step.op->heads, step.op->head_dim, step.op->inverse_frequencies}, batch_.starts, false, x, y);
@@ -261,10 +261,10 @@ absl::Status Tape<T>::Backward(absl::Span<const T> hidden_gradient) {
 template <typename T>
 void Tape<T>::LinearBackward(const Step& step, const T* dy) {
   const int64_t tokens = batch_.size(), out = infos_[step.output].width, in = infos_[step.inputs[0]].width;
-  if (T* dw = weight_gradient(step)) Multiply(machine_, {true, false, out, in, tokens}, dy, value(step.inputs[0]), T(1), dw);
+  if (T* dw = weight_gradient(step)) Multiply(machine_, {true, false, out, in, tokens}, dy, value(step.inputs[0]), true, dw);
   bool fresh = false;
   if (T* dx = GradientOf(step.inputs[0], &fresh)) {
-    Multiply(machine_, {false, false, tokens, in, out}, dy, weight(step), fresh ? T(0) : T(1), dx);
+    Multiply(machine_, {false, false, tokens, in, out}, dy, weight(step), !fresh, dx);
   }
 }
 

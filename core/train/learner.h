@@ -1,0 +1,97 @@
+// Learner: the parameters of a graph in training. It holds an fp32 master of
+// each trained parameter, its gradient and moments, and what the ops multiply
+// by: the master itself, or for a parameter with a scheme its decoded encoding
+// (fake quantization), so that what training saw is to the bit what encoding
+// the result gives.
+#ifndef NIBBLE_CORE_TRAIN_LEARNER_H_
+#define NIBBLE_CORE_TRAIN_LEARNER_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "core/ir/graph.h"
+#include "core/train/adamw.h"
+#include "core/train/head.h"
+#include "core/train/tape.h"
+
+namespace nibble::train {
+
+// A parameter to train.
+struct TrainedParameter {
+  ir::ParameterId id = -1;
+  std::vector<float> master;          // where training starts
+  std::optional<QuantScheme> scheme;  // fake quantization
+};
+
+struct LearnerOptions {
+  AdamWOptions adamw;
+  double weight_decay = 0;   // of matrices; vectors (norm gains) do not decay
+  double clip_norm = 1;      // 0: no clipping
+  bool recompute_blocks = false;
+};
+
+class Learner {
+ public:
+  // `graph` gives the structure, the activation schemes and the frozen
+  // parameters, and outlives the learner. Errors: a parameter that does not
+  // load, an op without a gradient.
+  static absl::StatusOr<std::unique_ptr<Learner>> Create(const ir::Graph& graph, Machine machine, std::vector<TrainedParameter> trained,
+                                                         const LearnerOptions& options);
+
+  Tape<float>& tape() { return *tape_; }
+  Head<float>& head() { return *head_; }
+  Machine machine() const { return machine_; }
+  const ir::Graph& graph() const { return graph_; }
+  int64_t trained_elements() const;
+  // Updates so far.
+  int64_t step() const { return step_; }
+
+  // Fake quantization of weights and activations from now on; it starts on.
+  absl::Status SetFakeQuantization(bool on);
+
+  // Clips and applies the gradients, scaled by `gradient_scale`, and zeroes
+  // them. Returns their norm before clipping. An error when it is not finite.
+  absl::StatusOr<double> Update(double rate, double gradient_scale);
+
+  // Encodes each trained parameter into `target`, a graph of the same
+  // parameters: under its scheme, or in the float format that it has there.
+  absl::Status Store(ir::Graph& target) const;
+
+  // Masters, moments and the step, as a file that Restore continues from to
+  // the bit. `note` comes back as it was. Errors of Restore name the file:
+  // other parameters or shapes than here.
+  absl::Status Save(const std::string& path, const std::string& note) const;
+  absl::StatusOr<std::string> Restore(const std::string& path);
+
+ private:
+  struct State {
+    TrainedParameter parameter;
+    std::vector<float> gradient, decoded;
+    std::vector<uint8_t> in_range;  // empty: all
+    Moments moments;
+  };
+
+  Learner(const ir::Graph& graph, Machine machine, const LearnerOptions& options) : graph_(graph), machine_(machine), options_(options) {}
+  absl::Status Requantize();
+  void MaskGradients();
+  const std::string& name(const State& state) const { return graph_.parameter(state.parameter.id).name(); }
+
+  const ir::Graph& graph_;
+  const Machine machine_;
+  const LearnerOptions options_;
+  std::vector<State> states_;
+  std::vector<std::vector<float>> frozen_;
+  std::unique_ptr<Tape<float>> tape_;
+  std::unique_ptr<Head<float>> head_;
+  bool quantizes_ = true;
+  int64_t step_ = 0;
+};
+
+}  // namespace nibble::train
+
+#endif  // NIBBLE_CORE_TRAIN_LEARNER_H_
