@@ -10,13 +10,14 @@
 namespace nibble::eval {
 namespace {
 
-enum Part { kEmbedding, kAttention, kMlp, kNorms, kHead, kOther, kParts };
-constexpr absl::string_view kPartNames[kParts] = {"embedding", "attention", "mlp", "norms", "head", "other"};
+enum Part { kEmbedding, kAttention, kMlp, kNorms, kHead, kAdapters, kOther, kParts };
+constexpr absl::string_view kPartNames[kParts] = {"embedding", "attention", "mlp", "norms", "head", "adapters", "other"};
 
 Part PartOf(const ir::Op& op) {
   if (op.kind == ir::OpKind::kEmbed) return kEmbedding;
   if (op.kind == ir::OpKind::kLogits) return kHead;
   if (op.kind == ir::OpKind::kRmsNorm) return kNorms;
+  if (op.adapter) return kAdapters;
   if (absl::StrContains(op.name, ".self_attn.")) return kAttention;
   return absl::StrContains(op.name, ".mlp.") ? kMlp : kOther;
 }

@@ -13,7 +13,7 @@ namespace nibble {
 
 absl::StatusOr<OpenedModel> OpenModel(const std::string& spec) {
   NIBBLE_ASSIGN_OR_RETURN(io::LoadedModel source, io::LoadModel(spec));
-  auto graph = BuildLlama(source.config, source.weights, source.activations);
+  auto graph = BuildLlama(source.config, source.weights, source.activations, source.adapters);
   if (!graph.ok()) return Annotate(graph.status(), spec);
   return OpenedModel{std::move(source), *std::move(graph)};
 }
@@ -33,6 +33,7 @@ absl::Status SaveModel(const io::LoadedModel& source, const ir::Graph& graph, co
   checkpoint.config.tie_word_embeddings = graph.tied();
   checkpoint.pipeline = pipeline;
   checkpoint.note = source.note;
+  checkpoint.adapters = ir::AdaptersOf(graph);
   std::map<std::string, ir::ParameterId> ids;
   for (const ir::Op& op : graph.ops()) {
     if (op.activation.has_value()) checkpoint.activations[op.name] = *op.activation;

@@ -22,14 +22,14 @@ std::string FormatSeconds(double seconds) {
   return absl::StrFormat("%d:%02d", s / 60, s % 60);
 }
 
-Progress::Progress(std::string label, int64_t total)
-    : label_(std::move(label)), total_(total), terminal_(::isatty(2) != 0), start_(Clock::now()), last_print_(start_) {}
+Progress::Progress(std::string label, int64_t total, int64_t already)
+    : label_(std::move(label)), total_(total), already_(already), terminal_(::isatty(2) != 0), start_(Clock::now()), last_print_(start_) {}
 
 Progress::~Progress() {
   if (printed_ && terminal_) std::fprintf(stderr, "\r\033[K");
 }
 
-void Progress::Update(int64_t done) {
+void Progress::Update(int64_t done, absl::string_view note) {
   if (!g_enabled || total_ <= 0) return;
   const Clock::time_point now = Clock::now();
   const double since = std::chrono::duration<double>(now - last_print_).count();
@@ -37,8 +37,9 @@ void Progress::Update(int64_t done) {
   last_print_ = now;
   printed_ = true;
   const double elapsed = std::chrono::duration<double>(now - start_).count();
-  const double left = done > 0 ? elapsed * static_cast<double>(total_ - done) / static_cast<double>(done) : 0;
-  const std::string line = absl::StrFormat("%s %d/%d %d%% %s left", label_, done, total_, 100 * done / total_, FormatSeconds(left));
+  const double left = done > already_ ? elapsed * static_cast<double>(total_ - done) / static_cast<double>(done - already_) : 0;
+  const std::string line = absl::StrFormat("%s %d/%d %d%% %s left%s%s", label_, done, total_, 100 * done / total_, FormatSeconds(left),
+                                           note.empty() ? "" : ", ", note);
   std::fprintf(stderr, terminal_ ? "\r\033[K%s" : "%s\n", line.c_str());
 }
 

@@ -8,22 +8,25 @@
 #include <cstdint>
 #include <string>
 
+#include "absl/strings/string_view.h"
+
 namespace nibble {
 
 class Progress {
  public:
-  Progress(std::string label, int64_t total);
+  // `already` of `total` units were done before and tell nothing of the speed.
+  Progress(std::string label, int64_t total, int64_t already = 0);
   ~Progress();
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
-  // `done` of `total` units are finished.
-  void Update(int64_t done);
+  // `done` of `total` units are finished; `note` follows the line.
+  void Update(int64_t done, absl::string_view note = "");
 
  private:
   using Clock = std::chrono::steady_clock;
   const std::string label_;
-  const int64_t total_;
+  const int64_t total_, already_;
   const bool terminal_;
   const Clock::time_point start_;
   Clock::time_point last_print_;

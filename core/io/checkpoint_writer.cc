@@ -73,6 +73,10 @@ std::string NibbleJson(const Checkpoint& checkpoint) {
   nlohmann::ordered_json object = {{"format_version", kFormatVersion}};
   object["activations"] = nlohmann::ordered_json::object();
   for (const auto& [module, scheme] : checkpoint.activations) object["activations"][module] = SchemeToText(scheme);
+  if (!checkpoint.adapters.empty()) object["adapters"] = nlohmann::ordered_json::object();
+  for (const ir::Adapter& adapter : checkpoint.adapters) {
+    object["adapters"][adapter.module] = {{"rank", adapter.rank}, {"scale", adapter.scale}};
+  }
   object["pipeline"] = checkpoint.pipeline;
   object["note"] = checkpoint.note;
   return object.dump(2, ' ', false, json::error_handler_t::replace) + "\n";

@@ -198,6 +198,22 @@ absl::Status ReadActivations(const json& object, const std::string& path, HfMode
   return absl::OkStatus();
 }
 
+absl::Status ReadAdapters(const json& object, const std::string& path, HfModel* model) {
+  const auto adapters = object.find("adapters");
+  if (adapters == object.end()) return absl::OkStatus();
+  if (!adapters->is_object()) return absl::InvalidArgumentError(absl::StrCat(path, ": adapters is not an object"));
+  for (const auto& [module, entry] : adapters->items()) {
+    const auto rank = entry.is_object() ? entry.find("rank") : entry.end();
+    const auto scale = entry.is_object() ? entry.find("scale") : entry.end();
+    if (!entry.is_object() || rank == entry.end() || !rank->is_number_unsigned() || scale == entry.end() || !scale->is_number()) {
+      return absl::InvalidArgumentError(absl::StrCat(path, ": adapter of '", module, "': expected {\"rank\": 16, \"scale\": 2}, got ",
+                                                     entry.dump()));
+    }
+    model->adapters.push_back({module, static_cast<int64_t>(rank->get<uint64_t>()), scale->get<float>()});
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ReadNibbleFile(const std::string& folder, HfModel* model) {
   const std::string path = folder + kNibbleFile;
   if (!FileExists(path)) return absl::OkStatus();
@@ -210,6 +226,7 @@ absl::Status ReadNibbleFile(const std::string& folder, HfModel* model) {
   }
   NIBBLE_RETURN_IF_ERROR(ReadText(object, "pipeline", path, &model->pipeline));
   NIBBLE_RETURN_IF_ERROR(ReadText(object, "note", path, &model->note));
+  NIBBLE_RETURN_IF_ERROR(ReadAdapters(object, path, model));
   return ReadActivations(object, path, model);
 }
 

@@ -15,7 +15,11 @@
 // What does not belong to a tensor is in nibble.json:
 //
 //   {"format_version": 1, "activations": {"model.layers.0.mlp.up_proj": "<QuantScheme>"},
+//    "adapters": {"model.layers.0.mlp.up_proj": {"rank": 16, "scale": 2}},
 //    "pipeline": "...", "note": "..."}
+//
+// with the adapters' weights as "model.layers.0.mlp.up_proj.lora_A.weight" and
+// "....lora_B.weight" among the others.
 #ifndef NIBBLE_CORE_IO_HF_FOLDER_H_
 #define NIBBLE_CORE_IO_HF_FOLDER_H_
 
@@ -27,6 +31,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "core/ir/adapters.h"
 #include "core/models/llama_config.h"
 #include "core/models/weights.h"
 #include "core/text/tokenizer.h"
@@ -38,6 +43,7 @@ struct HfModel {
   std::shared_ptr<const WeightStore> weights;
   std::shared_ptr<const text::Tokenizer> tokenizer;  // null without tokenizer.json
   std::map<std::string, QuantScheme> activations;    // by module
+  std::vector<ir::Adapter> adapters;
   std::string pipeline, note;
   std::vector<std::string> files;  // all that were read, config.json first
 };
@@ -59,6 +65,7 @@ struct Checkpoint {
   // only one is held at a time.
   std::function<absl::StatusOr<EncodedTensor>(const std::string& name)> load;
   std::map<std::string, QuantScheme> activations;
+  std::vector<ir::Adapter> adapters;
   std::string pipeline, note;
   std::string tokenizer_json, tokenizer_config_json;  // "" leaves the file out
 };

@@ -1,6 +1,7 @@
 #include "core/ir/graph.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -127,8 +128,10 @@ class Verifier {
       case OpKind::kSilu:
         fits = Width(op.inputs[0]) == out;
         break;
-      case OpKind::kMul:
       case OpKind::kAdd:
+        if (!std::isfinite(op.scale)) return absl::InvalidArgumentError("scale is not finite");
+        [[fallthrough]];
+      case OpKind::kMul:
         fits = Width(op.inputs[0]) == out && Width(op.inputs[1]) == out;
         break;
       case OpKind::kRope:
@@ -182,6 +185,7 @@ absl::StatusOr<std::string> Print(const Graph& graph) {
       absl::StrAppend(&text, " W", ShapeToString(parameter.shape()), " ", SchemeToString(value.scheme));
     }
     if (op.activation.has_value()) absl::StrAppend(&text, "; A ", SchemeToString(*op.activation));
+    if (op.kind == OpKind::kAdd && op.scale != 1) absl::StrAppend(&text, " scale ", op.scale);
     absl::StrAppend(&text, "\n");
   }
   return text;

@@ -62,7 +62,7 @@ enum class OpKind {
   kAttention,  // inputs q, k, v: causal grouped-query attention through the KV cache
   kSilu,       // x * sigmoid(x)
   kMul,        // elementwise product
-  kAdd,        // elementwise sum
+  kAdd,        // x + scale * y
   kLogits,     // the language-model head: a linear, evaluated where asked
 };
 absl::string_view OpKindName(OpKind kind);
@@ -78,11 +78,15 @@ struct Op {
   std::optional<QuantScheme> activation;  // linear, logits: scheme of the input
 
   float eps = 0;                 // norm
+  float scale = 1;               // add
   int64_t heads = 0;             // rope, attention
   int64_t kv_heads = 0;          // attention
   int64_t head_dim = 0;          // rope, attention
   std::vector<double> inverse_frequencies;  // rope: head_dim / 2 values
   std::optional<int64_t> sliding_window;    // attention: keys no older than this
+
+  // One of the three ops of a low-rank adapter, see core/ir/adapters.h.
+  bool adapter = false;
 
   bool is_linear() const { return kind == OpKind::kLinear || kind == OpKind::kLogits; }
 };

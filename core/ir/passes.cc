@@ -44,6 +44,8 @@ absl::Status FoldNorm(Graph& graph, const Op& norm) {
 }
 
 bool Selects(absl::string_view selector, const Op& op) {
+  if (selector == "adapters") return op.adapter && op.kind == OpKind::kLinear;
+  if (op.adapter) return false;
   const bool in_block = op.kind == OpKind::kLinear;
   if (selector == "blocks") return in_block;
   if (selector == "attention") return in_block && absl::StrContains(op.name, ".self_attn.");
@@ -84,7 +86,7 @@ absl::StatusOr<std::vector<size_t>> SelectOps(const Graph& graph, const std::vec
   for (size_t s = 0; s < selectors.size(); ++s) {
     if (!used[s]) {
       return absl::InvalidArgumentError(absl::StrCat("layers: \"", selectors[s], "\" selects nothing; use blocks, attention, mlp, "
-                                                     "embedding, head or a pattern over module names such as \"*.down_proj\""));
+                                                     "embedding, head, adapters or a pattern over module names such as \"*.down_proj\""));
     }
   }
   return selected;

@@ -22,8 +22,9 @@ absl::Status FoldNorms(Graph& graph);
 
 // Linears, and the embedding, by selectors: "blocks" (every linear inside the
 // decoder blocks), "attention", "mlp", "embedding", "head", or a pattern over
-// module names with * wildcards ("model.layers.0.*", "*.down_proj"). Indices
-// into graph.ops(), in order. A selector that matches nothing is an error.
+// module names with * wildcards ("model.layers.0.*", "*.down_proj"). Adapters
+// are selected by "adapters" alone. Indices into graph.ops(), in order. A
+// selector that matches nothing is an error.
 absl::StatusOr<std::vector<size_t>> SelectOps(const Graph& graph, const std::vector<std::string>& selectors);
 
 // Sets the activation scheme of the selected linears; an embedding among them

@@ -132,9 +132,17 @@ absl::Status SetActivations(ir::Graph& graph, const std::map<std::string, QuantS
 }  // namespace
 
 absl::StatusOr<ir::Graph> BuildLlama(const LlamaConfig& config, std::shared_ptr<const WeightStore> weights,
-                                     const std::map<std::string, QuantScheme>& activations) {
+                                     const std::map<std::string, QuantScheme>& activations, const std::vector<ir::Adapter>& adapters) {
   NIBBLE_RETURN_IF_ERROR(config.Validate());
-  NIBBLE_ASSIGN_OR_RETURN(ir::Graph graph, Builder(config, std::move(weights)).Build());
+  NIBBLE_ASSIGN_OR_RETURN(ir::Graph graph, Builder(config, weights).Build());
+  for (const ir::Adapter& adapter : adapters) {
+    for (const char* part : {".lora_A.weight", ".lora_B.weight"}) {
+      if (!weights->Has(adapter.module + part)) return absl::NotFoundError(absl::StrCat("the model has no tensor ", adapter.module, part));
+    }
+  }
+  NIBBLE_RETURN_IF_ERROR(ir::AttachAdapters(graph, adapters, [&](const std::string& name, const Shape&) {
+    return [weights, name] { return weights->Load(name); };
+  }));
   NIBBLE_RETURN_IF_ERROR(SetActivations(graph, activations));
   NIBBLE_RETURN_IF_ERROR(ir::Verify(graph));
   return graph;

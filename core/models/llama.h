@@ -8,7 +8,9 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "core/ir/adapters.h"
 #include "core/ir/graph.h"
 #include "core/models/llama_config.h"
 #include "core/models/weights.h"
@@ -16,11 +18,13 @@
 namespace nibble {
 
 // Parameters load lazily from `weights`. `activations` (module name to scheme)
-// are those of a quantized checkpoint. A head that the configuration ties is
-// untied when the store holds a "lm_head.weight" of its own. Errors: a missing
-// parameter, an activation for an unknown module, an invalid configuration.
+// and `adapters` are those of a checkpoint, the adapters' weights in the store.
+// A head that the configuration ties is untied when the store holds a
+// "lm_head.weight" of its own. Errors: a missing parameter, an activation or an
+// adapter for an unknown module, an invalid configuration.
 absl::StatusOr<ir::Graph> BuildLlama(const LlamaConfig& config, std::shared_ptr<const WeightStore> weights,
-                                     const std::map<std::string, QuantScheme>& activations = {});
+                                     const std::map<std::string, QuantScheme>& activations = {},
+                                     const std::vector<ir::Adapter>& adapters = {});
 
 }  // namespace nibble
 

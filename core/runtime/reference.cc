@@ -42,7 +42,7 @@ class Interpreter {
       case OpKind::kAttention: return Attention(op);
       case OpKind::kSilu: return Matrix(In(op).unaryExpr([](float x) { return x / (1.0f + std::exp(-x)); }));
       case OpKind::kMul: return Matrix(In(op).cwiseProduct(In(op, 1)));
-      case OpKind::kAdd: return Matrix(In(op) + In(op, 1));
+      case OpKind::kAdd: return Matrix(In(op) + op.scale * In(op, 1));
     }
     return absl::InternalError("unknown op");
   }

@@ -183,7 +183,7 @@ absl::Status Session::RunStep(const PlanStep& step) {
       break;
     case PlanStep::Kind::kAdd:
       pool_.ParallelFor(count, [&](int64_t t, int) {
-        for (int64_t i = t * width; i < (t + 1) * width; ++i) y[i] = a[i] + b[i];
+        for (int64_t i = t * width; i < (t + 1) * width; ++i) y[i] = a[i] + step.op.scale * b[i];
       });
       break;
   }

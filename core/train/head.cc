@@ -140,18 +140,22 @@ absl::StatusOr<double> Head<T>::CrossEntropy(absl::Span<const T> hidden, absl::S
   const auto loss = [&](int64_t first, int64_t count, T* logits) -> absl::StatusOr<double> {
     losses.resize(count);
     machine_.pool.ParallelFor(count, [&](int64_t i, int) {
-      T* row = logits + i * vocab;
-      const int32_t target = targets[first + i];
-      const double score = static_cast<double>(row[target]), weight = weights[first + i];
-      T max, sum;
-      losses[i] = weight * (LogSum(machine_.table, vocab, row, &max, &sum) - score);
-      const T scale = static_cast<T>(weight) / sum;
-      for (int64_t v = 0; v < vocab; ++v) row[v] *= scale;
-      row[target] -= static_cast<T>(weight);
+      losses[i] = CrossEntropyRow(machine_.table, vocab, targets[first + i], weights[first + i], logits + i * vocab);
     });
     return std::accumulate(losses.begin(), losses.end(), 0.0);
   };
   return Loss(hidden, positions, loss, hidden_gradient);
+}
+
+template <typename T>
+double CrossEntropyRow(const kernels::KernelTable& table, int64_t vocab, int32_t target, double weight, T* row) {
+  const double score = static_cast<double>(row[target]);
+  T max, sum;
+  const double log_sum = LogSum(table, vocab, row, &max, &sum);
+  const T scale = static_cast<T>(weight) / sum;
+  for (int64_t v = 0; v < vocab; ++v) row[v] *= scale;
+  row[target] -= static_cast<T>(weight);
+  return weight * (log_sum - score);
 }
 
 template <typename T>
@@ -177,6 +181,8 @@ double DistillRow(const kernels::KernelTable& table, int64_t vocab, double tempe
   return weight * temperature * temperature * (expected - teacher_log + student_log);
 }
 
+template double CrossEntropyRow(const kernels::KernelTable&, int64_t, int32_t, double, float*);
+template double CrossEntropyRow(const kernels::KernelTable&, int64_t, int32_t, double, double*);
 template double DistillRow(const kernels::KernelTable&, int64_t, double, double, float*, float*);
 template double DistillRow(const kernels::KernelTable&, int64_t, double, double, double*, double*);
 template class Head<float>;

@@ -70,6 +70,11 @@ class Head {
   mutable std::unique_ptr<T[]> logits_;  // of a chunk; kept, as its pages cost time to make
 };
 
+// Logits of one row become the gradient weight (softmax - onehot(target));
+// returns -weight log p(target).
+template <typename T>
+double CrossEntropyRow(const kernels::KernelTable& table, int64_t vocab, int32_t target, double weight, T* row);
+
 // The gradient of weight * KL(teacher || student) with respect to the student's
 // logits, in place of them: weight (softmax(student / tau) - softmax(teacher /
 // tau)) tau, with loss weight tau^2 KL (Hinton et al., 2015). Rows of `vocab`.

@@ -253,9 +253,9 @@ void SiluMulBackward(Machine machine, int64_t count, const T* gate, const T* up,
 }
 
 template <typename T>
-void Accumulate(Machine machine, int64_t count, const T* x, T* y) {
+void Accumulate(Machine machine, int64_t count, T scale, const T* x, T* y) {
   ForPieces(machine.pool, count, kElementsOfPiece, [&](int64_t first, int64_t last, int) {
-    for (int64_t i = first; i < last; ++i) y[i] += x[i];
+    for (int64_t i = first; i < last; ++i) y[i] += scale * x[i];
   });
 }
 
@@ -369,7 +369,7 @@ void EmbedBackward(Machine machine, absl::Span<const int32_t> tokens, int64_t wi
   template void RmsNormBackward(Machine, int64_t, int64_t, const T*, const T*, float, const T*, T*, T*);                              \
   template void SiluMul(Machine, int64_t, const T*, const T*, T*);                                                                    \
   template void SiluMulBackward(Machine, int64_t, const T*, const T*, const T*, T*, T*);                                              \
-  template void Accumulate(Machine, int64_t, const T*, T*);                                                                           \
+  template void Accumulate(Machine, int64_t, T, const T*, T*);                                                                          \
   template void Rope(Machine, const RopeShape&, absl::Span<const int64_t>, bool, const T*, T*);                                       \
   template void Attention(Machine, const AttentionShape&, absl::Span<const int64_t>, const T*, const T*, const T*, T*, T*);           \
   template void AttentionBackward(Machine, const AttentionShape&, absl::Span<const int64_t>, const T*, const T*, const T*, const T*,  \

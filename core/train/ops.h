@@ -50,9 +50,9 @@ void SiluMul(Machine machine, int64_t count, const T* gate, const T* up, T* y);
 template <typename T>
 void SiluMulBackward(Machine machine, int64_t count, const T* gate, const T* up, const T* dy, T* dgate, T* dup);
 
-// y += x.
+// y += scale x.
 template <typename T>
-void Accumulate(Machine machine, int64_t count, const T* x, T* y);
+void Accumulate(Machine machine, int64_t count, T scale, const T* x, T* y);
 
 // Rotary embedding (half-split) of sequences that each start at position 0;
 // `starts` are the first tokens of each and the number of tokens at the end.

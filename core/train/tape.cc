@@ -213,7 +213,7 @@ absl::Status Tape<T>::Evaluate(const Step& step) {
       break;
     case Step::Kind::kAdd:
       std::copy_n(x, tokens * width, y);
-      Accumulate(machine_, tokens * width, value(step.inputs[1]), y);
+      Accumulate(machine_, tokens * width, static_cast<T>(step.op->scale), value(step.inputs[1]), y);
       break;
     case Step::Kind::kFakeQuantize:
       if constexpr (std::is_same_v<T, float>) {
@@ -278,8 +278,21 @@ absl::Status Tape<T>::FakeQuantizeBackward(const Step& step, const T* dy) {
       return StraightThroughActivations(machine_, *step.op->activation, batch_.size(), width, value(step.inputs[0]), dy, dx);
     }
   }
-  Accumulate(machine_, batch_.size() * width, dy, dx);
+  Accumulate(machine_, batch_.size() * width, T(1), dy, dx);
   return absl::OkStatus();
+}
+
+template <typename T>
+void Tape<T>::AddBackward(const Step& step, const T* dy) {
+  const int64_t count = batch_.size() * infos_[step.output].width;
+  for (size_t i = 0; i < step.inputs.size(); ++i) {
+    const T scale = i == 0 ? T(1) : static_cast<T>(step.op->scale);
+    bool fresh = false;
+    T* dx = GradientOf(step.inputs[i], scale == T(1) ? &fresh : nullptr);
+    if (dx == nullptr) continue;
+    if (fresh) std::copy_n(dy, count, dx);
+    else Accumulate(machine_, count, scale, dy, dx);
+  }
 }
 
 template <typename T>
@@ -330,13 +343,7 @@ absl::Status Tape<T>::Differentiate(const Step& step) {
                       GradientOf(step.inputs[1], nullptr));
       break;
     case Step::Kind::kAdd:
-      for (const int input : step.inputs) {
-        bool fresh = false;
-        T* dx = GradientOf(input, &fresh);
-        if (dx == nullptr) continue;
-        if (fresh) std::copy_n(dy, tokens * width, dx);
-        else Accumulate(machine_, tokens * width, dy, dx);
-      }
+      AddBackward(step, dy);
       break;
     case Step::Kind::kFakeQuantize:
       return FakeQuantizeBackward(step, dy);

@@ -111,6 +111,7 @@ class Tape {
   T* GradientOf(int value, bool* fresh);
   absl::Status Differentiate(const Step& step);
   void LinearBackward(const Step& step, const T* dy);
+  void AddBackward(const Step& step, const T* dy);
   void AttentionBackwardInto(const Step& step, const T* dy);
   absl::Status FakeQuantizeBackward(const Step& step, const T* dy);
 
