@@ -3,37 +3,19 @@
 #include <cstdint>
 
 #include "absl/status/status.h"
-#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "core/base/file.h"
-#include "core/base/json.h"
 #include "core/base/status.h"
+#include "datasets/json_lines.h"
 
 namespace nibble::datasets {
 namespace {
 
 constexpr size_t kHellaSwagLines = 6;
 constexpr int kHellaSwagEndings = 4;
-
-// The text's lines without their ends; a last empty line is none.
-std::vector<absl::string_view> Lines(absl::string_view text) {
-  std::vector<absl::string_view> lines = absl::StrSplit(text, '\n');
-  if (lines.back().empty()) lines.pop_back();
-  for (absl::string_view& line : lines) {
-    if (absl::EndsWith(line, "\r")) line.remove_suffix(1);
-  }
-  return lines;
-}
-
-std::string Place(const std::string& path, size_t line) { return absl::StrCat(path, ":", line + 1); }
-
-absl::Status FieldError(absl::string_view place, absl::string_view field, absl::string_view what) {
-  return absl::InvalidArgumentError(absl::StrCat(place, ": field '", field, "' ", what));
-}
 
 absl::Status CheckGold(absl::string_view place, int64_t gold, size_t choices) {
   if (gold >= 0 && gold < static_cast<int64_t>(choices)) return absl::OkStatus();
@@ -55,14 +37,9 @@ absl::StatusOr<std::vector<std::string>> ParseChoices(const nlohmann::json& obje
   return choices;
 }
 
-absl::StatusOr<MultipleChoiceItem> ParseItem(absl::string_view line, absl::string_view place) {
-  NIBBLE_ASSIGN_OR_RETURN(const nlohmann::json object, ParseJson(line, place));
-  if (!object.is_object()) return absl::InvalidArgumentError(absl::StrCat(place, ": not a JSON object"));
+absl::StatusOr<MultipleChoiceItem> ParseItem(const nlohmann::json& object, const std::string& place) {
   MultipleChoiceItem item;
-  const auto query = object.find("query");
-  if (query == object.end()) return FieldError(place, "query", "is missing");
-  if (!query->is_string()) return FieldError(place, "query", "must be a string");
-  item.query = query->get<std::string>();
+  NIBBLE_ASSIGN_OR_RETURN(item.query, StringField(object, "query", place));
   NIBBLE_ASSIGN_OR_RETURN(item.choices, ParseChoices(object, place));
   const auto gold = object.find("gold");
   if (gold == object.end()) return FieldError(place, "gold", "is missing");
@@ -92,15 +69,12 @@ absl::StatusOr<MultipleChoiceItem> ParseHellaSwagItem(const std::string& path,
 }  // namespace
 
 absl::StatusOr<std::vector<MultipleChoiceItem>> ReadMultipleChoiceJsonLines(const std::string& path) {
-  NIBBLE_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
-  const std::vector<absl::string_view> lines = Lines(text);
   std::vector<MultipleChoiceItem> items;
-  for (size_t i = 0; i < lines.size(); ++i) {
-    if (absl::StripAsciiWhitespace(lines[i]).empty()) continue;
-    NIBBLE_ASSIGN_OR_RETURN(MultipleChoiceItem item, ParseItem(lines[i], Place(path, i)));
+  NIBBLE_RETURN_IF_ERROR(ForJsonLines(path, [&](const nlohmann::json& object, const std::string& place) -> absl::Status {
+    NIBBLE_ASSIGN_OR_RETURN(MultipleChoiceItem item, ParseItem(object, place));
     items.push_back(std::move(item));
-  }
-  if (items.empty()) return absl::InvalidArgumentError(absl::StrCat(path, " holds no items"));
+    return absl::OkStatus();
+  }));
   return items;
 }
 

@@ -38,23 +38,26 @@ class DocPool {
  private:
   void Build() {
     for (const auto& file : files_) {
-      if (pool_.FindFileByName(file.name()) != nullptr) continue;
-      AddDependencies(file);
-      pool_.BuildFile(file);
+      BuildFile(file);
     }
   }
 
-  // Imports come from the generated pool, without comments.
-  void AddDependencies(const google::protobuf::FileDescriptorProto& file) {
-    for (const std::string& name : file.dependency()) {
-      if (pool_.FindFileByName(name) != nullptr) continue;
-      const auto* generated = google::protobuf::DescriptorPool::generated_pool()->FindFileByName(name);
-      NIBBLE_CHECK(generated != nullptr);
-      google::protobuf::FileDescriptorProto proto;
-      generated->CopyTo(&proto);
-      AddDependencies(proto);
-      pool_.BuildFile(proto);
+  void BuildFile(const google::protobuf::FileDescriptorProto& file) {
+    if (pool_.FindFileByName(file.name()) != nullptr) return;
+    for (const std::string& name : file.dependency()) BuildFile(FileOf(name));
+    pool_.BuildFile(file);
+  }
+
+  // As it was added, or without comments from the generated pool.
+  google::protobuf::FileDescriptorProto FileOf(const std::string& name) const {
+    for (const auto& file : files_) {
+      if (file.name() == name) return file;
     }
+    const auto* generated = google::protobuf::DescriptorPool::generated_pool()->FindFileByName(name);
+    NIBBLE_CHECK(generated != nullptr);
+    google::protobuf::FileDescriptorProto proto;
+    generated->CopyTo(&proto);
+    return proto;
   }
 
   std::vector<google::protobuf::FileDescriptorProto> files_;
@@ -105,6 +108,19 @@ std::string DefaultText(const FieldDescriptor& field) {
   }
 }
 
+// Each option with its type, default and comment; options of a documented
+// message below the field that has it.
+std::string OptionsText(const Descriptor& message, const std::string& indent) {
+  std::string text;
+  for (int i = 0; i < message.field_count(); ++i) {
+    const FieldDescriptor& field = *message.field(i);
+    absl::StrAppend(&text, indent, field.name(), ": ", TypeName(field), DefaultText(field), "\n", Indent(Comment(&field), indent + "    "));
+    const Descriptor* nested = field.message_type();
+    if (nested != nullptr && nested->name() != "Step" && !Comment(nested).empty()) text += OptionsText(*nested, indent + "    ");
+  }
+  return text;
+}
+
 absl::StatusOr<const MethodInfo*> FindMethod(const std::string& name) {
   const auto& methods = RegisteredMethods();
   if (const auto it = methods.find(name); it != methods.end()) return &it->second;
@@ -122,11 +138,7 @@ absl::StatusOr<std::string> DescribeMethod(const std::string& name) {
   const Descriptor* options = DocPool::Get().Options(*info);
   NIBBLE_CHECK(options != nullptr);
   std::string text = absl::StrCat(name, "\n\n", Indent(Comment(options), "  "), "\n  step { [nibble.", name, "] { ... } }\n\n");
-  if (options->field_count() > 0) absl::StrAppend(&text, "options:\n");
-  for (int i = 0; i < options->field_count(); ++i) {
-    const FieldDescriptor& field = *options->field(i);
-    absl::StrAppend(&text, "  ", field.name(), ": ", TypeName(field), DefaultText(field), "\n", Indent(Comment(&field), "      "));
-  }
+  if (options->field_count() > 0) absl::StrAppend(&text, "options:\n", OptionsText(*options, "  "));
   return text;
 }
 

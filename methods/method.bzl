@@ -7,22 +7,26 @@ documents the options from them.
 
 load("//third_party:proto.bzl", "cc_proto")
 
-def nibble_method(name, deps = [], proto_deps = []):
+def proto_docs(name, proto):
+    """NAME.cc registers the descriptors and comments of the cc_proto `proto`."""
+    native.genrule(
+        name = name + "_gen",
+        srcs = [":%s.desc" % proto],
+        outs = [name + ".cc"],
+        cmd = "(echo '#include \"methods/method.h\"'; " +
+              "echo 'static const unsigned char kBytes[] = {'; " +
+              "od -An -v -tx1 $< | sed 's/ \\([0-9a-f][0-9a-f]\\)/0x\\1,/g'; echo '};'; " +
+              "echo 'static const nibble::ProtoDocs kDocs(kBytes, sizeof(kBytes));') > $@",
+    )
+
+def nibble_method(name, deps = [], proto_deps = [], test_deps = []):
     cc_proto(
         name = name + "_proto",
         srcs = [name + ".proto"],
         visibility = ["//visibility:public"],
         deps = ["//methods:step_proto", "//core/quant:scheme_proto"] + proto_deps,
     )
-    native.genrule(
-        name = name + "_docs_gen",
-        srcs = [":%s_proto.desc" % name],
-        outs = [name + "_docs.cc"],
-        cmd = "(echo '#include \"methods/method.h\"'; " +
-              "echo 'static const unsigned char kBytes[] = {'; " +
-              "od -An -v -tx1 $< | sed 's/ \\([0-9a-f][0-9a-f]\\)/0x\\1,/g'; echo '};'; " +
-              "echo 'static const nibble::ProtoDocs kDocs(kBytes, sizeof(kBytes));') > $@",
-    )
+    proto_docs(name = name + "_docs", proto = name + "_proto")
     native.cc_library(
         name = name,
         srcs = [name + ".cc", name + "_docs.cc"],
@@ -37,5 +41,5 @@ def nibble_method(name, deps = [], proto_deps = []):
         deps = [
             ":" + name,
             "//methods:testing",
-        ],
+        ] + test_deps,
     )

@@ -71,6 +71,7 @@ absl::Status ApplyPipeline(Context& context, const google::protobuf::RepeatedPtr
     const std::string place = absl::StrCat("step ", i, " [nibble.", extension->name(), "]");
     NIBBLE_RETURN_IF_ERROR(Annotate(method->Apply(context, graph), place));
     NIBBLE_RETURN_IF_ERROR(Annotate(ir::Verify(graph), absl::StrCat("after ", place)));
+    context.AddHistory(ProtoToLine(steps[i]));
   }
   return absl::OkStatus();
 }

@@ -21,13 +21,43 @@
 
 namespace nibble {
 
+namespace text {
+class Tokenizer;
+}
+
+// What methods that learn read, and where they keep what they learned.
+struct Workplace {
+  const text::Tokenizer* tokenizer = nullptr;  // null: the model has none
+  std::string directory;                       // where relative data paths start
+  std::string cache;                           // a folder; "" keeps nothing
+  std::string model;                           // the source's hash
+};
+
+// How a training went, for reports.
+struct LossCurve {
+  std::string label;
+  std::vector<double> loss;      // of each update
+  std::vector<double> accuracy;  // of preferences; may be empty
+  int64_t tokens = 0;
+  double seconds = 0;
+  bool reused = false;           // found finished in the cache
+};
+
 // What the harness offers a method, and where a method reports what did not go
 // as asked.
 class Context {
  public:
-  explicit Context(ThreadPool& pool) : pool_(pool) {}
+  explicit Context(ThreadPool& pool, Workplace workplace = {}) : pool_(pool), workplace_(std::move(workplace)) {}
 
   ThreadPool& pool() { return pool_; }
+  const Workplace& workplace() const { return workplace_; }
+
+  // The steps that made the graph what it is, as text.
+  const std::string& history() const { return history_; }
+  void AddHistory(const std::string& step) { history_ += step + "\n"; }
+
+  void AddCurve(LossCurve curve) { curves_.push_back(std::move(curve)); }
+  const std::vector<LossCurve>& curves() const { return curves_; }
 
   // Counts something that the report must show: what was asked could not be
   // done as asked, and this was done instead.
@@ -41,12 +71,18 @@ class Context {
 
  private:
   ThreadPool& pool_;
+  const Workplace workplace_;
+  std::string history_;
+  std::vector<LossCurve> curves_;
   std::map<std::string, Event> events_;
 };
 
 class Method {
  public:
   virtual ~Method() = default;
+
+  // Whether the method needs a tokenizer and data to train on.
+  virtual bool learns() const { return false; }
 
   // Changes the graph: encoded parameters, activation schemes, equivalent
   // rewrites. A method never measures itself. On an error the graph is

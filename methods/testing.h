@@ -5,9 +5,13 @@
 #include <string>
 #include <vector>
 
+#include "core/base/check.h"
+#include "core/base/file.h"
+#include "core/base/progress.h"
 #include "core/base/testing.h"
 #include "core/models/llama.h"
 #include "core/runtime/reference.h"
+#include "core/text/tokenizer.h"
 #include "google/protobuf/text_format.h"
 #include "methods/method.h"
 
@@ -28,11 +32,49 @@ inline Pipeline ParsePipeline(const std::string& text) {
   return pipeline;
 }
 
+// A letter a token, for the tiny vocabulary.
+class LetterTokenizer : public text::Tokenizer {
+ public:
+  std::vector<int32_t> Encode(absl::string_view utf8) const override {
+    std::vector<int32_t> ids;
+    for (const char c : utf8) ids.push_back(static_cast<unsigned char>(c) % 90);
+    return ids;
+  }
+  std::string Decode(absl::Span<const int32_t> ids) const override { return std::string(ids.begin(), ids.end()); }
+  int32_t vocabulary_size() const override { return 90; }
+  std::optional<int32_t> bos_id() const override { return std::nullopt; }
+  std::optional<int32_t> eos_id() const override { return std::nullopt; }
+  bool adds_bos() const override { return false; }
+  std::string ToJson() const override { return ""; }
+  std::string ToConfigJson() const override { return ""; }
+};
+
+// Where methods that learn find a tokenizer, text.txt and pairs.jsonl.
+inline Workplace TestWorkplace() {
+  static const auto* tokenizer = new LetterTokenizer;
+  Workplace workplace;
+  workplace.tokenizer = tokenizer;
+  workplace.directory = ::testing::TempDir();
+  std::string text, pairs;
+  for (int i = 0; i < 40; ++i) absl::StrAppend(&text, "the cat sat on the mat and the rat sat by it. ");
+  for (int i = 0; i < 8; ++i) {
+    absl::StrAppend(&pairs, "{\"prompt\": \"say ", i, ": \", \"chosen\": \"yes yes\", \"rejected\": \"oh no\"}\n");
+  }
+  NIBBLE_CHECK_OK(WriteFile(workplace.directory + "/text.txt", text));
+  NIBBLE_CHECK_OK(WriteFile(workplace.directory + "/pairs.jsonl", pairs));
+  return workplace;
+}
+
 // Applies "step { ... } step { ... }".
-inline absl::Status ApplyText(const std::string& text, ir::Graph& graph, int threads = 1) {
+inline absl::Status ApplyText(const std::string& text, ir::Graph& graph, int threads = 1, std::vector<LossCurve>* curves = nullptr,
+                              const std::string& cache = "") {
   ThreadPool pool(threads);
-  Context context(pool);
-  return ApplyPipeline(context, ParsePipeline(text).step(), graph);
+  Workplace workplace = TestWorkplace();
+  workplace.cache = cache;
+  Context context(pool, workplace);
+  NIBBLE_RETURN_IF_ERROR(ApplyPipeline(context, ParsePipeline(text).step(), graph));
+  if (curves != nullptr) *curves = context.curves();
+  return absl::OkStatus();
 }
 
 inline QuantScheme WeightScheme(const ir::Graph& graph, const std::string& op) {

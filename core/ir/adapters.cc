@@ -118,7 +118,7 @@ absl::Status AttachAdapters(Graph& graph, const std::vector<Adapter>& adapters, 
       return absl::InvalidArgumentError(absl::StrCat(adapter.module, ": adapter of rank ", adapter.rank, ", expected 1 or more"));
     }
     if (graph.FindOp(absl::StrCat(adapter.module, kA)) != nullptr || !by_module.emplace(adapter.module, adapter).second) {
-      return absl::InvalidArgumentError(absl::StrCat(adapter.module, " has an adapter already"));
+      return absl::FailedPreconditionError(absl::StrCat(adapter.module, " has an adapter already"));
     }
   }
   return Attacher(graph, source).Run(by_module);

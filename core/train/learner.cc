@@ -181,4 +181,21 @@ absl::StatusOr<std::string> Learner::Restore(const std::string& path) {
   return note->second;
 }
 
+absl::Status Learner::SaveMasters(const std::string& path) const {
+  std::vector<io::TensorSpec> specs;
+  for (const State& state : states_) specs.push_back({name(state), DType::kF32, graph_.parameter(state.parameter.id).shape()});
+  NIBBLE_ASSIGN_OR_RETURN(auto writer, io::SafetensorsWriter::Create(path, specs, {}));
+  for (const State& state : states_) {
+    const Shape& shape = graph_.parameter(state.parameter.id).shape();
+    NIBBLE_RETURN_IF_ERROR(writer->Write(name(state), Tensor::FromFloats(shape, state.parameter.master)));
+  }
+  return writer->Finish();
+}
+
+absl::Status Learner::LoadMasters(const std::string& path) {
+  NIBBLE_ASSIGN_OR_RETURN(const auto file, io::SafetensorsFile::Open(path));
+  for (State& state : states_) NIBBLE_RETURN_IF_ERROR(ReadPart(*file, name(state), &state.parameter.master));
+  return Requantize();
+}
+
 }  // namespace nibble::train

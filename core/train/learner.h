@@ -68,6 +68,10 @@ class Learner {
   absl::Status Save(const std::string& path, const std::string& note) const;
   absl::StatusOr<std::string> Restore(const std::string& path);
 
+  // The masters alone: what is left of a finished training.
+  absl::Status SaveMasters(const std::string& path) const;
+  absl::Status LoadMasters(const std::string& path);
+
  private:
   struct State {
     TrainedParameter parameter;

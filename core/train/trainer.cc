@@ -69,7 +69,7 @@ class Loop {
   }
 
  private:
-  std::string checkpoint() const { return options_.folder + "/checkpoint.safetensors"; }
+  std::string checkpoint() const { return CheckpointPath(options_.folder); }
   std::string log() const { return options_.folder + "/steps.csv"; }
 
   absl::Status Resume() {
@@ -132,6 +132,8 @@ class Loop {
 };
 
 }  // namespace
+
+std::string CheckpointPath(const std::string& folder) { return folder + "/checkpoint.safetensors"; }
 
 int64_t Training::tokens() const {
   int64_t sum = 0;

@@ -67,6 +67,9 @@ struct Training {
 // training's.
 absl::StatusOr<Training> Train(Learner& learner, Objective& objective, const TrainerOptions& options);
 
+// The file in a training's folder that it goes on from.
+std::string CheckpointPath(const std::string& folder);
+
 // steps.csv: one line an update.
 absl::StatusOr<std::vector<StepRecord>> ReadStepLog(const std::string& path);
 

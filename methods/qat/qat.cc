@@ -1,0 +1,91 @@
+// qat: quantization-aware training of whatever schemes its `quantize` steps
+// give. Those steps run once, on a copy: the schemes that they leave in the
+// graph are what training passes weights and activations through, and what the
+// result is stored in.
+
+#include "absl/strings/str_cat.h"
+#include "core/base/proto.h"
+#include "core/base/status.h"
+#include "methods/method.h"
+#include "methods/qat/qat.pb.h"
+#include "methods/training/training.h"
+
+namespace nibble {
+namespace {
+
+// The parameter of `graph` that became `parameter` of the quantized copy: the
+// one of the same name, or the table that its head shared.
+const ir::Parameter& OriginOf(const ir::Graph& graph, const ir::Parameter& parameter) {
+  for (const ir::Parameter& candidate : graph.parameters()) {
+    if (candidate.name() == parameter.name()) return candidate;
+  }
+  return graph.parameter(*graph.head().weight);
+}
+
+// The master is the weight before quantization. That the steps only rounded is
+// checked: a step that moved weights (a rotation, GPTQ) would be undone here.
+absl::StatusOr<train::TrainedParameter> MasterOf(Context& context, const ir::Graph& graph, const ir::Graph& quantized, ir::ParameterId id) {
+  const ir::Parameter& parameter = quantized.parameter(id);
+  NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor stored, parameter.Load());
+  NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor before, OriginOf(graph, parameter).Load());
+  if (!IsFloatFormat(before.scheme)) {
+    return absl::FailedPreconditionError(absl::StrCat(parameter.name(), " is already quantized (", SchemeToString(before.scheme),
+                                                      "); qat trains a full-precision model and quantizes it itself"));
+  }
+  train::TrainedParameter trained{id, Decode(before), std::nullopt};
+  if (stored.scheme.format() != "fp32") trained.scheme = stored.scheme;
+  NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor rounded, Encode(stored.scheme, parameter.shape(), trained.master, &context.pool()));
+  if (before.shape == stored.shape && Decode(rounded) == Decode(stored)) return trained;
+  return absl::FailedPreconditionError(absl::StrCat(parameter.name(), ": the quantize steps do more than round to nearest; put steps that "
+                                                    "change weights before qat"));
+}
+
+class QatMethod : public Method {
+ public:
+  explicit QatMethod(const QatOptions& options) : options_(options) {}
+
+  static absl::StatusOr<std::unique_ptr<Method>> Create(const QatOptions& options) {
+    NIBBLE_RETURN_IF_ERROR(CheckTraining(options.training()));
+    if (options.quantize_after() < 0) return absl::InvalidArgumentError("quantize_after must not be negative");
+    for (const Step& step : options.quantize()) {
+      NIBBLE_ASSIGN_OR_RETURN(const auto method, MakeMethod(step));
+      if (method->learns()) return absl::InvalidArgumentError("quantize: a step that learns cannot say how weights are stored");
+    }
+    return std::make_unique<QatMethod>(options);
+  }
+
+  bool learns() const override { return true; }
+
+  absl::Status Apply(Context& context, ir::Graph& graph) const override {
+    if (options_.quantize().empty()) {
+      return absl::InvalidArgumentError("quantize is empty: say what to train for, quantize { [nibble.llama32_ptq] {} }");
+    }
+    NIBBLE_ASSIGN_OR_RETURN(const train::Sequences sequences, ReadTrainingData(context, options_.data()));
+    ir::Graph quantized = graph;
+    NIBBLE_RETURN_IF_ERROR(ApplyPipeline(context, options_.quantize(), quantized));
+    std::vector<train::TrainedParameter> masters;
+    for (const ir::ParameterId id : AllParameters(quantized)) {
+      NIBBLE_ASSIGN_OR_RETURN(train::TrainedParameter master, MasterOf(context, graph, quantized, id));
+      masters.push_back(std::move(master));
+    }
+    std::unique_ptr<train::Learner> teacher;
+    if (options_.has_distill()) {
+      NIBBLE_ASSIGN_OR_RETURN(const train::Machine machine, TrainingMachine(context));
+      NIBBLE_ASSIGN_OR_RETURN(teacher, train::Learner::Create(graph, machine, {}, {}));
+    }
+    const std::string specification = absl::StrCat(PipelineToString(options_.quantize()), "\n", ProtoToLine(options_.distill()));
+    const Lesson lesson = {"qat", options_.training(), specification, &sequences, options_.quantize_after()};
+    NIBBLE_RETURN_IF_ERROR(
+        Learn(context, lesson, std::move(masters), LanguageModelOf(sequences, teacher.get(), options_.distill()), quantized));
+    graph = std::move(quantized);
+    return absl::OkStatus();
+  }
+
+ private:
+  const QatOptions options_;
+};
+
+const MethodRegistrar<QatMethod> kRegistrar(qat);
+
+}  // namespace
+}  // namespace nibble

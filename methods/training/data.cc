@@ -1,0 +1,168 @@
+#include "methods/training/data.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "core/base/file.h"
+#include "core/base/pattern.h"
+#include "core/base/status.h"
+#include "datasets/registry.h"
+#include "datasets/text.h"
+#include "methods/training/training.h"
+
+namespace nibble {
+namespace {
+
+absl::StatusOr<std::vector<std::string>> FilesOfFolder(const std::string& folder, const std::vector<std::string>& exclude) {
+  std::vector<std::string> files;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
+    const std::string name = entry.path().filename().string();
+    const bool excluded = std::any_of(exclude.begin(), exclude.end(), [&](const std::string& pattern) { return MatchesPattern(pattern, name); });
+    if (entry.is_regular_file() && absl::EndsWith(name, ".txt") && !excluded) files.push_back(entry.path().string());
+  }
+  if (error) return absl::NotFoundError(absl::StrCat(folder, ": ", error.message()));
+  if (files.empty()) return absl::NotFoundError(absl::StrCat(folder, " holds no .txt file to train on"));
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+// A folder as it is given, or below `directory`.
+std::string FindFolder(const std::string& name, const std::string& directory) {
+  if (IsDirectory(name)) return name;
+  const std::string below = absl::StrCat(directory, "/", name);
+  return !directory.empty() && IsDirectory(below) ? below : "";
+}
+
+// Tokens with a mark on those to learn.
+struct Marked {
+  std::vector<int32_t> tokens;
+  std::vector<uint8_t> learned;
+
+  void Append(absl::Span<const int32_t> ids, bool learn) {
+    tokens.insert(tokens.end(), ids.begin(), ids.end());
+    learned.insert(learned.end(), ids.size(), learn ? 1 : 0);
+  }
+};
+
+// The text around a turn.
+struct Template {
+  std::string before_role, after_role, end;
+};
+
+Template TemplateOf(const text::Tokenizer& tokenizer) {
+  if (tokenizer.Encode("<|im_start|>").size() == 1) return {"<|im_start|>", "\n", "<|im_end|>\n"};
+  if (tokenizer.Encode("<|start_header_id|>").size() == 1) return {"<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>"};
+  return {"", ": ", "\n"};
+}
+
+absl::StatusOr<const text::Tokenizer*> TokenizerOf(const Context& context) {
+  if (context.workplace().tokenizer != nullptr) return context.workplace().tokenizer;
+  return absl::FailedPreconditionError("the model has no tokenizer, so it can read no text to train on");
+}
+
+absl::Status AddTexts(Context& context, const TrainingData& data, const text::Tokenizer& tokenizer, train::Sequences* sequences) {
+  if (data.text().empty()) return absl::OkStatus();
+  NIBBLE_ASSIGN_OR_RETURN(const auto files, TextFiles({data.text().begin(), data.text().end()}, {data.exclude().begin(), data.exclude().end()},
+                                                      context.workplace().directory));
+  NIBBLE_ASSIGN_OR_RETURN(const std::vector<int32_t> stream, TokenStream(tokenizer, files));
+  sequences->AddWindows(stream, data.window());
+  if (sequences->size() > 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("the text has ", stream.size(), " tokens, less than one window of ", data.window()));
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<std::string>> TextFiles(const std::vector<std::string>& names, const std::vector<std::string>& exclude,
+                                                   const std::string& directory) {
+  std::vector<std::string> files;
+  for (const std::string& name : names) {
+    const std::string folder = FindFolder(name, directory);
+    if (!folder.empty()) {
+      NIBBLE_ASSIGN_OR_RETURN(const auto inside, FilesOfFolder(folder, exclude));
+      files.insert(files.end(), inside.begin(), inside.end());
+      continue;
+    }
+    NIBBLE_ASSIGN_OR_RETURN(const auto resolved, datasets::ResolveDataset(name, directory));
+    files.push_back(resolved.path);
+  }
+  return files;
+}
+
+absl::StatusOr<std::vector<int32_t>> TokenStream(const text::Tokenizer& tokenizer, const std::vector<std::string>& files) {
+  std::vector<int32_t> stream;
+  for (const std::string& file : files) {
+    NIBBLE_ASSIGN_OR_RETURN(const std::string text, datasets::ReadText(file));
+    if (tokenizer.bos_id().has_value()) stream.push_back(*tokenizer.bos_id());
+    const std::vector<int32_t> tokens = tokenizer.Encode(text);
+    stream.insert(stream.end(), tokens.begin(), tokens.end());
+    if (tokenizer.eos_id().has_value()) stream.push_back(*tokenizer.eos_id());
+  }
+  return stream;
+}
+
+void AddConversation(const text::Tokenizer& tokenizer, const datasets::Conversation& conversation, int64_t window, train::Sequences* sequences) {
+  const Template form = TemplateOf(tokenizer);
+  Marked marked;
+  if (tokenizer.adds_bos() && tokenizer.bos_id().has_value()) marked.Append({*tokenizer.bos_id()}, false);
+  for (const datasets::Message& message : conversation.messages) {
+    marked.Append(tokenizer.Encode(absl::StrCat(form.before_role, message.role, form.after_role)), false);
+    marked.Append(tokenizer.Encode(absl::StrCat(message.content, form.end)), message.role == "assistant");
+  }
+  const size_t length = std::min<size_t>(marked.tokens.size(), window);
+  sequences->Add(absl::MakeConstSpan(marked.tokens).subspan(0, length), absl::MakeConstSpan(marked.learned).subspan(0, length));
+}
+
+bool AddCompletion(const text::Tokenizer& tokenizer, const std::string& prompt, const std::string& completion, int64_t window,
+                   train::Sequences* sequences) {
+  Marked marked;
+  if (tokenizer.bos_id().has_value()) marked.Append({*tokenizer.bos_id()}, false);
+  if (!prompt.empty()) marked.Append(tokenizer.Encode(prompt), false);
+  marked.Append(tokenizer.Encode(completion), true);
+  if (static_cast<int64_t>(marked.tokens.size()) > window) return false;
+  sequences->Add(marked.tokens, marked.learned);
+  return true;
+}
+
+absl::StatusOr<train::Sequences> ReadTrainingData(Context& context, const TrainingData& data) {
+  if (data.text().empty() && data.conversations().empty()) {
+    return absl::InvalidArgumentError("data is empty: name files to learn from, data { text: \"books/\" } or data { conversations: \"chats.jsonl\" }");
+  }
+  if (data.window() < 2) return absl::InvalidArgumentError(absl::StrCat("data.window: ", data.window(), ", expected 2 or more"));
+  NIBBLE_ASSIGN_OR_RETURN(const text::Tokenizer* tokenizer, TokenizerOf(context));
+  train::Sequences sequences;
+  NIBBLE_RETURN_IF_ERROR(AddTexts(context, data, *tokenizer, &sequences));
+  for (const std::string& name : data.conversations()) {
+    NIBBLE_ASSIGN_OR_RETURN(const auto resolved, datasets::ResolveDataset(name, context.workplace().directory));
+    NIBBLE_ASSIGN_OR_RETURN(const auto conversations, datasets::ReadConversations(resolved.path));
+    for (const datasets::Conversation& conversation : conversations) AddConversation(*tokenizer, conversation, data.window(), &sequences);
+  }
+  return sequences;
+}
+
+absl::StatusOr<train::Sequences> ReadPreferenceData(Context& context, const PreferenceData& data) {
+  if (data.pairs().empty()) return absl::InvalidArgumentError("data is empty: name files of pairs, data { pairs: \"preferences.jsonl\" }");
+  NIBBLE_ASSIGN_OR_RETURN(const text::Tokenizer* tokenizer, TokenizerOf(context));
+  train::Sequences sequences;
+  int64_t too_long = 0;
+  for (const std::string& name : data.pairs()) {
+    NIBBLE_ASSIGN_OR_RETURN(const auto resolved, datasets::ResolveDataset(name, context.workplace().directory));
+    NIBBLE_ASSIGN_OR_RETURN(const auto preferences, datasets::ReadPreferences(resolved.path));
+    for (const datasets::Preference& preference : preferences) {
+      train::Sequences pair;
+      if (AddCompletion(*tokenizer, preference.prompt, preference.chosen, data.window(), &pair) &&
+          AddCompletion(*tokenizer, preference.prompt, preference.rejected, data.window(), &pair)) {
+        for (const int64_t i : {0, 1}) sequences.Add(pair.tokens(i), pair.learned(i));
+      } else {
+        ++too_long;
+      }
+    }
+  }
+  if (too_long > 0) context.CountEvent("dpo.pair_longer_than_window", too_long, absl::StrCat("window of ", data.window(), " tokens"));
+  if (sequences.size() == 0) return absl::InvalidArgumentError("no pair fits the window");
+  return sequences;
+}
+
+}  // namespace nibble

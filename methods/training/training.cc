@@ -1,0 +1,164 @@
+#include "methods/training/training.h"
+
+#include <filesystem>
+#include <numeric>
+#include <set>
+
+#include "absl/strings/str_cat.h"
+#include "core/base/file.h"
+#include "core/base/proto.h"
+#include "core/base/status.h"
+#include "core/ir/passes.h"
+#include "methods/training/data.h"
+
+namespace nibble {
+namespace {
+
+// Raised when the same lesson gives other weights than before.
+constexpr int kTrainingVersion = 1;
+
+train::Decay DecayOf(TrainingOptions::Decay decay) {
+  switch (decay) {
+    case TrainingOptions::LINEAR: return train::Decay::kLinear;
+    case TrainingOptions::CONSTANT: return train::Decay::kConstant;
+    default: return train::Decay::kCosine;
+  }
+}
+
+train::LearnerOptions LearnerOptionsOf(const TrainingOptions& options) {
+  train::LearnerOptions learner;
+  learner.adamw.beta1 = options.beta1();
+  learner.adamw.beta2 = options.beta2();
+  learner.weight_decay = options.weight_decay();
+  learner.clip_norm = options.clip_norm();
+  learner.recompute_blocks = options.recompute_blocks();
+  return learner;
+}
+
+std::string HashOf(const train::Sequences& sequences) {
+  std::string digests;
+  for (int64_t i = 0; i < sequences.size(); ++i) {
+    const auto tokens = sequences.tokens(i);
+    const auto learned = sequences.learned(i);
+    absl::StrAppend(&digests, Sha256({reinterpret_cast<const char*>(tokens.data()), tokens.size() * sizeof(int32_t)}),
+                    Sha256({reinterpret_cast<const char*>(learned.data()), learned.size()}));
+  }
+  return Sha256(digests);
+}
+
+std::string IdentityOf(const Context& context, const Lesson& lesson, const std::vector<train::TrainedParameter>& trained, const ir::Graph& graph) {
+  std::string parts = absl::StrCat(kTrainingVersion, "\n", context.workplace().model, "\n", context.history(), "\n", lesson.label, "\n",
+                                   ProtoToLine(lesson.options), "\n", lesson.specification, "\n", lesson.quantize_after, "\n",
+                                   HashOf(*lesson.sequences), "\n");
+  for (const train::TrainedParameter& parameter : trained) {
+    absl::StrAppend(&parts, graph.parameter(parameter.id).name(), parameter.scheme.has_value() ? SchemeToString(*parameter.scheme) : "", "\n");
+  }
+  return Sha256(parts);
+}
+
+LossCurve CurveOf(const std::string& label, const std::vector<train::StepRecord>& steps, bool reused) {
+  LossCurve curve;
+  curve.label = label;
+  curve.reused = reused;
+  for (const train::StepRecord& step : steps) {
+    curve.loss.push_back(step.loss);
+    if (step.accuracy >= 0) curve.accuracy.push_back(step.accuracy);
+    curve.tokens += step.tokens;
+    curve.seconds += step.seconds;
+  }
+  return curve;
+}
+
+}  // namespace
+
+absl::Status CheckTraining(const TrainingOptions& options) {
+  const auto bad = [](absl::string_view field, double value, absl::string_view expected) {
+    return absl::InvalidArgumentError(absl::StrCat("training.", field, ": ", value, ", expected ", expected));
+  };
+  if (options.steps() < 1) return bad("steps", options.steps(), "1 or more");
+  if (options.batch() < 1) return bad("batch", options.batch(), "1 or more");
+  if (!(options.learning_rate() > 0 && options.learning_rate() < 1)) return bad("learning_rate", options.learning_rate(), "between 0 and 1");
+  if (options.warmup() < 0 || options.warmup() >= options.steps() + 1) return bad("warmup", options.warmup(), "0 to steps");
+  if (options.floor() < 0 || options.floor() > 1) return bad("floor", options.floor(), "0 to 1");
+  if (options.weight_decay() < 0) return bad("weight_decay", options.weight_decay(), "0 or more");
+  if (options.clip_norm() < 0) return bad("clip_norm", options.clip_norm(), "0 or more");
+  if (options.beta1() < 0 || options.beta1() >= 1) return bad("beta1", options.beta1(), "0 to below 1");
+  if (options.beta2() < 0 || options.beta2() >= 1) return bad("beta2", options.beta2(), "0 to below 1");
+  if (options.micro_tokens() < 1) return bad("micro_tokens", options.micro_tokens(), "1 or more");
+  return absl::OkStatus();
+}
+
+absl::StatusOr<train::Machine> TrainingMachine(Context& context) {
+  NIBBLE_ASSIGN_OR_RETURN(const auto* table, kernels::ChooseTable());
+  return train::Machine{context.pool(), *table};
+}
+
+absl::StatusOr<std::vector<train::TrainedParameter>> MastersOf(const ir::Graph& graph, const std::vector<ir::ParameterId>& ids,
+                                                               bool round_floats) {
+  std::vector<train::TrainedParameter> masters;
+  for (const ir::ParameterId id : ids) {
+    NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor value, graph.parameter(id).Load());
+    train::TrainedParameter trained{id, Decode(value), std::nullopt};
+    if (!IsFloatFormat(value.scheme) || (round_floats && value.scheme.format() != "fp32")) trained.scheme = value.scheme;
+    masters.push_back(std::move(trained));
+  }
+  return masters;
+}
+
+std::vector<ir::ParameterId> AllParameters(const ir::Graph& graph) {
+  std::set<ir::ParameterId> ids;
+  for (const ir::Op& op : graph.ops()) {
+    if (op.weight.has_value()) ids.insert(*op.weight);
+  }
+  return {ids.begin(), ids.end()};
+}
+
+absl::StatusOr<std::vector<ir::ParameterId>> SelectParameters(const ir::Graph& graph, const std::vector<std::string>& selectors) {
+  if (selectors.empty()) return AllParameters(graph);
+  NIBBLE_ASSIGN_OR_RETURN(const std::vector<size_t> ops, ir::SelectOps(graph, selectors));
+  std::set<ir::ParameterId> ids;
+  for (const size_t i : ops) ids.insert(*graph.ops()[i].weight);
+  return std::vector<ir::ParameterId>(ids.begin(), ids.end());
+}
+
+ObjectiveMaker LanguageModelOf(const train::Sequences& sequences, train::Learner* teacher, const DistillOptions& distill) {
+  return [&sequences, teacher, distill](train::Learner&, const train::BatchOptions& batch) -> absl::StatusOr<std::unique_ptr<train::Objective>> {
+    const train::Distillation distillation = {distill.weight(), distill.temperature(), distill.hidden_weight()};
+    NIBBLE_ASSIGN_OR_RETURN(auto objective, train::LanguageModel::Create(sequences, batch, teacher, distillation));
+    return std::unique_ptr<train::Objective>(std::move(objective));
+  };
+}
+
+absl::Status Learn(Context& context, const Lesson& lesson, std::vector<train::TrainedParameter> trained, const ObjectiveMaker& make_objective,
+                   ir::Graph& graph) {
+  const std::string identity = IdentityOf(context, lesson, trained, graph);
+  NIBBLE_ASSIGN_OR_RETURN(const train::Machine machine, TrainingMachine(context));
+  NIBBLE_ASSIGN_OR_RETURN(auto learner, train::Learner::Create(graph, machine, std::move(trained), LearnerOptionsOf(lesson.options)));
+  train::TrainerOptions options;
+  options.label = lesson.label;
+  options.identity = identity;
+  options.quantize_after = lesson.quantize_after;
+  options.schedule = {lesson.options.learning_rate(), lesson.options.warmup(), lesson.options.steps(), DecayOf(lesson.options.decay()),
+                      lesson.options.floor()};
+  const std::string& cache = context.workplace().cache;
+  if (!cache.empty()) options.folder = absl::StrCat(cache, "/", lesson.label, "-", identity.substr(0, 16));
+  const std::string result = options.folder + "/trained.safetensors";
+  if (!options.folder.empty() && FileExists(result)) {
+    NIBBLE_RETURN_IF_ERROR(learner->LoadMasters(result));
+    NIBBLE_ASSIGN_OR_RETURN(const auto steps, train::ReadStepLog(options.folder + "/steps.csv"));
+    context.AddCurve(CurveOf(lesson.label, steps, /*reused=*/true));
+    return learner->Store(graph);
+  }
+  NIBBLE_RETURN_IF_ERROR(learner->SetFakeQuantization(true));
+  const train::BatchOptions batch = {lesson.options.batch(), lesson.options.micro_tokens(), lesson.options.seed()};
+  NIBBLE_ASSIGN_OR_RETURN(const auto objective, make_objective(*learner, batch));
+  NIBBLE_ASSIGN_OR_RETURN(const train::Training training, train::Train(*learner, *objective, options));
+  if (!options.folder.empty()) {
+    NIBBLE_RETURN_IF_ERROR(learner->SaveMasters(result));
+    std::filesystem::remove(train::CheckpointPath(options.folder));
+  }
+  context.AddCurve(CurveOf(lesson.label, training.steps, /*reused=*/false));
+  return learner->Store(graph);
+}
+
+}  // namespace nibble

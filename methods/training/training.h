@@ -1,0 +1,64 @@
+// What methods that learn share: data from files, masters from a graph, a
+// training that is kept in the cache and taken from there when it is asked for
+// again.
+#ifndef NIBBLE_METHODS_TRAINING_TRAINING_H_
+#define NIBBLE_METHODS_TRAINING_TRAINING_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/train/objectives.h"
+#include "core/train/trainer.h"
+#include "methods/method.h"
+#include "methods/training/training.pb.h"
+
+namespace nibble {
+
+// Options that are out of range, by field name.
+absl::Status CheckTraining(const TrainingOptions& options);
+
+// Errors: no data, a file that cannot be read, no tokenizer.
+absl::StatusOr<train::Sequences> ReadTrainingData(Context& context, const TrainingData& data);
+// Sequence 2 i is preferred to 2 i + 1. Pairs longer than the window are left
+// out as a counted event.
+absl::StatusOr<train::Sequences> ReadPreferenceData(Context& context, const PreferenceData& data);
+
+// The machine that training runs on.
+absl::StatusOr<train::Machine> TrainingMachine(Context& context);
+
+// Parameters `ids` of the graph to be trained from their present values: a
+// quantized one, and with `round_floats` one that is stored in 16 bits, passes
+// through its scheme.
+absl::StatusOr<std::vector<train::TrainedParameter>> MastersOf(const ir::Graph& graph, const std::vector<ir::ParameterId>& ids,
+                                                               bool round_floats);
+// Every parameter that an op uses.
+std::vector<ir::ParameterId> AllParameters(const ir::Graph& graph);
+// Those of the ops that `selectors` select; of norms too where `selectors` is
+// empty, which means all.
+absl::StatusOr<std::vector<ir::ParameterId>> SelectParameters(const ir::Graph& graph, const std::vector<std::string>& selectors);
+
+// One training of `graph`'s parameters.
+struct Lesson {
+  std::string label;            // "qat"
+  TrainingOptions options;
+  std::string specification;    // everything else that decides the result
+  const train::Sequences* sequences = nullptr;
+  int64_t quantize_after = 0;
+};
+using ObjectiveMaker = std::function<absl::StatusOr<std::unique_ptr<train::Objective>>(train::Learner&, const train::BatchOptions&)>;
+
+// Trains and stores the result in `graph` itself. The work is named by the
+// model, the steps before, the lesson and its data; where the cache holds it
+// finished, it is read back, and where it holds a part, it goes on.
+absl::Status Learn(Context& context, const Lesson& lesson, std::vector<train::TrainedParameter> trained, const ObjectiveMaker& make_objective,
+                   ir::Graph& graph);
+
+// The usual objective: the sequences' text, or what `teacher` (may be null)
+// makes of it.
+ObjectiveMaker LanguageModelOf(const train::Sequences& sequences, train::Learner* teacher, const DistillOptions& distill);
+
+}  // namespace nibble
+
+#endif  // NIBBLE_METHODS_TRAINING_TRAINING_H_
