@@ -16,6 +16,7 @@
 #include "experiments/result_log.h"
 #include "google/protobuf/text_format.h"
 #include "methods/method.h"
+#include "reports/curve.h"
 
 namespace nibble {
 namespace {
@@ -23,6 +24,21 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 double Seconds(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// Points of a curve in a result.
+constexpr size_t kCurvePoints = 200;
+
+TrainingCurve ToProto(const LossCurve& curve) {
+  TrainingCurve proto;
+  proto.set_label(curve.label);
+  proto.set_updates(static_cast<int64_t>(curve.loss.size()));
+  proto.set_tokens(curve.tokens);
+  proto.set_seconds(curve.seconds);
+  proto.set_reused(curve.reused);
+  for (const double loss : Thinned(curve.loss, kCurvePoints)) proto.add_loss(loss);
+  for (const double accuracy : Thinned(curve.accuracy, kCurvePoints)) proto.add_accuracy(accuracy);
+  return proto;
+}
 
 class Runner {
  public:
@@ -125,13 +141,17 @@ class Runner {
     }
     if (jobs.empty()) return absl::OkStatus();
     if (!variant.is_baseline && NeedsBaseline(jobs) && baseline_ == nullptr) NIBBLE_RETURN_IF_ERROR(BuildBaseline());
-    Context context(measurer_.pool());
+    Context context(measurer_.pool(), Work());
     const Clock::time_point start = Clock::now();
     auto built = Build(variant, context);
     if (built.ok()) std::fprintf(stderr, "%s: built in %.1f s\n", variant.name.c_str(), Seconds(start));
     for (const Job& job : jobs) NIBBLE_RETURN_IF_ERROR(RunJob(variant, job, built, context));
     if (variant.is_baseline && built.ok() && BaselineStays()) baseline_ = std::make_unique<BuiltModel>(*std::move(built));
     return absl::OkStatus();
+  }
+
+  Workplace Work() const {
+    return {model_.source.tokenizer.get(), experiment_.directory, options_.out + "/work", model_hash_};
   }
 
   static bool NeedsBaseline(const std::vector<Job>& jobs) {
@@ -141,7 +161,7 @@ class Runner {
   bool BaselineStays() const { return AsksFor(&MetricRequest::has_latency) || AsksFor(&MetricRequest::has_divergence); }
 
   absl::Status BuildBaseline() {
-    Context context(measurer_.pool());
+    Context context(measurer_.pool(), Work());
     auto built = Build(experiment_.variants[0], context);
     // Its own jobs have reported a failure; those that need it will too.
     if (built.ok()) baseline_ = std::make_unique<BuiltModel>(*std::move(built));
@@ -184,6 +204,7 @@ class Runner {
       counted->set_count(event.count);
       counted->set_detail(event.detail);
     }
+    for (const LossCurve& curve : context.curves()) *result.add_training() = ToProto(curve);
     if (metrics.ok()) {
       for (Metric& metric : *metrics) *result.add_metric() = std::move(metric);
       ++summary_.done;

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "reports/curve.h"
 #include "reports/format.h"
 #include "eval/statistics.h"
 
@@ -296,6 +297,36 @@ std::string PartsSection(const RunTable& table) {
                       tables);
 }
 
+// ---- Training
+
+const JobResult* TrainedResult(const RunTable& table, const std::string& variant) {
+  for (const JobResult* result : table.Results(variant)) {
+    if (result->training_size() > 0) return result;
+  }
+  return nullptr;
+}
+
+std::string TrainingRow(const std::string& variant, const TrainingCurve& curve) {
+  const std::vector<double> loss(curve.loss().begin(), curve.loss().end()), accuracy(curve.accuracy().begin(), curve.accuracy().end());
+  return Row({MarkdownCell(variant), MarkdownCell(curve.label()), absl::StrCat(curve.updates()), absl::StrCat(curve.tokens()),
+              Decimals(loss.empty() ? 0 : loss.front(), 4), Decimals(LastLoss(loss), 4), accuracy.empty() ? kNoValue : Decimals(LastLoss(accuracy), 3),
+              Decimals(curve.seconds() / 60, 1), curve.reused() ? "taken from the cache" : "made in this run"});
+}
+
+std::string TrainingSection(const RunTable& table, const std::string& plot) {
+  std::string rows;
+  for (const std::string& variant : table.variants()) {
+    const JobResult* result = TrainedResult(table, variant);
+    if (result == nullptr) continue;
+    for (const TrainingCurve& curve : result->training()) absl::StrAppend(&rows, TrainingRow(variant, curve));
+  }
+  if (rows.empty()) return "";
+  const std::string image = plot.empty() ? "" : absl::StrCat("\n![loss](", plot, ")\n");
+  return absl::StrCat("## Training\n\n",
+                      Header({"variant", "step", "updates", "tokens", "first loss", "last loss", "accuracy", "minutes", ""}, 2), rows,
+                      "\nFirst loss: mean of the first of 200 parts of the updates; last: of the last tenth.\n", image, "\n");
+}
+
 // ---- Pipelines, events, methods of measurement
 
 std::string PipelineOf(const RunTable& table, const std::string& variant) {
@@ -408,8 +439,8 @@ std::string ReproduceSection(const RunInfo& run) {
 }  // namespace
 
 std::string ReportMarkdown(const RunTable& table, const std::vector<GateOutcome>& gates,
-                           const std::vector<std::string>& notes, const std::string& plot) {
-  return absl::StrCat(HeadText(table), ResultsSection(table, plot), GatesSection(gates), PartsSection(table),
+                           const std::vector<std::string>& notes, const std::string& plot, const std::string& loss_plot) {
+  return absl::StrCat(HeadText(table), ResultsSection(table, plot), GatesSection(gates), TrainingSection(table, loss_plot), PartsSection(table),
                       PipelinesSection(table), EventsSection(table), MeasuresSection(table), NotesSection(notes),
                       ReproduceSection(table.run()));
 }

@@ -13,7 +13,7 @@ namespace nibble {
 
 // `plot` is the plot's file name beside the report, "" without one.
 std::string ReportMarkdown(const RunTable& table, const std::vector<GateOutcome>& gates,
-                           const std::vector<std::string>& notes, const std::string& plot);
+                           const std::vector<std::string>& notes, const std::string& plot, const std::string& loss_plot = "");
 
 }  // namespace nibble
 

@@ -28,13 +28,6 @@ std::string FirstPerplexity(const RunTable& table);
 // "" without points.
 std::string ParetoSvg(const std::vector<ParetoPoint>& points, const std::string& x_title, const std::string& y_title);
 
-// About 3 to 8 round numbers (1, 2 or 5 times a power of ten apart) within [low, high].
-std::vector<double> LinearTicks(double low, double high);
-
-// 1, 2 and 5 times powers of ten within [low, high], or LinearTicks where these
-// are fewer than 3.
-std::vector<double> LogTicks(double low, double high);
-
 }  // namespace nibble
 
 #endif  // NIBBLE_REPORTS_PARETO_H_

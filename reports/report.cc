@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/base/file.h"
 #include "core/base/status.h"
+#include "reports/curve.h"
 #include "reports/gate.h"
 #include "reports/markdown.h"
 #include "reports/pareto.h"
@@ -15,6 +16,22 @@ namespace {
 
 constexpr char kPlotFile[] = "pareto.svg";
 
+constexpr char kLossFile[] = "loss.svg";
+
+// A curve for each training of each variant.
+std::vector<NamedCurve> Curves(const RunTable& table) {
+  std::vector<NamedCurve> curves;
+  for (const std::string& variant : table.variants()) {
+    for (const JobResult* result : table.Results(variant)) {
+      for (const TrainingCurve& curve : result->training()) {
+        curves.push_back({absl::StrCat(variant, ": ", curve.label()), {curve.loss().begin(), curve.loss().end()}});
+      }
+      if (result->training_size() > 0) break;
+    }
+  }
+  return curves;
+}
+
 }  // namespace
 
 Report MakeReport(const RunInfo& run, const std::vector<JobResult>& results, const std::vector<std::string>& notes) {
@@ -26,7 +43,8 @@ Report MakeReport(const RunInfo& run, const std::vector<JobResult>& results, con
 
   Report report;
   report.plot = ParetoSvg(ParetoPoints(table), "size (MiB)", FirstPerplexity(table));
-  report.markdown = ReportMarkdown(table, gates, all_notes, report.plot.empty() ? "" : kPlotFile);
+  report.loss_plot = CurveSvg(Curves(table));
+  report.markdown = ReportMarkdown(table, gates, all_notes, report.plot.empty() ? "" : kPlotFile, report.loss_plot.empty() ? "" : kLossFile);
   report.csv = RecordsCsv(records);
   report.json = RecordsJson(table, records, gates, all_notes);
   return report;
@@ -36,6 +54,7 @@ absl::Status WriteReport(const std::string& dir) {
   NIBBLE_ASSIGN_OR_RETURN(const RunLog log, ReadRunLog(dir));
   const Report report = MakeReport(log.run, log.results, log.notes);
   if (!report.plot.empty()) NIBBLE_RETURN_IF_ERROR(WriteFile(absl::StrCat(dir, "/", kPlotFile), report.plot));
+  if (!report.loss_plot.empty()) NIBBLE_RETURN_IF_ERROR(WriteFile(absl::StrCat(dir, "/", kLossFile), report.loss_plot));
   NIBBLE_RETURN_IF_ERROR(WriteFile(absl::StrCat(dir, "/results.csv"), report.csv));
   NIBBLE_RETURN_IF_ERROR(WriteFile(absl::StrCat(dir, "/results.json"), report.json));
   return WriteFile(absl::StrCat(dir, "/report.md"), report.markdown);

@@ -15,6 +15,7 @@ struct Report {
   std::string csv;       // results.csv
   std::string json;      // results.json
   std::string plot;      // pareto.svg; empty unless some variant has size_mib and a perplexity
+  std::string loss_plot;  // loss.svg; empty unless some variant was trained
 };
 
 // `notes` go into the report beside those that the results themselves give rise to.

@@ -10,6 +10,7 @@
 #include "core/base/json.h"
 #include "core/base/testing.h"
 #include "reports/format.h"
+#include "reports/axes.h"
 #include "reports/pareto.h"
 #include "reports/records.h"
 #include "reports/run_log.h"

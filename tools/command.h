@@ -57,6 +57,7 @@ Command BenchCommand();
 Command GenerateCommand();
 Command InspectCommand();
 Command MethodsCommand();
+Command TrainCommand();
 Command MemoryProbeCommand();
 
 // "FIELD=VALUE" split at the first "=".

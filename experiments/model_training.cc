@@ -1,0 +1,93 @@
+#include "experiments/model_training.h"
+
+#include "absl/strings/str_cat.h"
+#include "core/base/proto.h"
+#include "core/base/status.h"
+#include "core/models/llama.h"
+#include "core/runtime/plan.h"
+#include "datasets/registry.h"
+#include "datasets/text.h"
+#include "eval/perplexity.h"
+#include "experiments/model.h"
+#include "methods/training/training.h"
+
+namespace nibble {
+namespace {
+
+absl::StatusOr<LlamaConfig> ConfigOf(const ModelTraining::Shape& shape, const text::Tokenizer& tokenizer) {
+  LlamaConfig config;
+  config.hidden_size = shape.hidden_size();
+  config.intermediate_size = shape.intermediate_size();
+  config.num_hidden_layers = shape.num_hidden_layers();
+  config.num_attention_heads = shape.num_attention_heads();
+  config.num_key_value_heads = shape.num_key_value_heads();
+  config.head_dim = shape.num_attention_heads() > 0 ? shape.hidden_size() / shape.num_attention_heads() : 0;
+  config.max_position_embeddings = shape.max_position_embeddings();
+  config.rope_theta = shape.rope_theta();
+  config.tie_word_embeddings = shape.tie_word_embeddings();
+  config.vocab_size = tokenizer.vocabulary_size();
+  config.bos_token_id = tokenizer.bos_id();
+  config.eos_token_id = tokenizer.eos_id();
+  NIBBLE_RETURN_IF_ERROR(Annotate(config.Validate(), "shape"));
+  return config;
+}
+
+absl::StatusOr<OpenedModel> Start(const ModelTraining& config, const std::string& directory) {
+  if (config.has_model() == config.has_shape()) {
+    return absl::InvalidArgumentError("give either model (to go on from one) or shape and tokenizer (to begin anew)");
+  }
+  if (config.has_model()) return OpenModel(config.model());
+  if (!config.has_tokenizer()) return absl::InvalidArgumentError("tokenizer is missing: a tokenizer.model or tokenizer.json file");
+  OpenedModel model;
+  NIBBLE_ASSIGN_OR_RETURN(const auto resolved, datasets::ResolveDataset(config.tokenizer(), directory));
+  NIBBLE_ASSIGN_OR_RETURN(model.source.tokenizer, io::ReadTokenizerFile(resolved.path));
+  NIBBLE_ASSIGN_OR_RETURN(model.source.config, ConfigOf(config.shape(), *model.source.tokenizer));
+  model.source.source = config.name();
+  model.source.weights = SyntheticWeights(model.source.config, config.training().seed());
+  NIBBLE_ASSIGN_OR_RETURN(model.graph, BuildLlama(model.source.config, model.source.weights));
+  return model;
+}
+
+absl::StatusOr<std::vector<Metric>> MeasureHeldOut(const ModelTraining& config, const std::string& directory, const OpenedModel& model,
+                                                   ThreadPool& pool) {
+  std::vector<Metric> metrics;
+  if (config.held_out().empty()) return metrics;
+  NIBBLE_ASSIGN_OR_RETURN(const auto* table, kernels::ChooseTable());
+  NIBBLE_ASSIGN_OR_RETURN(const auto plan, Plan::Create(model.graph, *table));
+  eval::WindowOptions options;
+  options.window = config.data().window();
+  for (const std::string& name : config.held_out()) {
+    NIBBLE_ASSIGN_OR_RETURN(const auto resolved, datasets::ResolveDataset(name, directory));
+    NIBBLE_ASSIGN_OR_RETURN(const std::string text, datasets::ReadText(resolved.path));
+    NIBBLE_ASSIGN_OR_RETURN(const auto windows, eval::MakeWindows(resolved.label, *model.source.tokenizer, text, options));
+    NIBBLE_ASSIGN_OR_RETURN(auto measured, eval::MeasurePerplexity(*plan, pool, windows));
+    metrics.insert(metrics.end(), measured.begin(), measured.end());
+  }
+  return metrics;
+}
+
+}  // namespace
+
+absl::StatusOr<ModelTrainingResult> TrainModel(const ModelTraining& config, const std::string& directory, const std::string& out, int threads) {
+  NIBBLE_RETURN_IF_ERROR(CheckTraining(config.training()));
+  NIBBLE_ASSIGN_OR_RETURN(OpenedModel model, Start(config, directory));
+  ThreadPool pool(threads > 0 ? threads : AvailableCpus());
+  Workplace workplace;
+  workplace.tokenizer = model.source.tokenizer.get();
+  workplace.directory = directory;
+  workplace.cache = out + "/work";
+  NIBBLE_ASSIGN_OR_RETURN(workplace.model, model.source.Hash());
+  Context context(pool, workplace);
+  NIBBLE_ASSIGN_OR_RETURN(const train::Sequences sequences, ReadTrainingData(context, config.data()));
+  NIBBLE_ASSIGN_OR_RETURN(auto masters, MastersOf(model.graph, AllParameters(model.graph), /*round_floats=*/false));
+  ModelTrainingResult result;
+  for (const auto& master : masters) result.parameters += static_cast<int64_t>(master.master.size());
+  const Lesson lesson = {"train", config.training(), ProtoToLine(config.shape()), &sequences};
+  NIBBLE_RETURN_IF_ERROR(Learn(context, lesson, std::move(masters), LanguageModelOf(sequences, nullptr, DistillOptions()), model.graph));
+  result.curve = context.curves()[0];
+  NIBBLE_RETURN_IF_ERROR(SaveModel(model.source, model.graph, absl::StrCat("train { ", ProtoToLine(config.training()), " }"), out));
+  NIBBLE_ASSIGN_OR_RETURN(result.held_out, MeasureHeldOut(config, directory, model, pool));
+  return result;
+}
+
+}  // namespace nibble
