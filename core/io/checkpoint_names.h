@@ -11,6 +11,7 @@ inline constexpr char kConfigFile[] = "/config.json";
 inline constexpr char kWeightsFile[] = "/model.safetensors";
 inline constexpr char kIndexFile[] = "/model.safetensors.index.json";
 inline constexpr char kTokenizerFile[] = "/tokenizer.json";
+inline constexpr char kSentencePieceFile[] = "/tokenizer.model";
 inline constexpr char kTokenizerConfigFile[] = "/tokenizer_config.json";
 inline constexpr char kNibbleFile[] = "/nibble.json";
 inline constexpr char kSchemesKey[] = "nibble.schemes";

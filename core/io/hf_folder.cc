@@ -12,6 +12,7 @@
 #include "core/io/strict_json.h"
 #include "core/quant/format.h"
 #include "core/text/hf_json.h"
+#include "core/text/sentencepiece_model.h"
 
 namespace nibble::io {
 namespace {
@@ -163,7 +164,8 @@ absl::Status ReadWeights(const std::string& folder, HfModel* model) {
 }
 
 absl::Status ReadTokenizer(const std::string& folder, HfModel* model) {
-  const std::string path = folder + kTokenizerFile;
+  const bool is_json = FileExists(folder + kTokenizerFile);
+  const std::string path = folder + (is_json ? kTokenizerFile : kSentencePieceFile);
   if (!FileExists(path)) return absl::OkStatus();
   model->files.push_back(path);
   NIBBLE_ASSIGN_OR_RETURN(const std::string tokenizer, ReadFile(path));
@@ -172,7 +174,8 @@ absl::Status ReadTokenizer(const std::string& folder, HfModel* model) {
     model->files.push_back(folder + kTokenizerConfigFile);
     NIBBLE_ASSIGN_OR_RETURN(config, ReadFile(folder + kTokenizerConfigFile));
   }
-  NIBBLE_ASSIGN_OR_RETURN(model->tokenizer, text::TokenizerFromJson(tokenizer, config, path));
+  const auto read = is_json ? text::TokenizerFromJson : text::TokenizerFromSentencePiece;
+  NIBBLE_ASSIGN_OR_RETURN(model->tokenizer, read(tokenizer, config, path));
   return absl::OkStatus();
 }
 

@@ -2,7 +2,8 @@
 //
 //   config.json
 //   model.safetensors, or model.safetensors.index.json and its shards
-//   tokenizer.json, tokenizer_config.json       (may be absent)
+//   tokenizer.json, or else SentencePiece's tokenizer.model; tokenizer_config.json
+//                                               (may be absent)
 //
 // and Nibble's checkpoints, which are such folders with two additions. A
 // quantized parameter X is stored as tensors "X.<buffer>", one for each buffer
@@ -41,7 +42,7 @@ namespace nibble::io {
 struct HfModel {
   LlamaConfig config;
   std::shared_ptr<const WeightStore> weights;
-  std::shared_ptr<const text::Tokenizer> tokenizer;  // null without tokenizer.json
+  std::shared_ptr<const text::Tokenizer> tokenizer;  // null without its file
   std::map<std::string, QuantScheme> activations;    // by module
   std::vector<ir::Adapter> adapters;
   std::string pipeline, note;

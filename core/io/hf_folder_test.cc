@@ -6,11 +6,13 @@
 #include "core/io/damage_testing.h"
 #include "core/io/safetensors.h"
 #include "core/io/scheme_text.h"
+#include "core/text/sentencepiece_model.pb.h"
 
 namespace nibble::io {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::Contains;
 using ::testing::HasSubstr;
 
 constexpr char kUp[] = "model.layers.0.mlp.up_proj.weight";
@@ -235,6 +237,44 @@ TEST(HfFolderTest, KeepsTheTokenizer) {
   ASSERT_NE(model.tokenizer, nullptr);
   EXPECT_EQ(model.tokenizer->Decode(model.tokenizer->Encode("Hello world")), "Hello world");
   EXPECT_EQ(model.files.size(), 5);
+}
+
+// <unk> <s> </s> ▁ a ▁a, without byte pieces.
+std::string TinySentencePieceModel() {
+  text::SentencePieceModel model;
+  for (const char* text : {"<unk>", "<s>", "</s>", "▁", "a", "▁a"}) {
+    const int id = model.pieces_size();
+    auto* piece = model.add_pieces();
+    piece->set_piece(text);
+    piece->set_score(static_cast<float>(id));
+    piece->set_type(id == 0 ? 2 : id < 3 ? 3 : 1);
+  }
+  model.mutable_trainer_spec()->set_model_type(text::SentencePieceModel::TrainerSpec::BPE);
+  model.mutable_normalizer_spec()->set_remove_extra_whitespaces(false);
+  return model.SerializeAsString();
+}
+
+TEST(HfFolderTest, ReadsTokenizerModelWhereThereIsNoTokenizerJson) {
+  const std::string folder = TestTempDir() + "/model";
+  ASSERT_OK(WriteCheckpoint(folder, Sample()));
+  WriteQuickly(folder + "/tokenizer.model", TinySentencePieceModel());
+  ASSERT_OK_AND_ASSIGN(HfModel model, ReadHfFolder(folder));
+  ASSERT_NE(model.tokenizer, nullptr);
+  EXPECT_EQ(model.tokenizer->Encode("a  a"), (std::vector<int32_t>{5, 3, 5}));
+  EXPECT_TRUE(model.tokenizer->adds_bos());
+  EXPECT_THAT(model.files, Contains(folder + "/tokenizer.model"));
+  const std::string json = model.tokenizer->ToJson();
+
+  WriteQuickly(folder + "/tokenizer_config.json", R"({"add_bos_token": false})");
+  ASSERT_OK_AND_ASSIGN(model, ReadHfFolder(folder));
+  EXPECT_FALSE(model.tokenizer->adds_bos());
+  EXPECT_THAT(model.files, Contains(folder + "/tokenizer_config.json"));
+
+  WriteQuickly(folder + "/tokenizer.model", "not a model");
+  EXPECT_THAT(MessageOf(folder), HasSubstr(folder + "/tokenizer.model: "));
+  WriteQuickly(folder + "/tokenizer.json", json);
+  ASSERT_OK_AND_ASSIGN(model, ReadHfFolder(folder));
+  EXPECT_EQ(model.tokenizer->Encode("a  a"), (std::vector<int32_t>{5, 3, 5}));
 }
 
 }  // namespace

@@ -22,14 +22,6 @@ namespace {
 using Json = nlohmann::json;
 using Merges = std::vector<std::pair<std::string, std::string>>;
 
-// The member, or null where it or the object is not there.
-const Json& Member(const Json& object, const char* key) {
-  static const Json& null = *new Json();
-  if (!object.is_object()) return null;
-  const auto it = object.find(key);
-  return it == object.end() ? null : *it;
-}
-
 bool IsString(const Json& node, absl::string_view value) {
   return node.is_string() && node.get_ref<const std::string&>() == value;
 }
@@ -110,10 +102,8 @@ class Reader {
   absl::Status ReadTokens();
   absl::Status PlaceToken(const std::string& token, int64_t id, std::vector<bool>* is_placed);
   absl::Status ReadMerges();
-  absl::StatusOr<std::optional<int32_t>> Find(const Json& token, absl::string_view what) const;
   absl::Status ReadSpecialIds();
   absl::Status ReadTemplate();
-  absl::Status ReadConfig();
   absl::StatusOr<std::unique_ptr<Tokenizer>> ReadByteLevel();
   absl::StatusOr<std::unique_ptr<Tokenizer>> ReadSpm(bool add_space_prefix);
   absl::Status SetTypes(SpmVocabulary* spm) const;
@@ -224,19 +214,6 @@ absl::Status Reader::ReadMerges() {
   return absl::OkStatus();
 }
 
-// The id of a token that is given as a string or as an object with its content.
-absl::StatusOr<std::optional<int32_t>> Reader::Find(const Json& token, absl::string_view what) const {
-  if (token.is_null()) return std::optional<int32_t>();
-  const Json& content = token.is_object() ? Member(token, "content") : token;
-  if (!content.is_string()) return absl::InvalidArgumentError(absl::StrCat(what, " is not a token"));
-  const std::string& text = content.get_ref<const std::string&>();
-  const auto it = index_.find(text);
-  if (it == index_.end()) {
-    return absl::InvalidArgumentError(absl::StrCat(what, " is ", Quoted(text), ", which is not in the vocabulary"));
-  }
-  return std::optional<int32_t>(it->second);
-}
-
 absl::Status Reader::ReadTemplate() {
   const Json* found = nullptr;
   for (const Json* step : Steps(Member(document_, "post_processor"), "processors")) {
@@ -247,7 +224,7 @@ absl::Status Reader::ReadTemplate() {
   const auto find = [&](const std::string& name) -> absl::StatusOr<std::optional<int32_t>> {
     const Json& tokens = Member(Member(table, name.c_str()), "tokens");
     if (!tokens.is_array() || tokens.size() != 1) return std::optional<int32_t>();
-    return Find(tokens[0], absl::StrCat("the post_processor's token ", Quoted(name)));
+    return FindToken(tokens[0], index_, absl::StrCat("the post_processor's token ", Quoted(name)));
   };
   NIBBLE_ASSIGN_OR_RETURN(ids_.bos, find(std::string(kBosName)));
   NIBBLE_ASSIGN_OR_RETURN(ids_.eos, find(std::string(kEosName)));
@@ -260,20 +237,10 @@ absl::Status Reader::ReadTemplate() {
   return absl::OkStatus();
 }
 
-absl::Status Reader::ReadConfig() {
-  NIBBLE_ASSIGN_OR_RETURN(const auto bos, Find(Member(config_, "bos_token"), "bos_token"));
-  NIBBLE_ASSIGN_OR_RETURN(const auto eos, Find(Member(config_, "eos_token"), "eos_token"));
-  if (bos.has_value()) ids_.bos = bos;
-  if (eos.has_value()) ids_.eos = eos;
-  const Json& add_bos = Member(config_, "add_bos_token");
-  if (add_bos.is_boolean()) ids_.add_bos = add_bos.get<bool>();
-  return absl::OkStatus();
-}
-
 absl::Status Reader::ReadSpecialIds() {
-  NIBBLE_ASSIGN_OR_RETURN(unk_id_, Find(Member(model_, "unk_token"), "model.unk_token"));
+  NIBBLE_ASSIGN_OR_RETURN(unk_id_, FindToken(Member(model_, "unk_token"), index_, "model.unk_token"));
   NIBBLE_RETURN_IF_ERROR(ReadTemplate());
-  return Annotate(ReadConfig(), "tokenizer_config.json");
+  return ReadConfig(config_, index_, &ids_);
 }
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> Reader::ReadByteLevel() {
@@ -378,12 +345,9 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerFromJson(absl::string_view t
                                                              absl::string_view tokenizer_config_json_or_empty,
                                                              absl::string_view source_path) {
   NIBBLE_ASSIGN_OR_RETURN(const Json document, ParseJson(tokenizer_json, source_path));
-  Json config;
-  if (!tokenizer_config_json_or_empty.empty()) {
-    NIBBLE_ASSIGN_OR_RETURN(config, ParseJson(tokenizer_config_json_or_empty,
-                                              absl::StrCat(source_path, ": tokenizer_config.json")));
-  }
-  auto tokenizer = Reader(document, config).Read();
+  const auto config = ParseConfig(tokenizer_config_json_or_empty);
+  if (!config.ok()) return Annotate(config.status(), source_path);
+  auto tokenizer = Reader(document, *config).Read();
   if (!tokenizer.ok()) return Annotate(tokenizer.status(), source_path);
   return tokenizer;
 }

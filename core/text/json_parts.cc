@@ -2,7 +2,10 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
+#include "core/base/json.h"
+#include "core/base/status.h"
 
 namespace nibble::text {
 namespace {
@@ -25,7 +28,45 @@ Json Template(absl::Span<const char* const> sequences, bool add_bos) {
   return result;
 }
 
+absl::Status ReadIds(const Json& config, const TokenIndex& index, BosAndEos* ids) {
+  NIBBLE_ASSIGN_OR_RETURN(const auto bos, FindToken(Member(config, "bos_token"), index, "bos_token"));
+  NIBBLE_ASSIGN_OR_RETURN(const auto eos, FindToken(Member(config, "eos_token"), index, "eos_token"));
+  if (bos.has_value()) ids->bos = bos;
+  if (eos.has_value()) ids->eos = eos;
+  const Json& add_bos = Member(config, "add_bos_token");
+  if (add_bos.is_boolean()) ids->add_bos = add_bos.get<bool>();
+  return absl::OkStatus();
+}
+
 }  // namespace
+
+const Json& Member(const Json& object, const char* key) {
+  static const Json& null = *new Json();
+  if (!object.is_object()) return null;
+  const auto it = object.find(key);
+  return it == object.end() ? null : *it;
+}
+
+absl::StatusOr<std::optional<int32_t>> FindToken(const Json& token, const TokenIndex& index, absl::string_view what) {
+  if (token.is_null()) return std::optional<int32_t>();
+  const Json& content = token.is_object() ? Member(token, "content") : token;
+  if (!content.is_string()) return absl::InvalidArgumentError(absl::StrCat(what, " is not a token"));
+  const std::string& text = content.get_ref<const std::string&>();
+  const auto it = index.find(text);
+  if (it == index.end()) {
+    return absl::InvalidArgumentError(absl::StrCat(what, " is ", Quoted(text), ", which is not in the vocabulary"));
+  }
+  return std::optional<int32_t>(it->second);
+}
+
+absl::StatusOr<Json> ParseConfig(absl::string_view json_or_empty) {
+  if (json_or_empty.empty()) return Json();
+  return ParseJson(json_or_empty, "tokenizer_config.json");
+}
+
+absl::Status ReadConfig(const Json& config, const TokenIndex& index, BosAndEos* ids) {
+  return Annotate(ReadIds(config, index, ids), "tokenizer_config.json");
+}
 
 Json AddedTokensJson(const std::vector<AddedToken>& tokens) {
   Json result = Json::array();

@@ -1,5 +1,5 @@
 // The parts of tokenizer.json and tokenizer_config.json that every kind of
-// tokenizer writes in the same way.
+// tokenizer reads or writes in the same way.
 #ifndef NIBBLE_CORE_TEXT_JSON_PARTS_H_
 #define NIBBLE_CORE_TEXT_JSON_PARTS_H_
 
@@ -8,8 +8,11 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "core/text/added_tokens.h"
+#include "core/text/vocabulary.h"
 #include "nlohmann/json.hpp"
 
 namespace nibble::text {
@@ -30,6 +33,20 @@ struct BosAndEos {
   std::optional<int32_t> eos;
   bool add_bos = false;
 };
+
+// The member, or null where it or the object is not there.
+const nlohmann::json& Member(const nlohmann::json& object, const char* key);
+
+// The id of a token that is given as a string or as an object with its content; none
+// for null. `what` names it in an error.
+absl::StatusOr<std::optional<int32_t>> FindToken(const nlohmann::json& token, const TokenIndex& index,
+                                                 absl::string_view what);
+
+// The contents of tokenizer_config.json; null for "".
+absl::StatusOr<nlohmann::json> ParseConfig(absl::string_view json_or_empty);
+
+// Sets what the config says: bos_token, eos_token, add_bos_token.
+absl::Status ReadConfig(const nlohmann::json& config, const TokenIndex& index, BosAndEos* ids);
 
 nlohmann::json AddedTokensJson(const std::vector<AddedToken>& tokens);
 nlohmann::json VocabularyJson(const std::vector<std::string>& tokens);
