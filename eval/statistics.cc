@@ -218,6 +218,33 @@ Comparison CompareRecords(const Metric& variant, const Metric* baseline) {
   return comparison;
 }
 
+// A metric's value without block `left_out`; -1 leaves out none.
+class Shortened {
+ public:
+  explicit Shortened(const Metric& metric) : metric_(metric), sum_(Sum(Sums(metric))), weight_(Sum(Weights(metric))) {}
+
+  double Value(int left_out) const {
+    const double sum = sum_ - (left_out < 0 ? 0 : metric_.block_sum(left_out));
+    const double weight = weight_ - (left_out < 0 ? 0 : metric_.block_weight(left_out));
+    return metric_.aggregate() == Metric::EXP_MEAN ? std::exp(sum / weight) : sum / weight;
+  }
+
+ private:
+  const Metric& metric_;
+  const double sum_, weight_;
+};
+
+double Share(double untrained, double trained, double reference) { return 100 * (untrained - trained) / (untrained - reference); }
+
+Interval JackknifeInterval(double value, const std::vector<double>& shares) {
+  const int n = static_cast<int>(shares.size());
+  const double mean = Sum(shares) / n;
+  double squares = 0;
+  for (const double share : shares) squares += (share - mean) * (share - mean);
+  const double reach = StudentT975(n - 1) * std::sqrt(squares * (n - 1) / n);
+  return {value - reach, value + reach};
+}
+
 // The baseline's timing in the rounds that alternated with the variant's.
 absl::StatusOr<Metric> BaselineBeside(const Metric& variant, const Metric& baseline) {
   Metric beside = baseline;
@@ -232,6 +259,29 @@ absl::StatusOr<Metric> BaselineBeside(const Metric& variant, const Metric& basel
 double StudentT975(int64_t degrees) {
   NIBBLE_CHECK(degrees >= 1);
   return boost::math::quantile(boost::math::students_t(static_cast<double>(degrees)), 0.975);
+}
+
+Recovery RecoveryOf(const Metric& untrained, const Metric& trained, const Metric& reference) {
+  Recovery recovery;
+  for (const Metric* other : {&trained, &reference}) {
+    recovery.why = WhyNotComparable(untrained, other);
+    if (!recovery.why.empty()) return recovery;
+  }
+  const double lost = untrained.value() - reference.value();
+  if (untrained.better() == HIGHER ? lost >= 0 : lost <= 0) {
+    recovery.why = "rounding lost nothing against the reference";
+    return recovery;
+  }
+  recovery.share = Estimate{Share(untrained.value(), trained.value(), reference.value()), std::nullopt};
+  for (const Metric* other : {&trained, &reference}) {
+    if (recovery.why.empty()) recovery.why = WhyNotPaired(untrained, *other);
+  }
+  if (!recovery.why.empty()) return recovery;
+  const Shortened u(untrained), t(trained), r(reference);
+  std::vector<double> shares;
+  for (int i = 0; i < untrained.block_sum_size(); ++i) shares.push_back(Share(u.Value(i), t.Value(i), r.Value(i)));
+  recovery.share->interval = JackknifeInterval(recovery.share->value, shares);
+  return recovery;
 }
 
 bool IsWithheld(const Metric& metric) { return IsTiming(metric) && metric.arithmetic() == SIMULATED; }

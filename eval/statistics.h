@@ -72,6 +72,17 @@ absl::Status FillMetric(Metric* metric);
 // none. A timing that carries baseline_block_sum is compared with those rounds.
 Comparison Compare(const Metric& variant, const Metric* baseline);
 
+// What share (in %) of what rounding lost against `reference` training brought
+// back: 100 (untrained - trained) / (untrained - reference), of values
+// (perplexities, accuracies) over the same blocks. The interval is the
+// jackknife's over blocks (Efron & Tibshirani, "An Introduction to the
+// Bootstrap", 1993, chapter 11). Without a value where rounding lost nothing.
+struct Recovery {
+  std::optional<Estimate> share;
+  std::string why;  // it is missing, or has no interval
+};
+Recovery RecoveryOf(const Metric& untrained, const Metric& trained, const Metric& reference);
+
 // A latency of simulated arithmetic: never shown, never compared.
 bool IsWithheld(const Metric& metric);
 

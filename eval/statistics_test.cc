@@ -248,5 +248,33 @@ TEST(Coverage, PairedLatencyRatio) {
   EXPECT_LE(covered, 0.98 * kExperiments);
 }
 
+// Perplexities exp(3), exp(2.5), exp(2) over two equal blocks.
+TEST(RecoveryTest, ShareOfWhatWasLost) {
+  const auto metric = [](double a, double b) {
+    Metric m;
+    m.set_name("perplexity/x");
+    m.set_aggregate(Metric::EXP_MEAN);
+    m.set_better(LOWER);
+    for (const double sum : {a, b}) {
+      m.add_block_sum(sum);
+      m.add_block_weight(1);
+    }
+    EXPECT_TRUE(FillMetric(&m).ok());
+    return m;
+  };
+  const Metric untrained = metric(3, 3), trained = metric(2.5, 2.5), reference = metric(2, 2);
+  const Recovery recovery = RecoveryOf(untrained, trained, reference);
+  const double expected = 100 * (std::exp(3) - std::exp(2.5)) / (std::exp(3) - std::exp(2));
+  ASSERT_TRUE(recovery.share.has_value());
+  EXPECT_NEAR(recovery.share->value, expected, 1e-9);
+  // Both blocks give the same share, so leaving one out moves nothing.
+  EXPECT_NEAR(recovery.share->interval->low, expected, 1e-6);
+  EXPECT_NEAR(recovery.share->interval->high, expected, 1e-6);
+  const Recovery spread = RecoveryOf(metric(3, 4), metric(2.6, 2.4), metric(2, 2.2));
+  EXPECT_LT(spread.share->interval->low, spread.share->value - 1);
+  EXPECT_FALSE(RecoveryOf(reference, trained, untrained).share.has_value());
+  EXPECT_FALSE(RecoveryOf(reference, trained, untrained).why.empty());
+}
+
 }  // namespace
 }  // namespace nibble

@@ -148,7 +148,7 @@ class Expander {
     }
     for (const Variant& each : expanded) {
       NIBBLE_RETURN_IF_ERROR(CheckSteps(each.step(), out_.path, VariantTree(field, index), StepField(Variant::descriptor())));
-      ExpandedVariant planned{each.name(), {}, index < 0};
+      ExpandedVariant planned{each.name(), {}, index < 0, each.untrained(), each.twin()};
       if (each.has_include()) {
         const std::string path = (std::filesystem::path(out_.directory) / each.include()).string();
         auto included = LoadPipeline(path);
@@ -181,6 +181,13 @@ class Expander {
     std::set<std::string> names;
     for (const ExpandedVariant& variant : out_.variants) {
       if (!names.insert(variant.name).second) return Error(out_.path, absl::StrCat("two variants are named '", variant.name, "'"));
+    }
+    const std::vector<std::string> known(names.begin(), names.end());
+    for (const ExpandedVariant& variant : out_.variants) {
+      for (const std::string& other : {variant.untrained, variant.twin}) {
+        if (other.empty() || names.count(other) > 0) continue;
+        return Error(out_.path, absl::StrCat("variant '", variant.name, "': ", UnknownName("variant", other, known)));
+      }
     }
     return absl::OkStatus();
   }

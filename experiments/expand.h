@@ -16,6 +16,7 @@ struct ExpandedVariant {
   std::string name;
   Pipeline pipeline;
   bool is_baseline = false;
+  std::string untrained, twin;  // other variants' names, or ""
 };
 
 struct ExpandedExperiment {

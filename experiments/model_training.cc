@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/base/proto.h"
 #include "core/base/status.h"
+#include "core/io/hf_folder.h"
 #include "core/models/llama.h"
 #include "core/runtime/plan.h"
 #include "datasets/registry.h"

@@ -111,7 +111,14 @@ class Runner {
     info.set_model_note(model_.source.note);
     info.set_commit(options_.commit);
     *info.mutable_machine() = machine_;
-    for (const ExpandedVariant& variant : experiment_.variants) info.add_variant(variant.name);
+    for (const ExpandedVariant& variant : experiment_.variants) {
+      info.add_variant(variant.name);
+      if (variant.untrained.empty()) continue;
+      Lineage* lineage = info.add_lineage();
+      lineage->set_variant(variant.name);
+      lineage->set_untrained(variant.untrained);
+      if (!variant.twin.empty()) lineage->set_twin(variant.twin);
+    }
     for (const Gate& gate : experiment_.config.gate()) *info.add_gate() = gate;
     for (const std::string& name : experiment_.metric_names) info.add_metric_order(name);
     NIBBLE_ASSIGN_OR_RETURN(const std::string json, ProtoToJson(info, /*pretty=*/true));

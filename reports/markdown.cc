@@ -4,6 +4,7 @@
 #include <tuple>
 
 #include "absl/algorithm/container.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
@@ -297,6 +298,50 @@ std::string PartsSection(const RunTable& table) {
                       tables);
 }
 
+// ---- Recovery
+
+std::string RecoveryCell(const RunTable& table, const Lineage& lineage, const std::string& reference, const std::string& metric, Footnotes* notes) {
+  const Metric* untrained = table.Find(lineage.untrained(), metric);
+  const Metric* trained = table.Find(lineage.variant(), metric);
+  const Metric* other = reference.empty() ? nullptr : table.Find(reference, metric);
+  if (untrained == nullptr || trained == nullptr || other == nullptr) return kNoValue;
+  const Recovery recovery = RecoveryOf(*untrained, *trained, *other);
+  const std::string mark = recovery.why.empty() ? "" : notes->Mark(recovery.why);
+  if (!recovery.share.has_value()) return absl::StrCat(kNoValue, mark);
+  std::string text = absl::StrCat(Decimals(recovery.share->value, 1), " %");
+  if (const auto& interval = recovery.share->interval) {
+    absl::StrAppend(&text, " [", Decimals(interval->low, 1), ", ", Decimals(interval->high, 1), "]");
+  }
+  return absl::StrCat(text, mark);
+}
+
+// A quality that the blocks of windows or items give.
+bool IsQuality(const RunTable& table, const std::string& name) {
+  const Metric* metric = AnyMetric(table, name);
+  return metric != nullptr && (metric->aggregate() == Metric::MEAN || metric->aggregate() == Metric::EXP_MEAN) &&
+         (absl::StartsWith(name, "perplexity/") || absl::StartsWith(name, "accuracy"));
+}
+
+std::string RecoverySection(const RunTable& table) {
+  Footnotes notes;
+  std::string rows;
+  for (const Lineage& lineage : table.run().lineage()) {
+    for (const std::string& metric : table.metrics()) {
+      if (!IsQuality(table, metric)) continue;
+      const auto cell = [&](const std::string& reference) {
+        return absl::StrCat(RecoveryCell(table, lineage, reference, metric, &notes), reference.empty() ? "" : absl::StrCat(" of ", Code(reference)));
+      };
+      absl::StrAppend(&rows, Row({MarkdownCell(lineage.variant()), MarkdownCell(lineage.untrained()), MarkdownCell(metric), cell(lineage.twin()),
+                                  cell(table.baseline())}));
+    }
+  }
+  if (rows.empty()) return "";
+  return absl::StrCat("## Recovery\n\nWhat share of the loss by rounding alone the trained variant brings back: against its twin, trained alike in "
+                      "full precision (what quantization costs), and against the untouched baseline (training's own gain included); in brackets the "
+                      "95 % confidence interval over blocks.\n\n",
+                      Header({"trained", "rounded alone", "metric", "against the twin", "against the baseline"}, 3), rows, "\n", notes.List());
+}
+
 // ---- Training
 
 const JobResult* TrainedResult(const RunTable& table, const std::string& variant) {
@@ -440,7 +485,8 @@ std::string ReproduceSection(const RunInfo& run) {
 
 std::string ReportMarkdown(const RunTable& table, const std::vector<GateOutcome>& gates,
                            const std::vector<std::string>& notes, const std::string& plot, const std::string& loss_plot) {
-  return absl::StrCat(HeadText(table), ResultsSection(table, plot), GatesSection(gates), TrainingSection(table, loss_plot), PartsSection(table),
+  return absl::StrCat(HeadText(table), ResultsSection(table, plot), GatesSection(gates), RecoverySection(table),
+                      TrainingSection(table, loss_plot), PartsSection(table),
                       PipelinesSection(table), EventsSection(table), MeasuresSection(table), NotesSection(notes),
                       ReproduceSection(table.run()));
 }

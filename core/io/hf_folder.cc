@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "core/base/file.h"
 #include "core/base/status.h"
@@ -234,6 +235,17 @@ absl::Status ReadNibbleFile(const std::string& folder, HfModel* model) {
 }
 
 }  // namespace
+
+absl::StatusOr<std::shared_ptr<const text::Tokenizer>> ReadTokenizerFile(const std::string& path) {
+  const bool is_json = absl::EndsWith(path, ".json");
+  if (!is_json && !absl::EndsWith(path, ".model")) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": a tokenizer is a tokenizer.json or SentencePiece's tokenizer.model"));
+  }
+  NIBBLE_ASSIGN_OR_RETURN(const std::string contents, ReadFile(path));
+  const auto read = is_json ? text::TokenizerFromJson : text::TokenizerFromSentencePiece;
+  NIBBLE_ASSIGN_OR_RETURN(auto tokenizer, read(contents, "", path));
+  return std::shared_ptr<const text::Tokenizer>(std::move(tokenizer));
+}
 
 absl::StatusOr<HfModel> ReadHfFolder(const std::string& folder) {
   const std::string config_path = folder + kConfigFile;

@@ -53,6 +53,10 @@ struct HfModel {
 // is asked for it.
 absl::StatusOr<HfModel> ReadHfFolder(const std::string& folder);
 
+// The tokenizer of a tokenizer.json or tokenizer.model file, without a config
+// beside it.
+absl::StatusOr<std::shared_ptr<const text::Tokenizer>> ReadTokenizerFile(const std::string& path);
+
 struct CheckpointParameter {
   std::string name;
   QuantScheme scheme;
