@@ -301,6 +301,7 @@ absl::StatusOr<ExpandedExperiment> LoadExperiment(const std::string& path, const
   Locations locations;
   NIBBLE_RETURN_IF_ERROR(ReadTextFile(path, &experiment.config, &locations));
   for (const auto& [field, value] : overrides) NIBBLE_RETURN_IF_ERROR(Annotate(SetField(&experiment.config, field, value), "--set"));
+  NIBBLE_RETURN_IF_ERROR(ResolveIncludedData(&experiment.config, experiment.directory));
   NIBBLE_RETURN_IF_ERROR(Expander(experiment, &locations).Run());
   return experiment;
 }
@@ -310,6 +311,7 @@ absl::StatusOr<Pipeline> LoadPipeline(const std::string& path) {
   Locations locations;
   NIBBLE_RETURN_IF_ERROR(ReadTextFile(path, &pipeline, &locations));
   if (pipeline.step_size() == 0) return absl::InvalidArgumentError(absl::StrCat(path, ": has no step"));
+  NIBBLE_RETURN_IF_ERROR(ResolveIncludedData(&pipeline, DirectoryOf(path)));
   NIBBLE_RETURN_IF_ERROR(CheckSteps(pipeline.step(), path, &locations, StepField(Pipeline::descriptor())));
   return pipeline;
 }

@@ -158,7 +158,7 @@ class Runner {
   }
 
   Workplace Work() const {
-    return {model_.source.tokenizer.get(), experiment_.directory, options_.out + "/work", model_hash_};
+    return {model_.source.tokenizer.get(), experiment_.directory, options_.work, model_hash_};
   }
 
   static bool NeedsBaseline(const std::vector<Job>& jobs) {

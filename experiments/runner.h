@@ -18,6 +18,7 @@ struct RunOptions {
   int threads = 0;                // 0: the config's, or all CPUs
   std::string commit;             // of the source tree, for the report
   std::string command;            // what reproduces the run
+  std::string work;               // where trainings are kept, to go on with or to take finished; "" keeps none
 };
 
 struct RunSummary {

@@ -1,5 +1,6 @@
 #include "experiments/text_config.h"
 
+#include <filesystem>
 #include <vector>
 
 #include "absl/strings/numbers.h"
@@ -13,6 +14,7 @@
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/io/tokenizer.h"
 #include "google/protobuf/text_format.h"
+#include "methods/training/training.pb.h"
 
 namespace nibble {
 namespace {
@@ -213,6 +215,32 @@ absl::Status ParseText(absl::string_view text, const std::string& source, Messag
 absl::Status ReadTextFile(const std::string& path, Message* message, google::protobuf::TextFormat::ParseInfoTree* locations) {
   NIBBLE_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
   return ParseText(text, path, message, locations);
+}
+
+absl::Status ResolveIncludedData(Message* message, const std::string& directory) {
+  if (auto* data = google::protobuf::DynamicCastToGenerated<TrainingData>(message)) {
+    if (!data->has_include()) return absl::OkStatus();
+    TrainingData whole;
+    const std::string path = (std::filesystem::path(directory) / data->include()).string();
+    NIBBLE_RETURN_IF_ERROR(ReadTextFile(path, &whole));
+    if (whole.has_include()) return absl::InvalidArgumentError(absl::StrCat(path, ": an included file includes no other"));
+    whole.MergeFrom(*data);
+    whole.clear_include();
+    *data = std::move(whole);
+    return absl::OkStatus();
+  }
+  const google::protobuf::Reflection& reflection = *message->GetReflection();
+  std::vector<const FieldDescriptor*> fields;
+  reflection.ListFields(*message, &fields);
+  for (const FieldDescriptor* field : fields) {
+    if (field->message_type() == nullptr) continue;
+    const int count = field->is_repeated() ? reflection.FieldSize(*message, field) : 1;
+    for (int i = 0; i < count; ++i) {
+      Message* nested = field->is_repeated() ? reflection.MutableRepeatedMessage(message, field, i) : reflection.MutableMessage(message, field);
+      NIBBLE_RETURN_IF_ERROR(ResolveIncludedData(nested, directory));
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::Status SetField(Message* message, absl::string_view path, const std::string& value) {

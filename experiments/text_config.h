@@ -21,6 +21,10 @@ absl::Status ParseText(absl::string_view text, const std::string& source, google
 absl::Status ReadTextFile(const std::string& path, google::protobuf::Message* message,
                           google::protobuf::TextFormat::ParseInfoTree* locations = nullptr);
 
+// Puts in place of each TrainingData.include below `message` what the file says
+// (relative to `directory`), before the fields that stand beside it.
+absl::Status ResolveIncludedData(google::protobuf::Message* message, const std::string& directory);
+
 // Sets one field by path: "model.source", "variant[2].name",
 // "variant[w4].step[0].group_size" (an element by its name), where a step's
 // next component is an option of the method it holds. The value is text as a

@@ -4,6 +4,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 
 #include "core/base/file.h"
 #include "core/base/json.h"
@@ -49,7 +50,7 @@ metric { latency { prefill: 16 decode: 4 rounds: 3 threads: 2 } }
 }
 
 TEST(Cli, EveryCommandHasHelpWithExamples) {
-  for (const char* command : {"run", "report", "gate", "quantize", "eval", "bench", "generate", "inspect", "methods"}) {
+  for (const char* command : {"run", "report", "gate", "quantize", "eval", "bench", "generate", "inspect", "methods", "train"}) {
     ExpectOutcome(absl::StrCat(command, " --help"), 0, {"usage: nibble", "examples:"});
   }
   ExpectOutcome("help", 0, {"quantize", "Exit status"});
@@ -147,6 +148,74 @@ TEST(Cli, QuantizedFoldersLoadEverywhere) {
   ExpectOutcome(absl::StrCat(bench, " --json ", dir, "/bench.json"), 0, {"native arithmetic", "prefill/8", "batch_decode/2", "q_proj"});
   ExpectOutcome(absl::StrCat(bench, " --compare ", dir, "/bench.json"), 0, {"before, x"});
   ExpectOutcome(absl::StrCat(bench, " --cache fp8"), 2, {"--cache: 'fp8'"});
+}
+
+// A config for `nibble train` on the repository's own passages.
+std::string WriteTrainConfig(const std::string& dir, int steps) {
+  const std::string path = dir + "/train.textproto", here = std::filesystem::current_path().string();
+  EXPECT_OK(WriteFile(path, absl::StrCat(R"(name: "small"
+shape { hidden_size: 32 intermediate_size: 64 num_hidden_layers: 2 num_attention_heads: 4 num_key_value_heads: 2 }
+tokenizer: ")", here, R"(/configs/models/novelist/tokenizer.model"
+data { text: ")", here, R"(/datasets/quickstart/passages.txt" window: 64 }
+training { steps: )", steps, R"( batch: 4 learning_rate: 1e-2 warmup: 2 checkpoint_seconds: 0.1 }
+held_out: ")", here, R"(/datasets/quickstart/passages.txt"
+)")));
+  return path;
+}
+
+TEST(Cli, TrainWritesAModelThatEverythingLoads) {
+  const std::string dir = TestTempDir(), out = dir + "/model";
+  ExpectOutcome(absl::StrCat("train ", WriteTrainConfig(dir, 20), " --out ", out), 0, {"20 updates", "perplexity/passages.txt", "model: " + out});
+  ExpectOutcome(absl::StrCat("inspect ", out), 0, {"llama, 2 layers, hidden 32"});
+  ExpectOutcome(absl::StrCat("generate --model ", out, " --prompt 'The' --tokens 4"), 0, {});
+  ASSERT_OK_AND_ASSIGN(const std::string card, ReadFile(out + "/README.md"));
+  EXPECT_THAT(card, ::testing::HasSubstr("| updates | 20 |"));
+  EXPECT_TRUE(FileExists(out + "/loss.svg"));
+  ExpectOutcome(absl::StrCat("train ", dir, "/train.textproto --set training.steps=0 --out ", out), 2, {"training.steps"});
+  ExpectOutcome(absl::StrCat("train ", dir, "/train.textproto --set shape.num_attention_heads=5 --out ", out), 2, {"shape"});
+}
+
+// Killed as soon as its first checkpoint is there, and run again.
+TEST(Cli, AKilledTrainingEndsAtTheSameLoss) {
+  const std::string dir = TestTempDir(), config = WriteTrainConfig(dir, 400);
+  const Outcome whole = Nibble(absl::StrCat("train ", config, " --out ", dir, "/whole"));
+  ASSERT_EQ(whole.status, 0) << whole.text;
+  const std::string script = absl::StrCat("tools/nibble train ", config, " --out ", dir, "/parts & pid=$!; while ! ls ", dir,
+                                          "/parts/work/train-*/checkpoint.safetensors; do sleep 0.02; done; kill -9 $pid; wait $pid");
+  EXPECT_NE(std::system(absl::StrCat("(", script, ") >/dev/null 2>&1").c_str()), 0);
+  EXPECT_FALSE(FileExists(dir + "/parts/config.json"));
+  const Outcome resumed = Nibble(absl::StrCat("train ", config, " --out ", dir, "/parts"));
+  EXPECT_EQ(resumed.status, 0) << resumed.text;
+  EXPECT_THAT(resumed.text, ::testing::HasSubstr("going on after step"));
+  const auto result = [](const std::string& text) { return text.substr(text.find("400 updates"), text.find("model: ") - text.find("400 updates")); };
+  EXPECT_EQ(result(resumed.text), result(whole.text));
+  ASSERT_OK_AND_ASSIGN(const std::string a, Sha256OfFile(dir + "/whole/model.safetensors"));
+  ASSERT_OK_AND_ASSIGN(const std::string b, Sha256OfFile(dir + "/parts/model.safetensors"));
+  EXPECT_EQ(a, b);
+}
+
+// The published recipe in one run: trainings shared between variants, recovery
+// and loss in the report, finished trainings used again.
+TEST(Cli, TrainedVariantsInAReport) {
+  const std::string dir = TestTempDir(), here = std::filesystem::current_path().string(), model = dir + "/model";
+  ASSERT_EQ(Nibble(absl::StrCat("train ", WriteTrainConfig(dir, 150), " --out ", model)).status, 0);
+  const std::string data = absl::StrCat("data { text: \"", here, "/datasets/quickstart/passages.txt\" window: 64 } training { steps: 12 batch: 4 "
+                                        "warmup: 2 learning_rate: 3e-3 }");
+  const std::string qat = absl::StrCat("step { [nibble.qat] { quantize { [nibble.rtn] { bits: 2 } } ", data, " } }");
+  ASSERT_OK(WriteFile(dir + "/e.textproto", absl::StrCat("name: \"t\" model { source: \"", model, "\" } baseline { name: \"bf16\" step { [nibble.baseline] {} } }\n",
+      "variant { name: \"twin\" step { [nibble.sft] { ", data, " } } }\n",
+      "variant { name: \"rtn\" step { [nibble.rtn] { bits: 2 } } }\n",
+      "variant { name: \"qat\" ", qat, " untrained: \"rtn\" twin: \"twin\" }\n",
+      "variant { name: \"qat_lora_dpo\" ", qat, " step { [nibble.lora] { rank: 4 ", data, " } } step { [nibble.dpo] { data { shuffled { text: \"", here,
+      "/datasets/quickstart/passages.txt\" window: 32 } } training { steps: 3 batch: 2 warmup: 1 } } } untrained: \"rtn\" twin: \"twin\" }\n",
+      "metric { perplexity { text: \"", here, "/datasets/quickstart/passages.txt\" name: \"p\" window: 64 } }\nmetric { size {} }\n")));
+  const std::string run = absl::StrCat("run ", dir, "/e.textproto --out ", dir, "/out --work ", dir, "/work");
+  ExpectOutcome(run, 0, {"10 measured, 0 reused, 0 failed"});
+  ASSERT_OK_AND_ASSIGN(const std::string report, ReadFile(dir + "/out/report.md"));
+  for (const char* text : {"## Recovery", "## Training", "of `twin`", "of `bf16`", "![loss](loss.svg)", "taken from the cache", "adapters"}) {
+    EXPECT_THAT(report, ::testing::HasSubstr(text));
+  }
+  ExpectOutcome(run, 0, {"0 measured, 10 reused, 0 failed"});
 }
 
 TEST(Cli, RealModelOnOwnText) {

@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
+#include "core/base/file.h"
 #include "core/base/status.h"
 #include "experiments/runner.h"
 #include "reports/gate.h"
@@ -41,6 +42,7 @@ absl::StatusOr<int> Run(const Options& options) {
   if (options.Has("threads")) run.threads = options.Get<int>("threads");
   if (const char* commit = std::getenv("NIBBLE_COMMIT")) run.commit = commit;
   run.command = CommandLine(options, run.out);
+  run.work = options.Has("work") ? options.Text("work") : CacheDirectory() + "/training";
   NIBBLE_ASSIGN_OR_RETURN(const RunSummary summary, RunExperiment(experiment, run));
   NIBBLE_RETURN_IF_ERROR(WriteReport(run.out));
   NIBBLE_ASSIGN_OR_RETURN(const RunLog log, ReadRunLog(run.out));
@@ -56,7 +58,7 @@ Command RunCommand() {
   Command command;
   command.name = "run";
   command.summary = "Runs an experiment: builds every variant, measures it, writes the report.";
-  command.usage = "run CONFIG [--out DIR] [--only VARIANT] [--set FIELD=VALUE] [--threads N]";
+  command.usage = "run CONFIG [--out DIR] [--only VARIANT] [--set FIELD=VALUE] [--work DIR] [--threads N]";
   command.examples =
       "  nibble run configs/quickstart.textproto\n"
       "  nibble run configs/smollm2.textproto --only w4 --out out/w4\n"
@@ -66,6 +68,8 @@ Command RunCommand() {
       "out", po::value<std::string>(), "the run's folder (default out/<config's name>); a run on an existing folder does what is missing")(
       "only", po::value<std::vector<std::string>>()->composing(), "run this variant beside the baseline; may be repeated")(
       "set", po::value<std::vector<std::string>>()->composing(), "override a field of the config; may be repeated")(
+      "work", po::value<std::string>(),
+      "where trainings are kept: a killed one goes on, a finished one is used again (default ~/.cache/nibble/training)")(
       "threads", po::value<int>(), "threads for building and quality metrics (default: the config's, or all CPUs)");
   command.positional = {"config"};
   command.required = {"config"};

@@ -48,11 +48,12 @@ absl::StatusOr<int> Run(const Options& options) {
     NIBBLE_ASSIGN_OR_RETURN(const auto assignment, SplitAssignment(text));
     NIBBLE_RETURN_IF_ERROR(Annotate(SetField(&config, assignment.first, assignment.second), "--set"));
   }
+  const std::string parent = std::filesystem::path(path).parent_path().string(), directory = parent.empty() ? "." : parent;
+  NIBBLE_RETURN_IF_ERROR(ResolveIncludedData(&config, directory));
   const std::string name = Name(config, path);
   const std::string out = options.Has("out") ? options.Text("out") : absl::StrCat("out/", name);
-  const std::string directory = std::filesystem::path(path).parent_path().string();
-  NIBBLE_ASSIGN_OR_RETURN(const ModelTrainingResult result,
-                          TrainModel(config, directory.empty() ? "." : directory, out, options.Has("threads") ? options.Get<int>("threads") : 0));
+  const int threads = options.Has("threads") ? options.Get<int>("threads") : 0;
+  NIBBLE_ASSIGN_OR_RETURN(const ModelTrainingResult result, TrainModel(config, directory, out, threads));
   NIBBLE_RETURN_IF_ERROR(WriteFile(out + "/loss.svg", CurveSvg({{name, result.curve.loss}})));
   NIBBLE_RETURN_IF_ERROR(WriteFile(out + "/README.md", Card(name, path, config, result)));
   std::printf("%s: %d updates, loss %.4f -> %.4f\n", name.c_str(), static_cast<int>(result.curve.loss.size()), result.curve.loss.front(),

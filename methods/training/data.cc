@@ -6,6 +6,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "core/base/file.h"
+#include "core/base/rng.h"
 #include "core/base/pattern.h"
 #include "core/base/status.h"
 #include "datasets/registry.h"
@@ -61,6 +62,26 @@ Template TemplateOf(const text::Tokenizer& tokenizer) {
 absl::StatusOr<const text::Tokenizer*> TokenizerOf(const Context& context) {
   if (context.workplace().tokenizer != nullptr) return context.workplace().tokenizer;
   return absl::FailedPreconditionError("the model has no tokenizer, so it can read no text to train on");
+}
+
+// Tokens in another order (Fisher & Yates).
+std::vector<int32_t> Shuffled(absl::Span<const int32_t> tokens, Rng* rng) {
+  std::vector<int32_t> shuffled(tokens.begin(), tokens.end());
+  for (size_t i = shuffled.size(); i > 1; --i) std::swap(shuffled[i - 1], shuffled[rng->Below(i)]);
+  return shuffled;
+}
+
+// A window and the same window with its second half shuffled; that half is
+// learned.
+void AddShuffledPair(absl::Span<const int32_t> window, Rng* rng, train::Sequences* sequences) {
+  const size_t half = window.size() / 2;
+  std::vector<uint8_t> learned(window.size(), 0);
+  std::fill(learned.begin() + half, learned.end(), uint8_t{1});
+  sequences->Add(window, learned);
+  std::vector<int32_t> rejected(window.begin(), window.begin() + half);
+  const std::vector<int32_t> rest = Shuffled(window.subspan(half), rng);
+  rejected.insert(rejected.end(), rest.begin(), rest.end());
+  sequences->Add(rejected, learned);
 }
 
 absl::Status AddTexts(Context& context, const TrainingData& data, const text::Tokenizer& tokenizer, train::Sequences* sequences) {
@@ -143,9 +164,17 @@ absl::StatusOr<train::Sequences> ReadTrainingData(Context& context, const Traini
 }
 
 absl::StatusOr<train::Sequences> ReadPreferenceData(Context& context, const PreferenceData& data) {
-  if (data.pairs().empty()) return absl::InvalidArgumentError("data is empty: name files of pairs, data { pairs: \"preferences.jsonl\" }");
+  if (data.pairs().empty() && !data.has_shuffled()) {
+    return absl::InvalidArgumentError("data is empty: name files of pairs, data { pairs: \"preferences.jsonl\" }, or data { shuffled { ... } }");
+  }
   NIBBLE_ASSIGN_OR_RETURN(const text::Tokenizer* tokenizer, TokenizerOf(context));
   train::Sequences sequences;
+  if (data.has_shuffled()) {
+    NIBBLE_ASSIGN_OR_RETURN(const train::Sequences windows, ReadTrainingData(context, data.shuffled()));
+    const int64_t pairs = std::min<int64_t>(windows.size(), data.shuffled_pairs());
+    Rng rng(0);
+    for (int64_t i = 0; i < pairs; ++i) AddShuffledPair(windows.tokens(windows.size() * i / pairs), &rng, &sequences);
+  }
   int64_t too_long = 0;
   for (const std::string& name : data.pairs()) {
     NIBBLE_ASSIGN_OR_RETURN(const auto resolved, datasets::ResolveDataset(name, context.workplace().directory));

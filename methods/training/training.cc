@@ -47,8 +47,10 @@ std::string HashOf(const train::Sequences& sequences) {
 }
 
 std::string IdentityOf(const Context& context, const Lesson& lesson, const std::vector<train::TrainedParameter>& trained, const ir::Graph& graph) {
+  TrainingOptions options = lesson.options;
+  options.clear_checkpoint_seconds();  // decides no number
   std::string parts = absl::StrCat(kTrainingVersion, "\n", context.workplace().model, "\n", context.history(), "\n", lesson.label, "\n",
-                                   ProtoToLine(lesson.options), "\n", lesson.specification, "\n", lesson.quantize_after, "\n",
+                                   ProtoToLine(options), "\n", lesson.specification, "\n", lesson.quantize_after, "\n",
                                    HashOf(*lesson.sequences), "\n");
   for (const train::TrainedParameter& parameter : trained) {
     absl::StrAppend(&parts, graph.parameter(parameter.id).name(), parameter.scheme.has_value() ? SchemeToString(*parameter.scheme) : "", "\n");
@@ -138,6 +140,7 @@ absl::Status Learn(Context& context, const Lesson& lesson, std::vector<train::Tr
   options.label = lesson.label;
   options.identity = identity;
   options.quantize_after = lesson.quantize_after;
+  options.checkpoint_seconds = lesson.options.checkpoint_seconds();
   options.schedule = {lesson.options.learning_rate(), lesson.options.warmup(), lesson.options.steps(), DecayOf(lesson.options.decay()),
                       lesson.options.floor()};
   const std::string& cache = context.workplace().cache;
