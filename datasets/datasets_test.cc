@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/base/file.h"
 #include "core/base/testing.h"
+#include "datasets/conversations.h"
 #include "datasets/multiple_choice.h"
 #include "datasets/registry.h"
 #include "datasets/text.h"
@@ -109,6 +110,50 @@ TEST(ReadHellaSwag, ErrorsNameTheLine) {
   EXPECT_THAT(error("c\n0\na\n\nc\nd\n"), HasSubstr("h.txt:4: an empty ending"));
   EXPECT_THAT(error(""), HasSubstr("holds no items"));
   EXPECT_THAT(Message(ReadMultipleChoice("items.csv")), HasSubstr("items.csv"));
+}
+
+TEST(ReadConversations, ReadsMessagesAndPrompts) {
+  const std::string path = TestTempDir() + "/c.jsonl";
+  ASSERT_OK(WriteFile(path, R"({"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}
+
+{"prompt": "2+2?", "completion": "4", "other": 1}
+)"));
+  ASSERT_OK_AND_ASSIGN(const auto conversations, ReadConversations(path));
+  ASSERT_EQ(conversations.size(), 2);
+  EXPECT_EQ(conversations[0].messages[1].role, "assistant");
+  EXPECT_EQ(conversations[0].messages[1].content, "hello");
+  EXPECT_EQ(conversations[1].messages[0].content, "2+2?");
+  EXPECT_EQ(conversations[1].messages[1].content, "4");
+}
+
+TEST(ReadConversations, ErrorsNameLineAndField) {
+  const std::string path = TestTempDir() + "/c.jsonl";
+  const auto message = [&](const std::string& line) {
+    EXPECT_OK(WriteFile(path, "{\"prompt\": \"a\", \"completion\": \"b\"}\n" + line + "\n"));
+    return std::string(ReadConversations(path).status().message());
+  };
+  EXPECT_THAT(message("[]"), HasSubstr(path + ":2: not a JSON object"));
+  EXPECT_THAT(message("{}"), HasSubstr("'messages' is missing"));
+  EXPECT_THAT(message(R"({"messages": []})"), HasSubstr("'messages' must be a list"));
+  EXPECT_THAT(message(R"({"messages": [{"role": "user", "content": "x"}]})"), HasSubstr("none of role 'assistant'"));
+  EXPECT_THAT(message(R"({"messages": [{"role": "assistant"}]})"), HasSubstr("messages[0]: field 'content' is missing"));
+  EXPECT_THAT(message(R"({"prompt": "a"})"), HasSubstr("'completion' is missing"));
+}
+
+TEST(ReadPreferences, ReadsPairsAndMinimalPairs) {
+  const std::string path = TestTempDir() + "/p.jsonl";
+  ASSERT_OK(WriteFile(path, R"({"prompt": "", "chosen": "good", "rejected": "bad"}
+{"sentence_good": "He sleeps.", "sentence_bad": "He sleep.", "field": "morphology"}
+)"));
+  ASSERT_OK_AND_ASSIGN(const auto preferences, ReadPreferences(path));
+  ASSERT_EQ(preferences.size(), 2);
+  EXPECT_EQ(preferences[0].rejected, "bad");
+  EXPECT_EQ(preferences[1].prompt, "");
+  EXPECT_EQ(preferences[1].chosen, "He sleeps.");
+  ASSERT_OK(WriteFile(path, R"({"prompt": "x", "chosen": ""})"));
+  EXPECT_THAT(std::string(ReadPreferences(path).status().message()), HasSubstr(":1: field 'chosen' must not be empty"));
+  ASSERT_OK(WriteFile(path, "\n"));
+  EXPECT_THAT(std::string(ReadPreferences(path).status().message()), HasSubstr("holds no items"));
 }
 
 TEST(ResolveDataset, AFileWins) {

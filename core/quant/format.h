@@ -38,6 +38,14 @@ class Format {
   virtual absl::StatusOr<EncodedTensor> Encode(const QuantScheme& scheme, const Shape& shape,
                                                absl::Span<const float> values, ThreadPool* pool) const = 0;
 
+  // Encodes with scales that are already chosen, [rows, groups] in order, each
+  // a number that the scheme's scale type holds. Learned scales come this way.
+  // Only symmetric integer grids can.
+  virtual absl::StatusOr<EncodedTensor> EncodeWithScales(const QuantScheme& scheme, const Shape& shape, absl::Span<const float> values,
+                                                         absl::Span<const float> scales, ThreadPool* pool) const {
+    return absl::UnimplementedError(name() + " takes no given scales");
+  }
+
   virtual void DecodeRows(const EncodedTensor& tensor, int64_t begin, int64_t end, float* out) const = 0;
 
   // Bits of an integer grid w = scale * (code - zero) with unsigned codes,

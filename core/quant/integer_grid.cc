@@ -91,6 +91,16 @@ absl::StatusOr<Grid> MseGrid(const QuantScheme& scheme, int bits, absl::Span<con
 
 }  // namespace
 
+namespace {
+
+// What values are multiplied by; 0 says "divide by the scale".
+float InverseOf(const QuantScheme& scheme, float scale) {
+  const float inverse = RoundToScaleType(scheme.scale_type(), 1.0f / scale);
+  return scheme.rounding() == QuantScheme::DIVISION || !std::isfinite(inverse) ? 0.0f : inverse;
+}
+
+}  // namespace
+
 absl::StatusOr<Grid> GridForRange(const QuantScheme& scheme, int bits, float min, float max) {
   const float max_code = static_cast<float>((1 << bits) - 1);
   const float raw = scheme.asymmetric() ? (max - min) / max_code : SymmetricScale(scheme, bits, min, max);
@@ -100,15 +110,21 @@ absl::StatusOr<Grid> GridForRange(const QuantScheme& scheme, int bits, float min
   if (!std::isfinite(grid.scale)) {
     return absl::OutOfRangeError(absl::StrCat("scale ", raw, " does not fit the scale type; use BF16 or FP32 scales"));
   }
-  const float inverse = RoundToScaleType(scheme.scale_type(), 1.0f / grid.scale);
-  const bool divides = scheme.rounding() == QuantScheme::DIVISION || !std::isfinite(inverse);
-  grid.inverse = divides ? 0.0f : inverse;
+  grid.inverse = InverseOf(scheme, grid.scale);
   if (scheme.asymmetric()) {
     const float steps = grid.inverse != 0 ? min * grid.inverse : min / grid.scale;
     grid.zero = static_cast<int32_t>(std::min(max_code, std::max(0.0f, -RoundHalfEven(steps))));
   } else {
     grid.zero = 1 << (bits - 1);
   }
+  return grid;
+}
+
+Grid GridForScale(const QuantScheme& scheme, int bits, float scale) {
+  Grid grid;
+  grid.scale = RoundToScaleType(scheme.scale_type(), std::max(scale, TypeFloor(scheme.scale_type())));
+  grid.inverse = InverseOf(scheme, grid.scale);
+  grid.zero = 1 << (bits - 1);
   return grid;
 }
 

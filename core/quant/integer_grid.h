@@ -53,6 +53,9 @@ absl::StatusOr<Grid> ChooseGrid(const QuantScheme& scheme, int bits, absl::Span<
 // searches): min <= 0 <= max.
 absl::StatusOr<Grid> GridForRange(const QuantScheme& scheme, int bits, float min, float max);
 
+// The grid of a symmetric scheme with a given scale, rounded to its type.
+Grid GridForScale(const QuantScheme& scheme, int bits, float scale);
+
 // Replaces each row of `values` [rows, cols] by its decoded encoding under an
 // integer or float scheme; rows of PER_TENSOR share one grid.
 absl::Status FakeQuantizeRows(const QuantScheme& scheme, int64_t rows, int64_t cols, float* values);

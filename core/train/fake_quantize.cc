@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/base/parallel_status.h"
 #include "core/base/status.h"
+#include "core/quant/format.h"
 #include "core/quant/integer_grid.h"
 
 namespace nibble::train {
@@ -65,6 +66,70 @@ absl::Status FakeQuantizeWeights(Machine machine, const QuantScheme& scheme, int
     in_range->shrink_to_fit();
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<float>> FirstScales(const QuantScheme& scheme, int64_t rows, int64_t cols, absl::Span<const float> master) {
+  NIBBLE_ASSIGN_OR_RETURN(const Format* format, FindFormat(scheme.format()));
+  if (!format->integer_bits().has_value() || scheme.asymmetric() || scheme.per() == QuantScheme::PER_TENSOR) {
+    return absl::InvalidArgumentError(absl::StrCat("scales can be learned for symmetric integers per row or group, not for ", SchemeToString(scheme)));
+  }
+  std::vector<float> scales;
+  const int64_t length = GroupLength(scheme, cols);
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < cols; c += length) {
+      NIBBLE_ASSIGN_OR_RETURN(const Grid grid, ChooseGrid(scheme, *format->integer_bits(), master.subspan(r * cols + c, std::min(length, cols - c))));
+      scales.push_back(grid.scale);
+    }
+  }
+  return scales;
+}
+
+namespace {
+
+// task(first element, elements, index of the scale, grid) over the groups of
+// rows with given scales.
+template <typename Task>
+void ForScaledGroups(Machine machine, const QuantScheme& scheme, int64_t rows, int64_t cols, absl::Span<const float> scales, int bits,
+                     const Task& task) {
+  const int64_t length = GroupLength(scheme, cols), groups = GroupsPerRow(scheme, cols);
+  ForPieces(machine.pool, rows, kRowsOfPiece, [&](int64_t first, int64_t last, int) {
+    for (int64_t r = first; r < last; ++r) {
+      for (int64_t g = 0; g < groups; ++g) {
+        const int64_t begin = g * length;
+        task(r * cols + begin, std::min(length, cols - begin), r * groups + g, GridForScale(scheme, bits, scales[r * groups + g]));
+      }
+    }
+  });
+}
+
+int BitsOf(const QuantScheme& scheme) { return *(*FindFormat(scheme.format()))->integer_bits(); }
+
+}  // namespace
+
+void FakeQuantizeWithScales(Machine machine, const QuantScheme& scheme, int64_t rows, int64_t cols, const float* master,
+                            absl::Span<const float> scales, float* decoded) {
+  const int bits = BitsOf(scheme);
+  ForScaledGroups(machine, scheme, rows, cols, scales, bits, [&](int64_t at, int64_t n, int64_t, const Grid& grid) {
+    for (int64_t i = at; i < at + n; ++i) decoded[i] = DecodeValue(grid, EncodeValue(grid, master[i], (1 << bits) - 1));
+  });
+}
+
+void LearnedScaleGradients(Machine machine, const QuantScheme& scheme, int64_t rows, int64_t cols, const float* master,
+                           absl::Span<const float> scales, float* gradient, absl::Span<float> scale_gradient) {
+  const int bits = BitsOf(scheme);
+  const int32_t max_code = (1 << bits) - 1;
+  ForScaledGroups(machine, scheme, rows, cols, scales, bits, [&](int64_t at, int64_t n, int64_t index, const Grid& grid) {
+    double sum = 0;
+    for (int64_t i = at; i < at + n; ++i) {
+      const int32_t code = UnclampedCode(grid, master[i]);
+      const bool inside = code >= 0 && code <= max_code;
+      const double q = static_cast<double>(std::clamp(code, 0, max_code) - grid.zero);
+      sum += static_cast<double>(gradient[i]) * (inside ? q - static_cast<double>(master[i]) / static_cast<double>(grid.scale) : q);
+      if (!inside) gradient[i] = 0;
+    }
+    const double normalizer = std::sqrt(static_cast<double>(n) * static_cast<double>(max_code - grid.zero));
+    scale_gradient[index] += static_cast<float>(sum * static_cast<double>(grid.scale) / normalizer);
+  });
 }
 
 }  // namespace nibble::train

@@ -26,6 +26,22 @@ absl::Status StraightThroughActivations(Machine machine, const QuantScheme& sche
 absl::Status FakeQuantizeWeights(Machine machine, const QuantScheme& scheme, int64_t rows, int64_t cols, const float* master,
                                  float* decoded, std::vector<uint8_t>* in_range);
 
+// Learned step sizes (LSQ: Esser et al., ICLR 2020). The scales of a symmetric
+// integer scheme as `master` and the scheme's range rule choose them, [rows,
+// groups] in order.
+absl::StatusOr<std::vector<float>> FirstScales(const QuantScheme& scheme, int64_t rows, int64_t cols, absl::Span<const float> master);
+
+// decoded = DecodeValue(EncodeValue(master)) on grids of the given scales.
+void FakeQuantizeWithScales(Machine machine, const QuantScheme& scheme, int64_t rows, int64_t cols, const float* master,
+                            absl::Span<const float> scales, float* decoded);
+
+// Given gradients of decoded weights, adds those of log(scale),
+//   s / sqrt(n q_max) * sum over the group of n weights of
+//     g (q - w / s) where the code lies inside the grid, g q where it was cut off,
+// and leaves the weights' own straight-through gradients in `gradient`.
+void LearnedScaleGradients(Machine machine, const QuantScheme& scheme, int64_t rows, int64_t cols, const float* master,
+                           absl::Span<const float> scales, float* gradient, absl::Span<float> scale_gradient);
+
 }  // namespace nibble::train
 
 #endif  // NIBBLE_CORE_TRAIN_FAKE_QUANTIZE_H_

@@ -2,12 +2,16 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
+#include <map>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "core/base/check.h"
+#include "core/base/rng.h"
 #include "core/base/status.h"
 #include "core/io/safetensors.h"
+#include "core/quant/format.h"
 #include "core/train/fake_quantize.h"
 
 namespace nibble::train {
@@ -18,17 +22,22 @@ constexpr char kNoteKey[] = "nibble.note";
 
 
 absl::Status ReadPart(const io::SafetensorsFile& file, const std::string& name, std::vector<float>* values) {
-  NIBBLE_ASSIGN_OR_RETURN(Tensor tensor, file.Get(name));
-  if (tensor.dtype() != DType::kF32 || tensor.elements() != static_cast<int64_t>(values->size())) {
-    return absl::InvalidArgumentError(absl::StrCat(file.path(), ": ", name, " has ", tensor.elements(), " elements, this training needs ",
-                                                   values->size(), " of fp32"));
+  NIBBLE_ASSIGN_OR_RETURN(const Tensor tensor, file.Get(name));
+  if (!IsFloating(tensor.dtype()) || tensor.elements() != static_cast<int64_t>(values->size())) {
+    return absl::InvalidArgumentError(absl::StrCat(file.path(), ": ", name, " has ", tensor.elements(), " elements of ", DTypeName(tensor.dtype()),
+                                                   ", this training needs ", values->size(), " floating-point numbers"));
   }
-  tensor = io::Aligned(std::move(tensor));
-  std::copy_n(tensor.as<float>().data(), values->size(), values->data());
+  ReadFloats(io::Aligned(tensor), 0, absl::MakeSpan(*values));
   return absl::OkStatus();
 }
 
 }  // namespace
+
+bool CanLearnScales(const TrainedParameter& parameter) {
+  if (!parameter.scheme.has_value() || parameter.scheme->asymmetric() || parameter.scheme->per() == QuantScheme::PER_TENSOR) return false;
+  const auto format = FindFormat(parameter.scheme->format());
+  return format.ok() && (*format)->integer_bits().has_value();
+}
 
 absl::StatusOr<std::unique_ptr<Learner>> Learner::Create(const ir::Graph& graph, Machine machine, std::vector<TrainedParameter> trained,
                                                          const LearnerOptions& options) {
@@ -45,6 +54,7 @@ absl::StatusOr<std::unique_ptr<Learner>> Learner::Create(const ir::Graph& graph,
     state.moments.first.resize(n);
     state.moments.second.resize(n);
     if (state.parameter.scheme.has_value()) state.decoded.resize(n);
+    NIBBLE_RETURN_IF_ERROR(Annotate(learner->PrepareScales(state), graph.parameter(state.parameter.id).name()));
     learner->states_.push_back(std::move(state));
     const State& kept = learner->states_.back();
     arrays.values[kept.parameter.id] = kept.parameter.scheme.has_value() ? kept.decoded.data() : kept.parameter.master.data();
@@ -78,25 +88,56 @@ absl::Status Learner::SetFakeQuantization(bool on) {
   return Requantize();
 }
 
+absl::Status Learner::PrepareScales(State& state) {
+  if (!state.learns_scales()) return absl::OkStatus();
+  const int64_t cols = graph_.parameter(state.parameter.id).shape().back();
+  const int64_t rows = static_cast<int64_t>(state.parameter.master.size()) / cols;
+  NIBBLE_ASSIGN_OR_RETURN(state.log_scales, FirstScales(*state.parameter.scheme, rows, cols, state.parameter.master));
+  for (float& scale : state.log_scales) scale = std::log(scale);
+  state.scale_gradient.resize(state.log_scales.size());
+  state.scale_moments.first.resize(state.log_scales.size());
+  state.scale_moments.second.resize(state.log_scales.size());
+  return absl::OkStatus();
+}
+
+std::vector<float> Learner::ScalesOf(const State& state) {
+  std::vector<float> scales;
+  for (const float log_scale : state.log_scales) scales.push_back(std::exp(log_scale));
+  return scales;
+}
+
 absl::Status Learner::Requantize() {
   for (State& state : states_) {
     if (!state.parameter.scheme.has_value()) continue;
-    const std::vector<float>& master = state.parameter.master;
-    if (!quantizes_) {
-      state.decoded = master;
-      state.in_range.clear();
-      continue;
-    }
-    const Shape& shape = graph_.parameter(state.parameter.id).shape();
-    const int64_t cols = shape.back(), rows = static_cast<int64_t>(master.size()) / cols;
-    NIBBLE_RETURN_IF_ERROR(Annotate(
-        FakeQuantizeWeights(machine_, *state.parameter.scheme, rows, cols, master.data(), state.decoded.data(), &state.in_range), name(state)));
+    NIBBLE_RETURN_IF_ERROR(Annotate(RequantizeOne(state), name(state)));
   }
   return absl::OkStatus();
 }
 
-void Learner::MaskGradients() {
+absl::Status Learner::RequantizeOne(State& state) {
+  const std::vector<float>& master = state.parameter.master;
+  if (!quantizes_) {
+    state.decoded = master;
+    state.in_range.clear();
+    return absl::OkStatus();
+  }
+  const int64_t cols = graph_.parameter(state.parameter.id).shape().back(), rows = static_cast<int64_t>(master.size()) / cols;
+  const QuantScheme& scheme = *state.parameter.scheme;
+  if (!state.learns_scales()) {
+    return FakeQuantizeWeights(machine_, scheme, rows, cols, master.data(), state.decoded.data(), &state.in_range);
+  }
+  FakeQuantizeWithScales(machine_, scheme, rows, cols, master.data(), ScalesOf(state), state.decoded.data());
+  return absl::OkStatus();
+}
+
+// Gradients of decoded weights become those of masters and scales.
+void Learner::PassThroughRounding() {
   for (State& state : states_) {
+    if (state.learns_scales() && quantizes_) {
+      const int64_t cols = graph_.parameter(state.parameter.id).shape().back(), rows = static_cast<int64_t>(state.gradient.size()) / cols;
+      LearnedScaleGradients(machine_, *state.parameter.scheme, rows, cols, state.parameter.master.data(), ScalesOf(state), state.gradient.data(),
+                            absl::MakeSpan(state.scale_gradient));
+    }
     if (state.in_range.empty()) continue;
     ForPieces(machine_.pool, static_cast<int64_t>(state.gradient.size()), 65536, [&](int64_t first, int64_t last, int) {
       for (int64_t i = first; i < last; ++i) state.gradient[i] = state.in_range[i] != 0 ? state.gradient[i] : 0.0f;
@@ -104,10 +145,26 @@ void Learner::MaskGradients() {
   }
 }
 
+// The dice of an element are a function of the step and its place.
+void Learner::RoundMasters() {
+  for (size_t s = 0; s < states_.size(); ++s) {
+    std::vector<float>& master = states_[s].parameter.master;
+    ForPieces(machine_.pool, static_cast<int64_t>(master.size()), 65536, [&](int64_t first, int64_t last, int) {
+      Rng rng(Rng(static_cast<uint64_t>(step_)).Next() ^ Rng(s << 40 ^ static_cast<uint64_t>(first)).Next());
+      for (int64_t i = first; i < last; ++i) {
+        uint32_t bits;
+        std::memcpy(&bits, &master[i], sizeof(bits));
+        bits = (bits + static_cast<uint32_t>(rng.Next() & 0xFFFF)) & 0xFFFF0000u;
+        std::memcpy(&master[i], &bits, sizeof(bits));
+      }
+    });
+  }
+}
+
 absl::StatusOr<double> Learner::Update(double rate, double gradient_scale) {
-  MaskGradients();
+  PassThroughRounding();
   double squares = 0;
-  for (const State& state : states_) squares += SumOfSquares(machine_, state.gradient);
+  for (const State& state : states_) squares += SumOfSquares(machine_, state.gradient) + SumOfSquares(machine_, state.scale_gradient);
   const double norm = std::sqrt(squares) * gradient_scale;
   if (!std::isfinite(norm)) {
     return absl::OutOfRangeError(absl::StrCat("the gradient of step ", step_ + 1, " is not finite; lower the learning rate"));
@@ -119,9 +176,20 @@ absl::StatusOr<double> Learner::Update(double rate, double gradient_scale) {
     AdamWUpdate(machine_, options_.adamw, step_, rate, matrix ? options_.weight_decay : 0.0, gradient_scale * clip, state.gradient,
                 &state.moments, absl::MakeSpan(state.parameter.master));
     std::fill(state.gradient.begin(), state.gradient.end(), 0.0f);
+    if (!state.learns_scales()) continue;
+    AdamWUpdate(machine_, options_.adamw, step_, rate, 0.0, gradient_scale * clip, state.scale_gradient, &state.scale_moments,
+                absl::MakeSpan(state.log_scales));
+    std::fill(state.scale_gradient.begin(), state.scale_gradient.end(), 0.0f);
   }
+  if (options_.bf16_masters) RoundMasters();
   NIBBLE_RETURN_IF_ERROR(Requantize());
   return norm;
+}
+
+absl::StatusOr<EncodedTensor> Learner::EncodeState(const State& state, const QuantScheme& scheme, const Shape& shape) const {
+  if (!state.learns_scales()) return Encode(scheme, shape, state.parameter.master, &machine_.pool);
+  NIBBLE_ASSIGN_OR_RETURN(const Format* format, FindFormat(scheme.format()));
+  return format->EncodeWithScales(scheme, shape, state.parameter.master, ScalesOf(state), &machine_.pool);
 }
 
 absl::Status Learner::Store(ir::Graph& target) const {
@@ -135,29 +203,58 @@ absl::Status Learner::Store(ir::Graph& target) const {
       NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor before, parameter.Load());
       scheme = before.scheme;
     }
-    auto encoded = Encode(scheme, parameter.shape(), state.parameter.master, &machine_.pool);
+    auto encoded = EncodeState(state, scheme, parameter.shape());
     if (!encoded.ok()) return Annotate(encoded.status(), parameter.name());
     NIBBLE_RETURN_IF_ERROR(parameter.Replace(*std::move(encoded)));
   }
   return absl::OkStatus();
 }
 
-absl::Status Learner::Save(const std::string& path, const std::string& note) const {
+std::vector<Learner::NamedArray> Learner::ArraysOf(State& state, bool masters_only) {
+  std::vector<NamedArray> arrays = {{"", &state.parameter.master}};
+  if (state.learns_scales()) arrays.push_back({".log_scales", &state.log_scales});
+  if (masters_only) return arrays;
+  arrays.push_back({".first_moment", &state.moments.first});
+  arrays.push_back({".second_moment", &state.moments.second});
+  if (!state.learns_scales()) return arrays;
+  arrays.push_back({".log_scales.first_moment", &state.scale_moments.first});
+  arrays.push_back({".log_scales.second_moment", &state.scale_moments.second});
+  return arrays;
+}
+
+absl::Status Learner::WriteArrays(const std::string& path, bool masters_only, const std::map<std::string, std::string>& metadata) const {
+  // bf16 masters are on that grid, so nothing is lost by storing them so.
+  const auto type = [&](const NamedArray& array) { return options_.bf16_masters && array.suffix[0] == '\0' ? DType::kBF16 : DType::kF32; };
+  const auto shape = [](const NamedArray& array) { return Shape{static_cast<int64_t>(array.values->size())}; };
   std::vector<io::TensorSpec> specs;
+  std::vector<std::pair<std::string, NamedArray>> arrays;
   for (const State& state : states_) {
-    const Shape shape = {static_cast<int64_t>(state.parameter.master.size())};
-    for (const char* suffix : {"", ".first_moment", ".second_moment"}) specs.push_back({name(state) + suffix, DType::kF32, shape});
+    for (const NamedArray& array : ArraysOf(const_cast<State&>(state), masters_only)) {
+      arrays.emplace_back(name(state) + array.suffix, array);
+      specs.push_back({arrays.back().first, type(array), shape(array)});
+    }
   }
-  NIBBLE_ASSIGN_OR_RETURN(auto writer, io::SafetensorsWriter::Create(path, specs, {{kStepKey, absl::StrCat(step_)}, {kNoteKey, note}}));
-  for (const State& state : states_) {
-    const auto write = [&](const char* suffix, const std::vector<float>& values) {
-      return writer->Write(name(state) + suffix, Tensor::FromFloats({static_cast<int64_t>(values.size())}, values));
-    };
-    NIBBLE_RETURN_IF_ERROR(write("", state.parameter.master));
-    NIBBLE_RETURN_IF_ERROR(write(".first_moment", state.moments.first));
-    NIBBLE_RETURN_IF_ERROR(write(".second_moment", state.moments.second));
+  NIBBLE_ASSIGN_OR_RETURN(auto writer, io::SafetensorsWriter::Create(path, specs, metadata));
+  for (const auto& [tensor, array] : arrays) {
+    NIBBLE_RETURN_IF_ERROR(writer->Write(tensor, FloatsToDType(type(array), shape(array), *array.values)));
   }
   return writer->Finish();
+}
+
+absl::Status Learner::ReadArrays(const io::SafetensorsFile& file, bool masters_only) {
+  size_t expected = 0;
+  for (State& state : states_) expected += ArraysOf(state, masters_only).size();
+  if (file.names().size() != expected) {
+    return absl::InvalidArgumentError(absl::StrCat(file.path(), ": holds ", file.names().size(), " tensors, this training has ", expected));
+  }
+  for (State& state : states_) {
+    for (const NamedArray& array : ArraysOf(state, masters_only)) NIBBLE_RETURN_IF_ERROR(ReadPart(file, name(state) + array.suffix, array.values));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Learner::Save(const std::string& path, const std::string& note) const {
+  return WriteArrays(path, /*masters_only=*/false, {{kStepKey, absl::StrCat(step_)}, {kNoteKey, note}});
 }
 
 absl::StatusOr<std::string> Learner::Restore(const std::string& path) {
@@ -168,33 +265,17 @@ absl::StatusOr<std::string> Learner::Restore(const std::string& path) {
   if (step == file->metadata().end() || note == file->metadata().end() || !absl::SimpleAtoi(step->second, &at) || at < 0) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": is no checkpoint of a training (no ", kStepKey, " in its metadata)"));
   }
-  if (file->names().size() != 3 * states_.size()) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": holds ", file->names().size() / 3, " parameters, this training has ", states_.size()));
-  }
-  for (State& state : states_) {
-    NIBBLE_RETURN_IF_ERROR(ReadPart(*file, name(state), &state.parameter.master));
-    NIBBLE_RETURN_IF_ERROR(ReadPart(*file, name(state) + ".first_moment", &state.moments.first));
-    NIBBLE_RETURN_IF_ERROR(ReadPart(*file, name(state) + ".second_moment", &state.moments.second));
-  }
+  NIBBLE_RETURN_IF_ERROR(ReadArrays(*file, /*masters_only=*/false));
   step_ = at;
   NIBBLE_RETURN_IF_ERROR(Requantize());
   return note->second;
 }
 
-absl::Status Learner::SaveMasters(const std::string& path) const {
-  std::vector<io::TensorSpec> specs;
-  for (const State& state : states_) specs.push_back({name(state), DType::kF32, graph_.parameter(state.parameter.id).shape()});
-  NIBBLE_ASSIGN_OR_RETURN(auto writer, io::SafetensorsWriter::Create(path, specs, {}));
-  for (const State& state : states_) {
-    const Shape& shape = graph_.parameter(state.parameter.id).shape();
-    NIBBLE_RETURN_IF_ERROR(writer->Write(name(state), Tensor::FromFloats(shape, state.parameter.master)));
-  }
-  return writer->Finish();
-}
+absl::Status Learner::SaveMasters(const std::string& path) const { return WriteArrays(path, /*masters_only=*/true, {}); }
 
 absl::Status Learner::LoadMasters(const std::string& path) {
   NIBBLE_ASSIGN_OR_RETURN(const auto file, io::SafetensorsFile::Open(path));
-  for (State& state : states_) NIBBLE_RETURN_IF_ERROR(ReadPart(*file, name(state), &state.parameter.master));
+  NIBBLE_RETURN_IF_ERROR(ReadArrays(*file, /*masters_only=*/true));
   return Requantize();
 }
 

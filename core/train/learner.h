@@ -7,6 +7,7 @@
 #define NIBBLE_CORE_TRAIN_LEARNER_H_
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -19,6 +20,10 @@
 #include "core/train/head.h"
 #include "core/train/tape.h"
 
+namespace nibble::io {
+class SafetensorsFile;
+}
+
 namespace nibble::train {
 
 // A parameter to train.
@@ -26,13 +31,21 @@ struct TrainedParameter {
   ir::ParameterId id = -1;
   std::vector<float> master;          // where training starts
   std::optional<QuantScheme> scheme;  // fake quantization
+  bool learn_scales = false;          // with the weights, from where the scheme puts them
 };
+
+// Whether the parameter's scheme is a symmetric integer grid per row or group.
+bool CanLearnScales(const TrainedParameter& parameter);
 
 struct LearnerOptions {
   AdamWOptions adamw;
   double weight_decay = 0;   // of matrices; vectors (norm gains) do not decay
   double clip_norm = 1;      // 0: no clipping
   bool recompute_blocks = false;
+  // Masters are rounded to bf16 after each update, up or down at random in
+  // proportion (Gupta et al., "Deep Learning with Limited Numerical Precision",
+  // 2015): small steps are kept on average, and half the checkpoint is saved.
+  bool bf16_masters = false;
 };
 
 class Learner {
@@ -78,11 +91,28 @@ class Learner {
     std::vector<float> gradient, decoded;
     std::vector<uint8_t> in_range;  // empty: all
     Moments moments;
+    std::vector<float> log_scales, scale_gradient;  // where they are learned
+    Moments scale_moments;
+
+    bool learns_scales() const { return parameter.learn_scales; }
+  };
+  // An array of a state as checkpoints name it.
+  struct NamedArray {
+    const char* suffix;
+    std::vector<float>* values;
   };
 
   Learner(const ir::Graph& graph, Machine machine, const LearnerOptions& options) : graph_(graph), machine_(machine), options_(options) {}
+  absl::Status PrepareScales(State& state);
   absl::Status Requantize();
-  void MaskGradients();
+  absl::Status RequantizeOne(State& state);
+  void PassThroughRounding();
+  void RoundMasters();
+  static std::vector<float> ScalesOf(const State& state);
+  absl::StatusOr<EncodedTensor> EncodeState(const State& state, const QuantScheme& scheme, const Shape& shape) const;
+  static std::vector<NamedArray> ArraysOf(State& state, bool masters_only);
+  absl::Status WriteArrays(const std::string& path, bool masters_only, const std::map<std::string, std::string>& metadata) const;
+  absl::Status ReadArrays(const io::SafetensorsFile& file, bool masters_only);
   const std::string& name(const State& state) const { return graph_.parameter(state.parameter.id).name(); }
 
   const ir::Graph& graph_;

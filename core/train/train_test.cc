@@ -144,6 +144,78 @@ TEST_F(TrainTest, StraightThroughMaskOfActivations) {
   EXPECT_EQ(dx, (std::vector<float>{1, 2}));
 }
 
+// int2, scale 1: codes -2 .. 1. w = .3 -> 0 (inside, q - w = -.3), 2.6 -> 3, cut
+// to 1. n = 2, q_max = 1: d log s = 1 / sqrt 2 (g0 (-.3) + g1 1).
+TEST_F(TrainTest, GradientOfALearnedScale) {
+  QuantScheme scheme = Integers(2, 2, QuantScheme::MAX_CODE);
+  const std::vector<float> master = {0.3f, 2.6f}, scales = {1.0f};
+  std::vector<float> decoded(2), gradient = {10, 20}, scale_gradient = {0};
+  FakeQuantizeWithScales(machine_, scheme, 1, 2, master.data(), scales, decoded.data());
+  EXPECT_EQ(decoded, (std::vector<float>{0, 1}));
+  LearnedScaleGradients(machine_, scheme, 1, 2, master.data(), scales, gradient.data(), absl::MakeSpan(scale_gradient));
+  EXPECT_EQ(gradient, (std::vector<float>{10, 0}));
+  EXPECT_NEAR(scale_gradient[0], (10 * -0.3 + 20) / std::sqrt(2.0), 1e-5);
+}
+
+// Scales move, and what is stored is what the last update left.
+TEST_F(TrainTest, LearnedScalesAreStored) {
+  ir::Graph graph = Graph(Config());
+  for (const QuantScheme::ScaleType type : {QuantScheme::FP32, QuantScheme::FP16}) {
+    QuantScheme scheme = Integers(2, 16, QuantScheme::MAX_CODE);
+    scheme.set_scale_type(type);
+    std::vector<TrainedParameter> trained = All(graph, scheme);
+    for (TrainedParameter& parameter : trained) parameter.learn_scales = CanLearnScales(parameter);
+    const ir::ParameterId id = *graph.FindOp("model.layers.0.mlp.up_proj")->weight;
+    ASSERT_OK_AND_ASSIGN(auto learner, Learner::Create(graph, machine_, std::move(trained), {}));
+    ir::Graph before = graph, after = graph;
+    ASSERT_OK(learner->Store(before));
+    ASSERT_OK_AND_ASSIGN(const EncodedTensor rule, Encode(scheme, graph.parameter(id).shape(), graph.parameter(id).LoadFloats().value()));
+    // exp(log(s)) may differ from s in its last bit.
+    EXPECT_THAT(before.parameter(id).LoadFloats().value(), ::testing::Pointwise(::testing::FloatNear(1e-4), Decode(rule)));
+    const Sequences sequences = Counting(30, 12);
+    ASSERT_OK_AND_ASSIGN(auto objective, LanguageModel::Create(sequences, {.batch = 4, .micro_tokens = 100, .seed = 3}));
+    ASSERT_OK(Train(*learner, *objective, Options(10)));
+    ASSERT_OK(learner->Store(after));
+    EXPECT_NE(ToFloats(before.parameter(id).Load()->buffer("scales")), ToFloats(after.parameter(id).Load()->buffer("scales")));
+    TokenBatch batch;
+    batch.Append(sequences.tokens(2));
+    ASSERT_OK(learner->tape().Forward(batch));
+    const std::vector<float> seen(learner->tape().hidden().begin(), learner->tape().hidden().end());
+    ASSERT_OK_AND_ASSIGN(auto frozen, Learner::Create(after, machine_, {}, {}));
+    ASSERT_OK(frozen->tape().Forward(batch));
+    // Norm gains and the table are stored in bf16; the rest is equal to the bit.
+    for (size_t i = 0; i < seen.size(); ++i) ASSERT_NEAR(frozen->tape().hidden()[i], seen[i], 0.05 * (1 + std::fabs(seen[i])));
+  }
+}
+
+TEST_F(TrainTest, Bf16MastersStayOnTheirGridAndResume) {
+  const ir::Graph graph = Graph(Config());
+  const Sequences sequences = Counting(30, 12);
+  std::vector<double> losses[2];
+  for (const bool interrupted : {false, true}) {
+    const std::string folder = absl::StrCat(TestTempDir(), "/", interrupted);
+    for (int run = 0; run < (interrupted ? 2 : 1); ++run) {
+      ASSERT_OK_AND_ASSIGN(auto learner, Learner::Create(graph, machine_, All(graph, std::nullopt), {.bf16_masters = true}));
+      ASSERT_OK_AND_ASSIGN(auto objective, LanguageModel::Create(sequences, {.batch = 8, .micro_tokens = 100, .seed = 3}));
+      TrainerOptions options = Options(40, folder);
+      if (interrupted) options.stop_after = 20;
+      ASSERT_OK_AND_ASSIGN(const Training training, Train(*learner, *objective, options));
+      losses[interrupted].clear();
+      for (const StepRecord& step : training.steps) losses[interrupted].push_back(step.loss);
+      ir::Graph stored = graph;
+      ASSERT_OK(learner->Store(stored));  // in bf16, exactly
+      TokenBatch batch;
+      batch.Append(sequences.tokens(1));
+      ASSERT_OK(learner->tape().Forward(batch));
+      ASSERT_OK_AND_ASSIGN(auto frozen, Learner::Create(stored, machine_, {}, {}));
+      ASSERT_OK(frozen->tape().Forward(batch));
+      EXPECT_EQ(learner->tape().hidden(), frozen->tape().hidden());
+    }
+  }
+  EXPECT_EQ(losses[0], losses[1]);
+  EXPECT_LT(losses[0].back(), 0.7 * losses[0].front());
+}
+
 // What training multiplies by is what encoding the master decodes to, for every
 // scheme that a format offers.
 TEST_F(TrainTest, FakeQuantizationIsEncodeAndDecode) {

@@ -66,6 +66,7 @@ class QatMethod : public Method {
     std::vector<train::TrainedParameter> masters;
     for (const ir::ParameterId id : AllParameters(quantized)) {
       NIBBLE_ASSIGN_OR_RETURN(train::TrainedParameter master, MasterOf(context, graph, quantized, id));
+      master.learn_scales = options_.learn_scales() && train::CanLearnScales(master);
       masters.push_back(std::move(master));
     }
     std::unique_ptr<train::Learner> teacher;
@@ -73,7 +74,8 @@ class QatMethod : public Method {
       NIBBLE_ASSIGN_OR_RETURN(const train::Machine machine, TrainingMachine(context));
       NIBBLE_ASSIGN_OR_RETURN(teacher, train::Learner::Create(graph, machine, {}, {}));
     }
-    const std::string specification = absl::StrCat(PipelineToString(options_.quantize()), "\n", ProtoToLine(options_.distill()));
+    const std::string specification = absl::StrCat(PipelineToString(options_.quantize()), "\n", ProtoToLine(options_.distill()),
+                                                   options_.learn_scales() ? "\nlearned scales" : "");
     const Lesson lesson = {"qat", options_.training(), specification, &sequences, options_.quantize_after()};
     NIBBLE_RETURN_IF_ERROR(
         Learn(context, lesson, std::move(masters), LanguageModelOf(sequences, teacher.get(), options_.distill()), quantized));

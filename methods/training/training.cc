@@ -32,6 +32,7 @@ train::LearnerOptions LearnerOptionsOf(const TrainingOptions& options) {
   learner.weight_decay = options.weight_decay();
   learner.clip_norm = options.clip_norm();
   learner.recompute_blocks = options.recompute_blocks();
+  learner.bf16_masters = options.bf16_masters();
   return learner;
 }
 

@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "core/base/check.h"
 #include "core/base/parallel_status.h"
 #include "core/base/status.h"
 #include "core/quant/format.h"
@@ -61,17 +62,24 @@ class IntegerFormat : public Format {
 
   absl::StatusOr<EncodedTensor> Encode(const QuantScheme& scheme, const Shape& shape, absl::Span<const float> values,
                                        ThreadPool* pool) const override {
-    Writer writer(*this, scheme, shape);
     std::optional<Grid> whole;
     if (scheme.per() == QuantScheme::PER_TENSOR) {
       NIBBLE_ASSIGN_OR_RETURN(whole, ChooseGrid(scheme, bits_, values));
-      writer.SetGrid(0, *whole);
     }
-    const int64_t cols = shape.back();
-    NIBBLE_RETURN_IF_ERROR(ParallelForStatus(pool, writer.rows(), [&](int64_t r, int) {
-      return Annotate(writer.EncodeRow(r, values.subspan(r * cols, cols), whole), absl::StrCat("row ", r));
-    }));
-    return std::move(writer).Finish();
+    return EncodeRows(scheme, shape, values, pool, [&](int64_t, absl::Span<const float> group) -> absl::StatusOr<Grid> {
+      return whole.has_value() ? *whole : ChooseGrid(scheme, bits_, group);
+    });
+  }
+
+  absl::StatusOr<EncodedTensor> EncodeWithScales(const QuantScheme& scheme, const Shape& shape, absl::Span<const float> values,
+                                                 absl::Span<const float> scales, ThreadPool* pool) const override {
+    if (scheme.asymmetric()) return absl::UnimplementedError("given scales need a symmetric grid");
+    const bool whole = scheme.per() == QuantScheme::PER_TENSOR;
+    const int64_t rows = shape.size() < 2 ? 1 : shape[0];
+    NIBBLE_CHECK(static_cast<int64_t>(scales.size()) == (whole ? 1 : rows * GroupsPerRow(scheme, shape.back())));
+    return EncodeRows(scheme, shape, values, pool, [&](int64_t i, absl::Span<const float>) -> absl::StatusOr<Grid> {
+      return GridForScale(scheme, bits_, scales[whole ? 0 : i]);
+    });
   }
 
   void DecodeRows(const EncodedTensor& tensor, int64_t begin, int64_t end, float* out) const override {
@@ -110,6 +118,19 @@ class IntegerFormat : public Format {
   }
 
  private:
+  // Encodes with the grid that `choose` gives for group i (all groups in order)
+  // and its values.
+  template <typename Choose>
+  absl::StatusOr<EncodedTensor> EncodeRows(const QuantScheme& scheme, const Shape& shape, absl::Span<const float> values, ThreadPool* pool,
+                                           const Choose& choose) const {
+    Writer writer(*this, scheme, shape);
+    const int64_t cols = shape.back();
+    NIBBLE_RETURN_IF_ERROR(ParallelForStatus(pool, writer.rows(), [&](int64_t r, int) {
+      return Annotate(writer.EncodeRow(r, values.subspan(r * cols, cols), choose), absl::StrCat("row ", r));
+    }));
+    return std::move(writer).Finish();
+  }
+
   // Fills the buffers of one tensor, rows in any order and from any thread.
   class Writer {
    public:
@@ -135,18 +156,15 @@ class IntegerFormat : public Format {
       if (tensor_.scheme.asymmetric()) tensor_.buffers.at("zeros").mutable_as<uint8_t>()[i] = static_cast<uint8_t>(grid.zero);
     }
 
-    absl::Status EncodeRow(int64_t r, absl::Span<const float> values, const std::optional<Grid>& whole) {
+    template <typename Choose>
+    absl::Status EncodeRow(int64_t r, absl::Span<const float> values, const Choose& choose) {
       std::vector<uint8_t> codes(values.size());
       const int32_t max_code = (1 << bits_) - 1;
+      const bool whole = tensor_.scheme.per() == QuantScheme::PER_TENSOR;
       for (int64_t g = 0; g < groups_; ++g) {
         const absl::Span<const float> group = values.subspan(g * group_, group_);
-        Grid grid;
-        if (whole.has_value()) {
-          grid = *whole;
-        } else {
-          NIBBLE_ASSIGN_OR_RETURN(grid, ChooseGrid(tensor_.scheme, bits_, group));
-          SetGrid(r * groups_ + g, grid);
-        }
+        NIBBLE_ASSIGN_OR_RETURN(const Grid grid, choose(r * groups_ + g, group));
+        if (!whole || r + g == 0) SetGrid(r * groups_ + g, grid);
         for (size_t i = 0; i < group.size(); ++i) {
           codes[g * group_ + i] = static_cast<uint8_t>(EncodeValue(grid, group[i], max_code));
         }

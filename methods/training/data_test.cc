@@ -1,0 +1,93 @@
+#include "methods/training/data.h"
+
+#include <algorithm>
+
+#include "absl/strings/strip.h"
+#include "methods/testing.h"
+#include "methods/training/training.h"
+
+namespace nibble {
+namespace {
+
+// "<|im_start|>" and "<|im_end|>" as tokens 100 and 101 before letters.
+class ChatTokenizer : public LetterTokenizer {
+ public:
+  std::vector<int32_t> Encode(absl::string_view text) const override {
+    std::vector<int32_t> ids;
+    while (!text.empty()) {
+      if (absl::ConsumePrefix(&text, "<|im_start|>")) {
+        ids.push_back(100);
+      } else if (absl::ConsumePrefix(&text, "<|im_end|>")) {
+        ids.push_back(101);
+      } else {
+        ids.push_back(text[0] % 90);
+        text.remove_prefix(1);
+      }
+    }
+    return ids;
+  }
+};
+
+// The tokens of a sequence that are learned.
+std::vector<int32_t> Learned(const train::Sequences& sequences, int64_t i) {
+  std::vector<int32_t> learned;
+  for (size_t t = 0; t < sequences.tokens(i).size(); ++t) {
+    if (sequences.learned(i)[t] != 0) learned.push_back(sequences.tokens(i)[t]);
+  }
+  return learned;
+}
+
+TEST(TrainingData, OnlyTheAssistantIsLearned) {
+  const datasets::Conversation conversation = {{{"user", "ab"}, {"assistant", "cd"}, {"user", "e"}, {"assistant", "f"}}};
+  train::Sequences chat, plain;
+  AddConversation(ChatTokenizer(), conversation, 100, &chat);
+  EXPECT_EQ(chat.tokens(0)[0], 100);
+  EXPECT_EQ(Learned(chat, 0), (std::vector<int32_t>{'c' % 90, 'd' % 90, 101, '\n', 'f' % 90, 101, '\n'}));
+  AddConversation(LetterTokenizer(), conversation, 100, &plain);
+  EXPECT_EQ(Learned(plain, 0), LetterTokenizer().Encode("cd\nf\n"));
+  train::Sequences cut;
+  AddConversation(LetterTokenizer(), conversation, 20, &cut);
+  EXPECT_EQ(cut.tokens(0).size(), 20);
+}
+
+TEST(TrainingData, APromptIsNotLearned) {
+  train::Sequences sequences;
+  EXPECT_TRUE(AddCompletion(LetterTokenizer(), "abc", "de", 5, &sequences));
+  EXPECT_EQ(Learned(sequences, 0), LetterTokenizer().Encode("de"));
+  EXPECT_FALSE(AddCompletion(LetterTokenizer(), "abc", "def", 5, &sequences));
+  EXPECT_EQ(sequences.size(), 1);
+}
+
+TEST(TrainingData, FoldersAreReadByNameWithoutTheExcluded) {
+  const std::string dir = TestTempDir();
+  for (const char* name : {"b.txt", "a.txt", "held.txt", "c.md"}) ASSERT_OK(WriteFile(absl::StrCat(dir, "/", name), name));
+  ASSERT_OK_AND_ASSIGN(const auto files, TextFiles({dir}, {"held*"}, ""));
+  EXPECT_EQ(files, (std::vector<std::string>{dir + "/a.txt", dir + "/b.txt"}));
+  EXPECT_FALSE(TextFiles({dir}, {"*"}, "").ok());
+}
+
+// The second half of a window is preferred to the same tokens in another order.
+TEST(TrainingData, ShuffledPairs) {
+  ThreadPool pool(1);
+  Context context(pool, TestWorkplace());
+  PreferenceData data;
+  data.mutable_shuffled()->add_text("text.txt");
+  data.mutable_shuffled()->set_window(20);
+  data.set_shuffled_pairs(7);
+  ASSERT_OK_AND_ASSIGN(const train::Sequences pairs, ReadPreferenceData(context, data));
+  ASSERT_EQ(pairs.size(), 14);
+  int moved = 0;
+  for (int64_t i = 0; i < pairs.size(); i += 2) {
+    std::vector<int32_t> chosen = Learned(pairs, i), rejected = Learned(pairs, i + 1);
+    EXPECT_EQ(chosen.size(), 10);
+    EXPECT_EQ(pairs.tokens(i).subspan(0, 10), pairs.tokens(i + 1).subspan(0, 10));
+    moved += chosen != rejected;
+    std::sort(chosen.begin(), chosen.end());
+    std::sort(rejected.begin(), rejected.end());
+    EXPECT_EQ(chosen, rejected);
+  }
+  EXPECT_GT(moved, 5);
+}
+
+}  // namespace
+}  // namespace nibble
