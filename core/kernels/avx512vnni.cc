@@ -28,6 +28,13 @@ inline V Subtract(V a, V b) { return _mm512_sub_ps(a, b); }
 inline V Mul(V a, V b) { return _mm512_mul_ps(a, b); }
 inline V Div(V a, V b) { return _mm512_div_ps(a, b); }
 inline V Fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
+// a * splat(*x) + c with the broadcast inside the instruction: it takes a load
+// but no issue slot of its own, which compilers do not choose for a number that
+// is used twice.
+inline V FmaSplat(V a, const float* x, V c) {
+  asm("vfmadd231ps %1%{1to16%}, %2, %0" : "+v"(c) : "m"(*x), "v"(a));
+  return c;
+}
 inline V NegativeFma(V a, V b, V c) { return _mm512_fnmadd_ps(a, b, c); }
 inline V Min(V a, V b) { return _mm512_min_ps(a, b); }
 inline V Max(V a, V b) { return _mm512_max_ps(a, b); }

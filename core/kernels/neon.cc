@@ -39,6 +39,7 @@ inline V Subtract(V a, V b) { return vsubq_f32(a, b); }
 inline V Mul(V a, V b) { return vmulq_f32(a, b); }
 inline V Div(V a, V b) { return vdivq_f32(a, b); }
 inline V Fma(V a, V b, V c) { return vfmaq_f32(c, a, b); }
+inline V FmaSplat(V a, const float* x, V c) { return Fma(a, Set(*x), c); }
 inline V NegativeFma(V a, V b, V c) { return vfmsq_f32(c, a, b); }
 // The second operand where either is NaN, which FMIN and FMAX would not give.
 inline V Min(V a, V b) { return vbslq_f32(vcltq_f32(a, b), a, b); }

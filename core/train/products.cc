@@ -17,10 +17,10 @@ void Gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const double* a, in
   kernels::Dgemm(ta, tb, m, n, k, 1.0, a, lda, b, ldb, accumulate ? 1.0 : 0.0, c, ldc);
 }
 
-// Pieces of a length: an even number of them, each with enough operations to
-// repay packing its operands anew.
+// Pieces of a length. Each packs its operands anew, so they are few; but on a
+// shared machine one thread is often slower, and four let the other take three.
 int64_t PieceOf(int64_t length, double operations) {
-  const int64_t wanted = std::clamp<int64_t>(static_cast<int64_t>(operations / 2e9), 1, 16) * 2;
+  const int64_t wanted = std::clamp<int64_t>(static_cast<int64_t>(operations / 1e9), 4, 16);
   const int64_t piece = (length + wanted - 1) / wanted;
   return std::max<int64_t>(16, (piece + 15) / 16 * 16);
 }
