@@ -36,7 +36,7 @@ def nibble_method(name, deps = [], proto_deps = [], test_deps = []):
     )
     native.cc_test(
         name = name + "_test",
-        size = "small",
+        size = "medium",
         srcs = [name + "_test.cc"],
         deps = [
             ":" + name,

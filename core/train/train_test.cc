@@ -96,7 +96,7 @@ class TrainTest : public ::testing::Test {
     return options;
   }
 
-  ThreadPool pool_{2};
+  ThreadPool pool_{1};
   const Machine machine_{pool_, *kernels::AvailableTables().back()};
 };
 
