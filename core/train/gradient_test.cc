@@ -43,7 +43,7 @@ void ExpectGradient(Array& x, const Array& gradient, const std::function<double(
 
 class OpGradients : public ::testing::Test {
  protected:
-  ThreadPool pool_{2};
+  ThreadPool pool_{1};
   const Machine machine_{pool_, *kernels::AvailableTables().back()};
 };
 
@@ -272,7 +272,7 @@ struct ModelCase {
 
 class ModelGradients : public ::testing::TestWithParam<ModelCase> {
  protected:
-  ThreadPool pool_{2};
+  ThreadPool pool_{1};
   const Machine machine_{pool_, *kernels::AvailableTables().back()};
 };
 
@@ -310,9 +310,9 @@ TEST_P(ModelGradients, AreTheSameBitsHoweverTheyAreMade) {
   const LlamaConfig config = SmallConfig(GetParam().tied, GetParam().window);
   ASSERT_OK_AND_ASSIGN(Model<float> a, MakeModel<float>(config));
   ASSERT_OK_AND_ASSIGN(Model<float> b, MakeModel<float>(config));
-  ThreadPool one(1);
+  ThreadPool two(2);
   ASSERT_OK_AND_ASSIGN(const double loss_a, LossAndGradients(a.graph, machine_, a.Arrays(), {false, false}, true));
-  ASSERT_OK_AND_ASSIGN(const double loss_b, LossAndGradients(b.graph, {one, machine_.table}, b.Arrays(), {true, false}, true));
+  ASSERT_OK_AND_ASSIGN(const double loss_b, LossAndGradients(b.graph, {two, machine_.table}, b.Arrays(), {true, false}, true));
   EXPECT_EQ(loss_a, loss_b);
   EXPECT_EQ(a.gradients, b.gradients);
 }

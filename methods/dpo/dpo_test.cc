@@ -15,7 +15,7 @@ TEST(Dpo, TrainsBackboneAndAdapters) {
   ASSERT_OK(ApplyText("step { [nibble.llama32_ptq] {} } step { [nibble.lora] { rank: 4 } }", graph));
   const ir::Graph before = graph;
   std::vector<LossCurve> curves;
-  ASSERT_OK(ApplyText(kDpo, graph, 2, &curves));
+  ASSERT_OK(ApplyText(kDpo, graph, 1, &curves));
   EXPECT_NEAR(curves[0].loss.front(), std::log(2.0), 1e-6);
   EXPECT_LT(curves[0].loss.back(), 0.3);
   EXPECT_EQ(curves[0].accuracy.back(), 1);

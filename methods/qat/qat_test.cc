@@ -31,10 +31,10 @@ double NegativeLogLikelihood(const ir::Graph& graph) {
 TEST(Qat, BeatsRoundingAfterwards) {
   SetProgressEnabled(false);
   ir::Graph rounded = TinyGraph();
-  ASSERT_OK(ApplyText(kSft, rounded, 2));
+  ASSERT_OK(ApplyText(kSft, rounded));
   ir::Graph trained = rounded;
-  ASSERT_OK(ApplyText("step { [nibble.rtn] { bits: 2 } }", rounded, 2));
-  ASSERT_OK(ApplyText(Qat("[nibble.rtn] { bits: 2 }"), trained, 2));
+  ASSERT_OK(ApplyText("step { [nibble.rtn] { bits: 2 } }", rounded));
+  ASSERT_OK(ApplyText(Qat("[nibble.rtn] { bits: 2 }"), trained));
   EXPECT_EQ(WeightScheme(trained, "model.layers.1.mlp.down_proj").format(), "int2");
   EXPECT_TRUE(SameScheme(WeightScheme(trained, "model.layers.0.self_attn.q_proj"), WeightScheme(rounded, "model.layers.0.self_attn.q_proj")));
   EXPECT_LT(NegativeLogLikelihood(trained), NegativeLogLikelihood(rounded) - 0.2);
@@ -45,7 +45,7 @@ TEST(Qat, TrainsTheLlama32Scheme) {
   SetProgressEnabled(false);
   ir::Graph graph = TinyGraph();
   std::vector<LossCurve> curves;
-  ASSERT_OK(ApplyText(Qat("[nibble.llama32_ptq] { scale: FP16 divisor: HALF_RANGE }", "quantize_after: 5"), graph, 2, &curves));
+  ASSERT_OK(ApplyText(Qat("[nibble.llama32_ptq] { scale: FP16 divisor: HALF_RANGE }", "quantize_after: 5"), graph, 1, &curves));
   EXPECT_FALSE(graph.tied());
   EXPECT_EQ(WeightScheme(graph, "lm_head").format(), "int8");
   EXPECT_EQ(WeightScheme(graph, "model.norm").format(), "fp32");
@@ -57,9 +57,9 @@ TEST(Qat, TrainsTheLlama32Scheme) {
 TEST(Qat, LearnsFromTheUnquantizedModel) {
   SetProgressEnabled(false);
   ir::Graph graph = TinyGraph();
-  ASSERT_OK(ApplyText(kSft, graph, 2));
+  ASSERT_OK(ApplyText(kSft, graph));
   std::vector<LossCurve> curves;
-  ASSERT_OK(ApplyText(Qat("[nibble.rtn] { bits: 2 }", "distill { weight: 1 }"), graph, 2, &curves));
+  ASSERT_OK(ApplyText(Qat("[nibble.rtn] { bits: 2 }", "distill { weight: 1 }"), graph, 1, &curves));
   EXPECT_LT(curves[0].loss.back(), 0.7 * curves[0].loss.front());
 }
 

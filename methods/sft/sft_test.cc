@@ -9,7 +9,7 @@ TEST(Sft, LearnsTheText) {
   SetProgressEnabled(false);
   ir::Graph graph = TinyGraph();
   std::vector<LossCurve> curves;
-  ASSERT_OK(ApplyText(absl::StrCat("step { [nibble.sft] { ", kData, " training { steps: 30 batch: 4 warmup: 3 learning_rate: 0.01 } } }"), graph, 2,
+  ASSERT_OK(ApplyText(absl::StrCat("step { [nibble.sft] { ", kData, " training { steps: 30 batch: 4 warmup: 3 learning_rate: 0.01 } } }"), graph, 1,
                       &curves));
   ASSERT_EQ(curves.size(), 1);
   EXPECT_EQ(curves[0].loss.size(), 30);
