@@ -152,6 +152,7 @@ class Runner {
     const Clock::time_point start = Clock::now();
     auto built = Build(variant, context);
     if (built.ok()) std::fprintf(stderr, "%s: built in %.1f s\n", variant.name.c_str(), Seconds(start));
+    for (const LossCurve& curve : context.curves()) PrintCurve(curve);
     for (const Job& job : jobs) NIBBLE_RETURN_IF_ERROR(RunJob(variant, job, built, context));
     if (variant.is_baseline && built.ok() && BaselineStays()) baseline_ = std::make_unique<BuiltModel>(*std::move(built));
     return absl::OkStatus();
@@ -159,6 +160,11 @@ class Runner {
 
   Workplace Work() const {
     return {model_.source.tokenizer.get(), experiment_.directory, options_.work, model_hash_};
+  }
+
+  static void PrintCurve(const LossCurve& curve) {
+    std::fprintf(stderr, "  %s: %zu updates, loss %.4f -> %.4f%s%s%s\n", curve.label.c_str(), curve.loss.size(), curve.loss.front(),
+                 LastLoss(curve.loss), curve.reused ? ", made before" : "", curve.log.empty() ? "" : "; every update: ", curve.log.c_str());
   }
 
   static bool NeedsBaseline(const std::vector<Job>& jobs) {

@@ -41,6 +41,7 @@ struct LossCurve {
   int64_t tokens = 0;
   double seconds = 0;
   bool reused = false;           // found finished in the cache
+  std::string log;               // a CSV file of every update; "" without a cache
 };
 
 // What the harness offers a method, and where a method reports what did not go

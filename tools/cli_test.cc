@@ -165,12 +165,12 @@ held_out: ")", here, R"(/datasets/quickstart/passages.txt"
 
 TEST(Cli, TrainWritesAModelThatEverythingLoads) {
   const std::string dir = TestTempDir(), out = dir + "/model";
-  ExpectOutcome(absl::StrCat("train ", WriteTrainConfig(dir, 20), " --out ", out), 0, {"20 updates", "perplexity/passages.txt", "model: " + out});
+  ExpectOutcome(absl::StrCat("train --threads 1 ", WriteTrainConfig(dir, 20), " --out ", out), 0, {"20 updates", "perplexity/passages.txt", "model: " + out});
   ExpectOutcome(absl::StrCat("inspect ", out), 0, {"llama, 2 layers, hidden 32"});
   ExpectOutcome(absl::StrCat("generate --model ", out, " --prompt 'The' --tokens 4"), 0, {});
   ASSERT_OK_AND_ASSIGN(const std::string card, ReadFile(out + "/README.md"));
   EXPECT_THAT(card, ::testing::HasSubstr("| updates | 20 |"));
-  EXPECT_TRUE(FileExists(out + "/loss.svg"));
+  EXPECT_TRUE(FileExists(out + "/loss.svg") && FileExists(out + "/steps.csv"));
   ExpectOutcome(absl::StrCat("train ", dir, "/train.textproto --set training.steps=0 --out ", out), 2, {"training.steps"});
   ExpectOutcome(absl::StrCat("train ", dir, "/train.textproto --set shape.num_attention_heads=5 --out ", out), 2, {"shape"});
 }
@@ -178,13 +178,13 @@ TEST(Cli, TrainWritesAModelThatEverythingLoads) {
 // Killed as soon as its first checkpoint is there, and run again.
 TEST(Cli, AKilledTrainingEndsAtTheSameLoss) {
   const std::string dir = TestTempDir(), config = WriteTrainConfig(dir, 400);
-  const Outcome whole = Nibble(absl::StrCat("train ", config, " --out ", dir, "/whole"));
+  const Outcome whole = Nibble(absl::StrCat("train --threads 1 ", config, " --out ", dir, "/whole"));
   ASSERT_EQ(whole.status, 0) << whole.text;
-  const std::string script = absl::StrCat("tools/nibble train ", config, " --out ", dir, "/parts & pid=$!; while ! ls ", dir,
+  const std::string script = absl::StrCat("tools/nibble train --threads 1 ", config, " --out ", dir, "/parts & pid=$!; while ! ls ", dir,
                                           "/parts/work/train-*/checkpoint.safetensors; do sleep 0.02; done; kill -9 $pid; wait $pid");
   EXPECT_NE(std::system(absl::StrCat("(", script, ") >/dev/null 2>&1").c_str()), 0);
   EXPECT_FALSE(FileExists(dir + "/parts/config.json"));
-  const Outcome resumed = Nibble(absl::StrCat("train ", config, " --out ", dir, "/parts"));
+  const Outcome resumed = Nibble(absl::StrCat("train --threads 1 ", config, " --out ", dir, "/parts"));
   EXPECT_EQ(resumed.status, 0) << resumed.text;
   EXPECT_THAT(resumed.text, ::testing::HasSubstr("going on after step"));
   const auto result = [](const std::string& text) { return text.substr(text.find("400 updates"), text.find("model: ") - text.find("400 updates")); };
@@ -198,7 +198,7 @@ TEST(Cli, AKilledTrainingEndsAtTheSameLoss) {
 // and loss in the report, finished trainings used again.
 TEST(Cli, TrainedVariantsInAReport) {
   const std::string dir = TestTempDir(), here = std::filesystem::current_path().string(), model = dir + "/model";
-  ASSERT_EQ(Nibble(absl::StrCat("train ", WriteTrainConfig(dir, 150), " --out ", model)).status, 0);
+  ASSERT_EQ(Nibble(absl::StrCat("train --threads 1 ", WriteTrainConfig(dir, 150), " --out ", model)).status, 0);
   const std::string data = absl::StrCat("data { text: \"", here, "/datasets/quickstart/passages.txt\" window: 64 } training { steps: 12 batch: 4 "
                                         "warmup: 2 learning_rate: 3e-3 }");
   const std::string qat = absl::StrCat("step { [nibble.qat] { quantize { [nibble.rtn] { bits: 2 } } ", data, " } }");
@@ -209,7 +209,7 @@ TEST(Cli, TrainedVariantsInAReport) {
       "variant { name: \"qat_lora_dpo\" ", qat, " step { [nibble.lora] { rank: 4 ", data, " } } step { [nibble.dpo] { data { shuffled { text: \"", here,
       "/datasets/quickstart/passages.txt\" window: 32 } } training { steps: 3 batch: 2 warmup: 1 } } } untrained: \"rtn\" twin: \"twin\" }\n",
       "metric { perplexity { text: \"", here, "/datasets/quickstart/passages.txt\" name: \"p\" window: 64 } }\nmetric { size {} }\n")));
-  const std::string run = absl::StrCat("run ", dir, "/e.textproto --out ", dir, "/out --work ", dir, "/work");
+  const std::string run = absl::StrCat("run --threads 1 ", dir, "/e.textproto --out ", dir, "/out --work ", dir, "/work");
   ExpectOutcome(run, 0, {"10 measured, 0 reused, 0 failed"});
   ASSERT_OK_AND_ASSIGN(const std::string report, ReadFile(dir + "/out/report.md"));
   for (const char* text : {"## Recovery", "## Training", "of `twin`", "of `bf16`", "![loss](loss.svg)", "taken from the cache", "adapters"}) {

@@ -55,6 +55,8 @@ absl::StatusOr<int> Run(const Options& options) {
   const int threads = options.Has("threads") ? options.Get<int>("threads") : 0;
   NIBBLE_ASSIGN_OR_RETURN(const ModelTrainingResult result, TrainModel(config, directory, out, threads));
   NIBBLE_RETURN_IF_ERROR(WriteFile(out + "/loss.svg", CurveSvg({{name, result.curve.loss}})));
+  NIBBLE_ASSIGN_OR_RETURN(const std::string steps, ReadFile(result.curve.log));
+  NIBBLE_RETURN_IF_ERROR(WriteFile(out + "/steps.csv", steps));
   NIBBLE_RETURN_IF_ERROR(WriteFile(out + "/README.md", Card(name, path, config, result)));
   std::printf("%s: %d updates, loss %.4f -> %.4f\n", name.c_str(), static_cast<int>(result.curve.loss.size()), result.curve.loss.front(),
               LastLoss(result.curve.loss));

@@ -210,33 +210,33 @@ absl::Status Learner::Store(ir::Graph& target) const {
   return absl::OkStatus();
 }
 
-std::vector<Learner::NamedArray> Learner::ArraysOf(State& state, bool masters_only) {
-  std::vector<NamedArray> arrays = {{"", &state.parameter.master}};
-  if (state.learns_scales()) arrays.push_back({".log_scales", &state.log_scales});
+template <typename AnyState>
+auto Learner::ArraysOf(AnyState& state, bool masters_only) {
+  std::vector<std::pair<std::string, decltype(&state.parameter.master)>> arrays = {{"", &state.parameter.master}};
+  if (state.learns_scales()) arrays.emplace_back(".log_scales", &state.log_scales);
   if (masters_only) return arrays;
-  arrays.push_back({".first_moment", &state.moments.first});
-  arrays.push_back({".second_moment", &state.moments.second});
+  arrays.emplace_back(".first_moment", &state.moments.first);
+  arrays.emplace_back(".second_moment", &state.moments.second);
   if (!state.learns_scales()) return arrays;
-  arrays.push_back({".log_scales.first_moment", &state.scale_moments.first});
-  arrays.push_back({".log_scales.second_moment", &state.scale_moments.second});
+  arrays.emplace_back(".log_scales.first_moment", &state.scale_moments.first);
+  arrays.emplace_back(".log_scales.second_moment", &state.scale_moments.second);
   return arrays;
 }
 
 absl::Status Learner::WriteArrays(const std::string& path, bool masters_only, const std::map<std::string, std::string>& metadata) const {
-  // bf16 masters are on that grid, so nothing is lost by storing them so.
-  const auto type = [&](const NamedArray& array) { return options_.bf16_masters && array.suffix[0] == '\0' ? DType::kBF16 : DType::kF32; };
-  const auto shape = [](const NamedArray& array) { return Shape{static_cast<int64_t>(array.values->size())}; };
   std::vector<io::TensorSpec> specs;
-  std::vector<std::pair<std::string, NamedArray>> arrays;
+  std::vector<const std::vector<float>*> contents;
   for (const State& state : states_) {
-    for (const NamedArray& array : ArraysOf(const_cast<State&>(state), masters_only)) {
-      arrays.emplace_back(name(state) + array.suffix, array);
-      specs.push_back({arrays.back().first, type(array), shape(array)});
+    for (const auto& [suffix, values] : ArraysOf(state, masters_only)) {
+      // bf16 masters are on that grid, so nothing is lost by storing them so.
+      const DType type = options_.bf16_masters && suffix.empty() ? DType::kBF16 : DType::kF32;
+      specs.push_back({name(state) + suffix, type, {static_cast<int64_t>(values->size())}});
+      contents.push_back(values);
     }
   }
   NIBBLE_ASSIGN_OR_RETURN(auto writer, io::SafetensorsWriter::Create(path, specs, metadata));
-  for (const auto& [tensor, array] : arrays) {
-    NIBBLE_RETURN_IF_ERROR(writer->Write(tensor, FloatsToDType(type(array), shape(array), *array.values)));
+  for (size_t i = 0; i < specs.size(); ++i) {
+    NIBBLE_RETURN_IF_ERROR(writer->Write(specs[i].name, FloatsToDType(specs[i].dtype, specs[i].shape, *contents[i])));
   }
   return writer->Finish();
 }
@@ -248,7 +248,9 @@ absl::Status Learner::ReadArrays(const io::SafetensorsFile& file, bool masters_o
     return absl::InvalidArgumentError(absl::StrCat(file.path(), ": holds ", file.names().size(), " tensors, this training has ", expected));
   }
   for (State& state : states_) {
-    for (const NamedArray& array : ArraysOf(state, masters_only)) NIBBLE_RETURN_IF_ERROR(ReadPart(file, name(state) + array.suffix, array.values));
+    for (const auto& [suffix, values] : ArraysOf(state, masters_only)) {
+      NIBBLE_RETURN_IF_ERROR(ReadPart(file, name(state) + suffix, values));
+    }
   }
   return absl::OkStatus();
 }

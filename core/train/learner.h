@@ -96,11 +96,6 @@ class Learner {
 
     bool learns_scales() const { return parameter.learn_scales; }
   };
-  // An array of a state as checkpoints name it.
-  struct NamedArray {
-    const char* suffix;
-    std::vector<float>* values;
-  };
 
   Learner(const ir::Graph& graph, Machine machine, const LearnerOptions& options) : graph_(graph), machine_(machine), options_(options) {}
   absl::Status PrepareScales(State& state);
@@ -110,7 +105,9 @@ class Learner {
   void RoundMasters();
   static std::vector<float> ScalesOf(const State& state);
   absl::StatusOr<EncodedTensor> EncodeState(const State& state, const QuantScheme& scheme, const Shape& shape) const;
-  static std::vector<NamedArray> ArraysOf(State& state, bool masters_only);
+  // The arrays of a state by their suffixes in checkpoints.
+  template <typename AnyState>
+  static auto ArraysOf(AnyState& state, bool masters_only);
   absl::Status WriteArrays(const std::string& path, bool masters_only, const std::map<std::string, std::string>& metadata) const;
   absl::Status ReadArrays(const io::SafetensorsFile& file, bool masters_only);
   const std::string& name(const State& state) const { return graph_.parameter(state.parameter.id).name(); }

@@ -70,7 +70,7 @@ class Loop {
 
  private:
   std::string checkpoint() const { return CheckpointPath(options_.folder); }
-  std::string log() const { return options_.folder + "/steps.csv"; }
+  std::string log() const { return LogPath(options_.folder); }
 
   absl::Status Resume() {
     if (options_.folder.empty()) return absl::OkStatus();
@@ -134,6 +134,8 @@ class Loop {
 }  // namespace
 
 std::string CheckpointPath(const std::string& folder) { return folder + "/checkpoint.safetensors"; }
+
+std::string LogPath(const std::string& folder) { return folder + "/steps.csv"; }
 
 int64_t Training::tokens() const {
   int64_t sum = 0;

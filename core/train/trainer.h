@@ -69,6 +69,8 @@ absl::StatusOr<Training> Train(Learner& learner, Objective& objective, const Tra
 
 // The file in a training's folder that it goes on from.
 std::string CheckpointPath(const std::string& folder);
+// The file there with a line for each update.
+std::string LogPath(const std::string& folder);
 
 // steps.csv: one line an update.
 absl::StatusOr<std::vector<StepRecord>> ReadStepLog(const std::string& path);

@@ -59,9 +59,10 @@ std::string IdentityOf(const Context& context, const Lesson& lesson, const std::
   return Sha256(parts);
 }
 
-LossCurve CurveOf(const std::string& label, const std::vector<train::StepRecord>& steps, bool reused) {
+LossCurve CurveOf(const train::TrainerOptions& options, const std::vector<train::StepRecord>& steps, bool reused) {
   LossCurve curve;
-  curve.label = label;
+  curve.label = options.label;
+  curve.log = options.folder.empty() ? "" : train::LogPath(options.folder);
   curve.reused = reused;
   for (const train::StepRecord& step : steps) {
     curve.loss.push_back(step.loss);
@@ -149,8 +150,8 @@ absl::Status Learn(Context& context, const Lesson& lesson, std::vector<train::Tr
   const std::string result = options.folder + "/trained.safetensors";
   if (!options.folder.empty() && FileExists(result)) {
     NIBBLE_RETURN_IF_ERROR(learner->LoadMasters(result));
-    NIBBLE_ASSIGN_OR_RETURN(const auto steps, train::ReadStepLog(options.folder + "/steps.csv"));
-    context.AddCurve(CurveOf(lesson.label, steps, /*reused=*/true));
+    NIBBLE_ASSIGN_OR_RETURN(const auto steps, train::ReadStepLog(train::LogPath(options.folder)));
+    context.AddCurve(CurveOf(options, steps, /*reused=*/true));
     return learner->Store(graph);
   }
   NIBBLE_RETURN_IF_ERROR(learner->SetFakeQuantization(true));
@@ -161,7 +162,7 @@ absl::Status Learn(Context& context, const Lesson& lesson, std::vector<train::Tr
     NIBBLE_RETURN_IF_ERROR(learner->SaveMasters(result));
     std::filesystem::remove(train::CheckpointPath(options.folder));
   }
-  context.AddCurve(CurveOf(lesson.label, training.steps, /*reused=*/false));
+  context.AddCurve(CurveOf(options, training.steps, /*reused=*/false));
   return learner->Store(graph);
 }
 
