@@ -20,11 +20,6 @@ namespace {
 
 using Locations = google::protobuf::TextFormat::ParseInfoTree;
 
-std::string DirectoryOf(const std::string& path) {
-  const std::string parent = std::filesystem::path(path).parent_path().string();
-  return parent.empty() ? "." : parent;
-}
-
 // "file:line:column" of element `index` of a field, or the file alone.
 std::string Place(const std::string& path, const Locations* tree, const google::protobuf::FieldDescriptor* field, int index) {
   if (tree == nullptr) return path;

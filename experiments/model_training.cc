@@ -84,7 +84,7 @@ absl::StatusOr<ModelTrainingResult> TrainModel(const ModelTraining& config, cons
   ModelTrainingResult result;
   for (const auto& master : masters) result.parameters += static_cast<int64_t>(master.master.size());
   const Lesson lesson = {"train", config.training(), ProtoToLine(config.shape()), &sequences};
-  NIBBLE_RETURN_IF_ERROR(Learn(context, lesson, std::move(masters), LanguageModelOf(sequences, nullptr, DistillOptions()), model.graph));
+  NIBBLE_RETURN_IF_ERROR(Learn(context, lesson, std::move(masters), LanguageModelOf(sequences), model.graph));
   result.curve = context.curves()[0];
   NIBBLE_RETURN_IF_ERROR(SaveModel(model.source, model.graph, absl::StrCat("train { ", ProtoToLine(config.training()), " }"), out));
   NIBBLE_ASSIGN_OR_RETURN(result.held_out, MeasureHeldOut(config, directory, model, pool));

@@ -217,6 +217,11 @@ absl::Status ReadTextFile(const std::string& path, Message* message, google::pro
   return ParseText(text, path, message, locations);
 }
 
+std::string DirectoryOf(const std::string& path) {
+  const std::string parent = std::filesystem::path(path).parent_path().string();
+  return parent.empty() ? "." : parent;
+}
+
 absl::Status ResolveIncludedData(Message* message, const std::string& directory) {
   if (auto* data = google::protobuf::DynamicCastToGenerated<TrainingData>(message)) {
     if (!data->has_include()) return absl::OkStatus();

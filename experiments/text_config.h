@@ -21,6 +21,9 @@ absl::Status ParseText(absl::string_view text, const std::string& source, google
 absl::Status ReadTextFile(const std::string& path, google::protobuf::Message* message,
                           google::protobuf::TextFormat::ParseInfoTree* locations = nullptr);
 
+// The folder of a config, where its relative paths start; "." for a bare name.
+std::string DirectoryOf(const std::string& path);
+
 // Puts in place of each TrainingData.include below `message` what the file says
 // (relative to `directory`), before the fields that stand beside it.
 absl::Status ResolveIncludedData(google::protobuf::Message* message, const std::string& directory);

@@ -344,13 +344,6 @@ std::string RecoverySection(const RunTable& table) {
 
 // ---- Training
 
-const JobResult* TrainedResult(const RunTable& table, const std::string& variant) {
-  for (const JobResult* result : table.Results(variant)) {
-    if (result->training_size() > 0) return result;
-  }
-  return nullptr;
-}
-
 std::string TrainingRow(const std::string& variant, const TrainingCurve& curve) {
   const std::vector<double> loss(curve.loss().begin(), curve.loss().end()), accuracy(curve.accuracy().begin(), curve.accuracy().end());
   return Row({MarkdownCell(variant), MarkdownCell(curve.label()), absl::StrCat(curve.updates()), absl::StrCat(curve.tokens()),
@@ -361,7 +354,7 @@ std::string TrainingRow(const std::string& variant, const TrainingCurve& curve) 
 std::string TrainingSection(const RunTable& table, const std::string& plot) {
   std::string rows;
   for (const std::string& variant : table.variants()) {
-    const JobResult* result = TrainedResult(table, variant);
+    const JobResult* result = table.Trained(variant);
     if (result == nullptr) continue;
     for (const TrainingCurve& curve : result->training()) absl::StrAppend(&rows, TrainingRow(variant, curve));
   }

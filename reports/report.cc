@@ -22,11 +22,10 @@ constexpr char kLossFile[] = "loss.svg";
 std::vector<NamedCurve> Curves(const RunTable& table) {
   std::vector<NamedCurve> curves;
   for (const std::string& variant : table.variants()) {
-    for (const JobResult* result : table.Results(variant)) {
-      for (const TrainingCurve& curve : result->training()) {
-        curves.push_back({absl::StrCat(variant, ": ", curve.label()), {curve.loss().begin(), curve.loss().end()}});
-      }
-      if (result->training_size() > 0) break;
+    const JobResult* result = table.Trained(variant);
+    if (result == nullptr) continue;
+    for (const TrainingCurve& curve : result->training()) {
+      curves.push_back({absl::StrCat(variant, ": ", curve.label()), {curve.loss().begin(), curve.loss().end()}});
     }
   }
   return curves;

@@ -126,6 +126,13 @@ const std::vector<const JobResult*>& RunTable::Results(const std::string& varian
   return FindOrEmpty(results_, variant);
 }
 
+const JobResult* RunTable::Trained(const std::string& variant) const {
+  for (const JobResult* result : Results(variant)) {
+    if (result->training_size() > 0) return result;
+  }
+  return nullptr;
+}
+
 const std::vector<const JobResult*>& RunTable::Failures(const std::string& variant) const {
   return FindOrEmpty(failures_, variant);
 }

@@ -1,13 +1,13 @@
 // nibble quantize: a model through a pipeline into a folder.
 
 #include <cstdio>
-#include <filesystem>
 
 #include "absl/strings/str_cat.h"
 #include "core/base/status.h"
 #include "eval/size.h"
 #include "experiments/expand.h"
 #include "experiments/model.h"
+#include "experiments/text_config.h"
 #include "methods/method.h"
 #include "tools/command.h"
 
@@ -18,9 +18,8 @@ absl::StatusOr<int> Quantize(const Options& options) {
   NIBBLE_ASSIGN_OR_RETURN(const Pipeline pipeline, LoadPipeline(options.Text("pipeline")));
   NIBBLE_ASSIGN_OR_RETURN(OpenedModel model, OpenModel(options.Text("model")));
   ThreadPool pool(options.Has("threads") ? options.Get<int>("threads") : AvailableCpus());
-  const std::string parent = std::filesystem::path(options.Text("pipeline")).parent_path().string();
   NIBBLE_ASSIGN_OR_RETURN(const std::string hash, model.source.Hash());
-  Context context(pool, {model.source.tokenizer.get(), parent.empty() ? "." : parent, options.Text("out") + "/work", hash});
+  Context context(pool, {model.source.tokenizer.get(), DirectoryOf(options.Text("pipeline")), options.Text("out") + "/work", hash});
   NIBBLE_RETURN_IF_ERROR(ApplyPipeline(context, pipeline.step(), model.graph));
   NIBBLE_RETURN_IF_ERROR(SaveModel(model.source, model.graph, PipelineToString(pipeline.step()), options.Text("out")));
   for (const auto& [what, event] : context.events()) {

@@ -48,7 +48,7 @@ absl::StatusOr<int> Run(const Options& options) {
     NIBBLE_ASSIGN_OR_RETURN(const auto assignment, SplitAssignment(text));
     NIBBLE_RETURN_IF_ERROR(Annotate(SetField(&config, assignment.first, assignment.second), "--set"));
   }
-  const std::string parent = std::filesystem::path(path).parent_path().string(), directory = parent.empty() ? "." : parent;
+  const std::string directory = DirectoryOf(path);
   NIBBLE_RETURN_IF_ERROR(ResolveIncludedData(&config, directory));
   const std::string name = Name(config, path);
   const std::string out = options.Has("out") ? options.Text("out") : absl::StrCat("out/", name);

@@ -104,18 +104,13 @@ float InverseOf(const QuantScheme& scheme, float scale) {
 absl::StatusOr<Grid> GridForRange(const QuantScheme& scheme, int bits, float min, float max) {
   const float max_code = static_cast<float>((1 << bits) - 1);
   const float raw = scheme.asymmetric() ? (max - min) / max_code : SymmetricScale(scheme, bits, min, max);
-  const float floor = std::max(static_cast<float>(scheme.scale_floor()), TypeFloor(scheme.scale_type()));
-  Grid grid;
-  grid.scale = RoundToScaleType(scheme.scale_type(), std::max(raw, floor));
+  Grid grid = GridForScale(scheme, bits, std::max(raw, static_cast<float>(scheme.scale_floor())));
   if (!std::isfinite(grid.scale)) {
     return absl::OutOfRangeError(absl::StrCat("scale ", raw, " does not fit the scale type; use BF16 or FP32 scales"));
   }
-  grid.inverse = InverseOf(scheme, grid.scale);
   if (scheme.asymmetric()) {
     const float steps = grid.inverse != 0 ? min * grid.inverse : min / grid.scale;
     grid.zero = static_cast<int32_t>(std::min(max_code, std::max(0.0f, -RoundHalfEven(steps))));
-  } else {
-    grid.zero = 1 << (bits - 1);
   }
   return grid;
 }
@@ -145,6 +140,7 @@ void FakeQuantizeGroup(const Grid& grid, int32_t max_code, int64_t n, const floa
       in_range[i] = code >= 0 && code <= max_code;
     }
   }
+  if (out == nullptr) return;
   for (int64_t i = 0; i < n; ++i) out[i] = DecodeValue(grid, EncodeValue(grid, in[i], max_code));
 }
 
@@ -154,11 +150,12 @@ absl::Status FakeQuantizeRows(const QuantScheme& scheme, int64_t rows, int64_t c
   NIBBLE_ASSIGN_OR_RETURN(const Format* format, FindFormat(scheme.format()));
   const std::optional<int> bits = format->integer_bits();
   if (!bits.has_value()) {
+    if (in_range != nullptr) std::fill_n(in_range, rows * cols, uint8_t{1});
+    if (out == nullptr) return absl::OkStatus();
     QuantScheme by_row = scheme;
     if (scheme.per() == QuantScheme::PER_TOKEN) by_row.set_per(QuantScheme::PER_ROW);
     NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor encoded, format->Encode(by_row, {rows, cols}, absl::MakeConstSpan(in, rows * cols), nullptr));
     format->DecodeRows(encoded, 0, rows, out);
-    if (in_range != nullptr) std::fill_n(in_range, rows * cols, uint8_t{1});
     return absl::OkStatus();
   }
   const bool whole = scheme.per() == QuantScheme::PER_TENSOR;
@@ -167,7 +164,7 @@ absl::Status FakeQuantizeRows(const QuantScheme& scheme, int64_t rows, int64_t c
     for (int64_t c = 0; c < row; c += length) {
       const int64_t n = std::min(length, row - c), at = begin + c;
       NIBBLE_ASSIGN_OR_RETURN(const Grid grid, ChooseGrid(scheme, *bits, absl::MakeConstSpan(in + at, n)));
-      FakeQuantizeGroup(grid, (1 << *bits) - 1, n, in + at, out + at, in_range == nullptr ? nullptr : in_range + at);
+      FakeQuantizeGroup(grid, (1 << *bits) - 1, n, in + at, out == nullptr ? nullptr : out + at, in_range == nullptr ? nullptr : in_range + at);
     }
   }
   return absl::OkStatus();

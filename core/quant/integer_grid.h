@@ -62,8 +62,8 @@ absl::Status FakeQuantizeRows(const QuantScheme& scheme, int64_t rows, int64_t c
 
 // The same from `in` to `out`, and where a gradient passes straight through:
 // in_range[i] is 1 where the code was inside the grid before it was cut off,
-// 0 elsewhere; always 1 for formats that are no integer grid. `in_range` may
-// be null; `in` and `out` may be the same.
+// 0 elsewhere; always 1 for formats that are no integer grid. Either result
+// may be null; `in` and `out` may be the same.
 absl::Status FakeQuantizeRows(const QuantScheme& scheme, int64_t rows, int64_t cols, const float* in, float* out, uint8_t* in_range);
 
 // Number of groups in a row and the length of a group under the scheme.

@@ -43,9 +43,8 @@ absl::Status FakeQuantizeActivations(Machine machine, const QuantScheme& scheme,
 absl::Status StraightThroughActivations(Machine machine, const QuantScheme& scheme, int64_t tokens, int64_t width, const float* x,
                                         const float* dy, float* dx) {
   return ForRows(machine, scheme, tokens, [&](int64_t first, int64_t rows) -> absl::Status {
-    std::vector<float> decoded(rows * width);
     std::vector<uint8_t> in_range(rows * width);
-    NIBBLE_RETURN_IF_ERROR(FakeQuantizeRows(scheme, rows, width, x + first * width, decoded.data(), in_range.data()));
+    NIBBLE_RETURN_IF_ERROR(FakeQuantizeRows(scheme, rows, width, x + first * width, nullptr, in_range.data()));
     for (int64_t i = 0; i < rows * width; ++i) dx[first * width + i] += in_range[i] != 0 ? dy[first * width + i] : 0.0f;
     return absl::OkStatus();
   });
@@ -68,16 +67,27 @@ absl::Status FakeQuantizeWeights(Machine machine, const QuantScheme& scheme, int
   return absl::OkStatus();
 }
 
+bool CanLearnScales(const QuantScheme& scheme) {
+  if (scheme.asymmetric() || scheme.per() == QuantScheme::PER_TENSOR) return false;
+  const auto format = FindFormat(scheme.format());
+  return format.ok() && (*format)->integer_bits().has_value();
+}
+
+namespace {
+
+int BitsOf(const QuantScheme& scheme) { return *(*FindFormat(scheme.format()))->integer_bits(); }
+
+}  // namespace
+
 absl::StatusOr<std::vector<float>> FirstScales(const QuantScheme& scheme, int64_t rows, int64_t cols, absl::Span<const float> master) {
-  NIBBLE_ASSIGN_OR_RETURN(const Format* format, FindFormat(scheme.format()));
-  if (!format->integer_bits().has_value() || scheme.asymmetric() || scheme.per() == QuantScheme::PER_TENSOR) {
+  if (!CanLearnScales(scheme)) {
     return absl::InvalidArgumentError(absl::StrCat("scales can be learned for symmetric integers per row or group, not for ", SchemeToString(scheme)));
   }
   std::vector<float> scales;
   const int64_t length = GroupLength(scheme, cols);
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t c = 0; c < cols; c += length) {
-      NIBBLE_ASSIGN_OR_RETURN(const Grid grid, ChooseGrid(scheme, *format->integer_bits(), master.subspan(r * cols + c, std::min(length, cols - c))));
+      NIBBLE_ASSIGN_OR_RETURN(const Grid grid, ChooseGrid(scheme, BitsOf(scheme), master.subspan(r * cols + c, std::min(length, cols - c))));
       scales.push_back(grid.scale);
     }
   }
@@ -101,8 +111,6 @@ void ForScaledGroups(Machine machine, const QuantScheme& scheme, int64_t rows, i
     }
   });
 }
-
-int BitsOf(const QuantScheme& scheme) { return *(*FindFormat(scheme.format()))->integer_bits(); }
 
 }  // namespace
 

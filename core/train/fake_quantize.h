@@ -26,7 +26,11 @@ absl::Status StraightThroughActivations(Machine machine, const QuantScheme& sche
 absl::Status FakeQuantizeWeights(Machine machine, const QuantScheme& scheme, int64_t rows, int64_t cols, const float* master,
                                  float* decoded, std::vector<uint8_t>* in_range);
 
-// Learned step sizes (LSQ: Esser et al., ICLR 2020). The scales of a symmetric
+// Learned step sizes (LSQ: Esser et al., ICLR 2020) are for symmetric integers
+// per row or group.
+bool CanLearnScales(const QuantScheme& scheme);
+
+// The scales of a symmetric
 // integer scheme as `master` and the scheme's range rule choose them, [rows,
 // groups] in order.
 absl::StatusOr<std::vector<float>> FirstScales(const QuantScheme& scheme, int64_t rows, int64_t cols, absl::Span<const float> master);

@@ -112,7 +112,9 @@ TEST_F(OpGradients, SiluMul) {
 TEST_F(OpGradients, Rope) {
   const std::vector<int64_t> starts = {0, 3, 8};
   const Array frequencies = {1.0, 0.3, 0.01};
-  const RopeShape shape = {2, 6, frequencies};
+  RopeAngles<double> angles;
+  angles.Extend(frequencies, LongestSequence(starts));
+  const RopeShape<double> shape = {2, 6, &angles};
   Array x = Random(8 * 12, 1), y(x.size()), dx(x.size());
   const Array weight = Random(x.size(), 2);
   const auto loss = [&] {
@@ -135,46 +137,31 @@ TEST_F(OpGradients, Embed) {
   ExpectGradient(table, dtable, loss, "table");
 }
 
-// Sequences longer than a block of queries, grouped heads, and a window.
-TEST_F(OpGradients, Attention) {
-  for (const std::optional<int64_t> window : {std::optional<int64_t>(), std::optional<int64_t>(3)}) {
-    const AttentionShape shape = {4, 2, 3, window};
-    const std::vector<int64_t> starts = {0, 2, 9};
-    Array q = Random(9 * 12, 1), k = Random(9 * 6, 2), v = Random(9 * 6, 3), out(q.size()), sums(4 * 9);
-    const Array weight = Random(out.size(), 4);
-    const auto loss = [&] {
-      Attention(machine_, shape, starts, q.data(), k.data(), v.data(), out.data(), sums.data());
-      return Dot(out, weight);
-    };
-    Array dq(q.size()), dk(k.size()), dv(v.size());
-    loss();
-    AttentionBackward(machine_, shape, starts, q.data(), k.data(), v.data(), out.data(), sums.data(), weight.data(), dq.data(), dk.data(),
-                      dv.data());
-    ExpectGradient(q, dq, loss, "q");
-    ExpectGradient(k, dk, loss, "k");
-    ExpectGradient(v, dv, loss, "v");
-  }
-}
-
-// Blocks of queries meet at 128: one gradient of a long sequence.
-TEST_F(OpGradients, AttentionOverBlocks) {
-  const AttentionShape shape = {1, 1, 2, std::nullopt};
-  const int64_t tokens = 150;
-  const std::vector<int64_t> starts = {0, tokens};
-  Array q = Random(tokens * 2, 1), k = Random(tokens * 2, 2), v = Random(tokens * 2, 3), out(q.size()), sums(tokens);
+void ExpectAttentionGradients(Machine machine, const AttentionShape& shape, const std::vector<int64_t>& starts) {
+  const int64_t tokens = starts.back(), d = shape.head_dim;
+  Array q = Random(tokens * shape.heads * d, 1), k = Random(tokens * shape.kv_heads * d, 2), v = Random(k.size(), 3);
+  Array out(q.size()), sums(shape.heads * tokens), dq(q.size()), dk(k.size()), dv(v.size());
   const Array weight = Random(out.size(), 4);
   const auto loss = [&] {
-    Attention(machine_, shape, starts, q.data(), k.data(), v.data(), out.data(), sums.data());
+    Attention(machine, shape, starts, q.data(), k.data(), v.data(), out.data(), sums.data());
     return Dot(out, weight);
   };
-  Array dq(q.size()), dk(k.size()), dv(v.size());
   loss();
-  AttentionBackward(machine_, shape, starts, q.data(), k.data(), v.data(), out.data(), sums.data(), weight.data(), dq.data(), dk.data(),
-                    dv.data());
+  AttentionBackward(machine, shape, starts, q.data(), k.data(), v.data(), out.data(), sums.data(), weight.data(), dq.data(), dk.data(), dv.data());
   ExpectGradient(q, dq, loss, "q");
   ExpectGradient(k, dk, loss, "k");
   ExpectGradient(v, dv, loss, "v");
 }
+
+// Two sequences, grouped heads, and a window.
+TEST_F(OpGradients, Attention) {
+  for (const std::optional<int64_t> window : {std::optional<int64_t>(), std::optional<int64_t>(3)}) {
+    ExpectAttentionGradients(machine_, {4, 2, 3, window}, {0, 2, 9});
+  }
+}
+
+// Blocks of queries meet at 128: one gradient of a long sequence.
+TEST_F(OpGradients, AttentionOverBlocks) { ExpectAttentionGradients(machine_, {1, 1, 2, std::nullopt}, {0, 150}); }
 
 TEST_F(OpGradients, Distillation) {
   const int64_t vocab = 6;

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <map>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -20,7 +19,6 @@ namespace {
 constexpr char kStepKey[] = "nibble.step";
 constexpr char kNoteKey[] = "nibble.note";
 
-
 absl::Status ReadPart(const io::SafetensorsFile& file, const std::string& name, std::vector<float>* values) {
   NIBBLE_ASSIGN_OR_RETURN(const Tensor tensor, file.Get(name));
   if (!IsFloating(tensor.dtype()) || tensor.elements() != static_cast<int64_t>(values->size())) {
@@ -34,9 +32,7 @@ absl::Status ReadPart(const io::SafetensorsFile& file, const std::string& name, 
 }  // namespace
 
 bool CanLearnScales(const TrainedParameter& parameter) {
-  if (!parameter.scheme.has_value() || parameter.scheme->asymmetric() || parameter.scheme->per() == QuantScheme::PER_TENSOR) return false;
-  const auto format = FindFormat(parameter.scheme->format());
-  return format.ok() && (*format)->integer_bits().has_value();
+  return parameter.scheme.has_value() && CanLearnScales(*parameter.scheme);
 }
 
 absl::StatusOr<std::unique_ptr<Learner>> Learner::Create(const ir::Graph& graph, Machine machine, std::vector<TrainedParameter> trained,
@@ -74,12 +70,6 @@ absl::StatusOr<std::unique_ptr<Learner>> Learner::Create(const ir::Graph& graph,
   return learner;
 }
 
-int64_t Learner::trained_elements() const {
-  int64_t count = 0;
-  for (const State& state : states_) count += static_cast<int64_t>(state.parameter.master.size());
-  return count;
-}
-
 absl::Status Learner::SetFakeQuantization(bool on) {
   if (on == quantizes_) return absl::OkStatus();
   quantizes_ = on;
@@ -90,8 +80,7 @@ absl::Status Learner::SetFakeQuantization(bool on) {
 
 absl::Status Learner::PrepareScales(State& state) {
   if (!state.learns_scales()) return absl::OkStatus();
-  const int64_t cols = graph_.parameter(state.parameter.id).shape().back();
-  const int64_t rows = static_cast<int64_t>(state.parameter.master.size()) / cols;
+  const int64_t cols = Cols(state), rows = Rows(state);
   NIBBLE_ASSIGN_OR_RETURN(state.log_scales, FirstScales(*state.parameter.scheme, rows, cols, state.parameter.master));
   for (float& scale : state.log_scales) scale = std::log(scale);
   state.scale_gradient.resize(state.log_scales.size());
@@ -121,7 +110,7 @@ absl::Status Learner::RequantizeOne(State& state) {
     state.in_range.clear();
     return absl::OkStatus();
   }
-  const int64_t cols = graph_.parameter(state.parameter.id).shape().back(), rows = static_cast<int64_t>(master.size()) / cols;
+  const int64_t cols = Cols(state), rows = Rows(state);
   const QuantScheme& scheme = *state.parameter.scheme;
   if (!state.learns_scales()) {
     return FakeQuantizeWeights(machine_, scheme, rows, cols, master.data(), state.decoded.data(), &state.in_range);
@@ -134,8 +123,7 @@ absl::Status Learner::RequantizeOne(State& state) {
 void Learner::PassThroughRounding() {
   for (State& state : states_) {
     if (state.learns_scales() && quantizes_) {
-      const int64_t cols = graph_.parameter(state.parameter.id).shape().back(), rows = static_cast<int64_t>(state.gradient.size()) / cols;
-      LearnedScaleGradients(machine_, *state.parameter.scheme, rows, cols, state.parameter.master.data(), ScalesOf(state), state.gradient.data(),
+      LearnedScaleGradients(machine_, *state.parameter.scheme, Rows(state), Cols(state), state.parameter.master.data(), ScalesOf(state), state.gradient.data(),
                             absl::MakeSpan(state.scale_gradient));
     }
     if (state.in_range.empty()) continue;

@@ -60,7 +60,6 @@ class Learner {
   Head<float>& head() { return *head_; }
   Machine machine() const { return machine_; }
   const ir::Graph& graph() const { return graph_; }
-  int64_t trained_elements() const;
   // Updates so far.
   int64_t step() const { return step_; }
 
@@ -110,6 +109,8 @@ class Learner {
   static auto ArraysOf(AnyState& state, bool masters_only);
   absl::Status WriteArrays(const std::string& path, bool masters_only, const std::map<std::string, std::string>& metadata) const;
   absl::Status ReadArrays(const io::SafetensorsFile& file, bool masters_only);
+  int64_t Cols(const State& state) const { return graph_.parameter(state.parameter.id).shape().back(); }
+  int64_t Rows(const State& state) const { return static_cast<int64_t>(state.parameter.master.size()) / Cols(state); }
   const std::string& name(const State& state) const { return graph_.parameter(state.parameter.id).name(); }
 
   const ir::Graph& graph_;

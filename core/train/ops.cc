@@ -54,27 +54,6 @@ T InverseRms(const T* x, int64_t n, float eps) {
   return static_cast<T>(1.0 / std::sqrt(MeanOfSquares(x, n) + static_cast<double>(eps)));
 }
 
-// cos and sin of the first `positions`, [positions][half] each.
-template <typename T>
-struct Angles {
-  std::vector<T> cos, sin;
-
-  Angles(absl::Span<const double> frequencies, int64_t positions) {
-    for (int64_t p = 0; p < positions; ++p) {
-      for (const double f : frequencies) {
-        cos.push_back(static_cast<T>(std::cos(static_cast<double>(p) * f)));
-        sin.push_back(static_cast<T>(std::sin(static_cast<double>(p) * f)));
-      }
-    }
-  }
-};
-
-int64_t LongestSequence(absl::Span<const int64_t> starts) {
-  int64_t longest = 0;
-  for (size_t s = 0; s + 1 < starts.size(); ++s) longest = std::max(longest, starts[s + 1] - starts[s]);
-  return longest;
-}
-
 // One head of one sequence.
 template <typename T>
 struct HeadOfSequence {
@@ -259,9 +238,26 @@ void Accumulate(Machine machine, int64_t count, T scale, const T* x, T* y) {
   });
 }
 
+int64_t LongestSequence(absl::Span<const int64_t> starts) {
+  int64_t longest = 0;
+  for (size_t s = 0; s + 1 < starts.size(); ++s) longest = std::max(longest, starts[s + 1] - starts[s]);
+  return longest;
+}
+
 template <typename T>
-void Rope(Machine machine, const RopeShape& shape, absl::Span<const int64_t> starts, bool inverse, const T* x, T* y) {
-  const Angles<T> angles(shape.inverse_frequencies, LongestSequence(starts));
+void RopeAngles<T>::Extend(absl::Span<const double> inverse_frequencies, int64_t positions) {
+  const int64_t half = static_cast<int64_t>(inverse_frequencies.size());
+  for (int64_t p = static_cast<int64_t>(cos.size()) / half; p < positions; ++p) {
+    for (const double f : inverse_frequencies) {
+      cos.push_back(static_cast<T>(std::cos(static_cast<double>(p) * f)));
+      sin.push_back(static_cast<T>(std::sin(static_cast<double>(p) * f)));
+    }
+  }
+}
+
+template <typename T>
+void Rope(Machine machine, const RopeShape<T>& shape, absl::Span<const int64_t> starts, bool inverse, const T* x, T* y) {
+  const RopeAngles<T>& angles = *shape.angles;
   const int64_t d = shape.head_dim, half = d / 2, width = shape.heads * d;
   for (size_t s = 0; s + 1 < starts.size(); ++s) {
     ForPieces(machine.pool, starts[s + 1] - starts[s], kRowsOfPiece, [&](int64_t first, int64_t last, int) {
@@ -364,13 +360,16 @@ void EmbedBackward(Machine machine, absl::Span<const int32_t> tokens, int64_t wi
   });
 }
 
+template struct RopeAngles<float>;
+template struct RopeAngles<double>;
+
 #define NIBBLE_INSTANTIATE_OPS(T)                                                                                                     \
   template void RmsNorm(Machine, int64_t, int64_t, const T*, const T*, float, T*);                                                    \
   template void RmsNormBackward(Machine, int64_t, int64_t, const T*, const T*, float, const T*, T*, T*);                              \
   template void SiluMul(Machine, int64_t, const T*, const T*, T*);                                                                    \
   template void SiluMulBackward(Machine, int64_t, const T*, const T*, const T*, T*, T*);                                              \
   template void Accumulate(Machine, int64_t, T, const T*, T*);                                                                          \
-  template void Rope(Machine, const RopeShape&, absl::Span<const int64_t>, bool, const T*, T*);                                       \
+  template void Rope(Machine, const RopeShape<T>&, absl::Span<const int64_t>, bool, const T*, T*);                                    \
   template void Attention(Machine, const AttentionShape&, absl::Span<const int64_t>, const T*, const T*, const T*, T*, T*);           \
   template void AttentionBackward(Machine, const AttentionShape&, absl::Span<const int64_t>, const T*, const T*, const T*, const T*,  \
                                   const T*, const T*, T*, T*, T*);                                                                    \

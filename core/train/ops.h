@@ -57,12 +57,21 @@ void Accumulate(Machine machine, int64_t count, T scale, const T* x, T* y);
 // Rotary embedding (half-split) of sequences that each start at position 0;
 // `starts` are the first tokens of each and the number of tokens at the end.
 // `inverse` rotates back, which is the gradient.
-struct RopeShape {
-  int64_t heads = 0, head_dim = 0;
-  absl::Span<const double> inverse_frequencies;
+template <typename T>
+struct RopeAngles {
+  std::vector<T> cos, sin;  // [positions][head_dim / 2]
+
+  // Makes them for positions up to `positions`, unless they are there.
+  void Extend(absl::Span<const double> inverse_frequencies, int64_t positions);
 };
 template <typename T>
-void Rope(Machine machine, const RopeShape& shape, absl::Span<const int64_t> starts, bool inverse, const T* x, T* y);
+struct RopeShape {
+  int64_t heads = 0, head_dim = 0;
+  const RopeAngles<T>* angles = nullptr;  // of the longest sequence's positions at least
+};
+int64_t LongestSequence(absl::Span<const int64_t> starts);
+template <typename T>
+void Rope(Machine machine, const RopeShape<T>& shape, absl::Span<const int64_t> starts, bool inverse, const T* x, T* y);
 
 // Causal grouped-query attention within each sequence; scores are scaled by
 // 1 / sqrt(head_dim).

@@ -184,6 +184,13 @@ absl::Status Tape<T>::Ensure(int id) {
 }
 
 template <typename T>
+RopeShape<T> Tape<T>::RopeShapeOf(const Op& op) {
+  RopeAngles<T>& angles = angles_[op.inverse_frequencies];
+  angles.Extend(op.inverse_frequencies, LongestSequence(batch_.starts));
+  return {op.heads, op.head_dim, &angles};
+}
+
+template <typename T>
 absl::Status Tape<T>::Evaluate(const Step& step) {
   for (const int input : step.inputs) NIBBLE_RETURN_IF_ERROR(Ensure(input));
   const int64_t tokens = batch_.size(), width = infos_[step.output].width;
@@ -201,7 +208,7 @@ absl::Status Tape<T>::Evaluate(const Step& step) {
       Multiply(machine_, {false, true, tokens, width, infos_[step.inputs[0]].width}, x, weight(step), false, y);
       break;
     case Step::Kind::kRope:
-      Rope(machine_, {step.op->heads, step.op->head_dim, step.op->inverse_frequencies}, batch_.starts, false, x, y);
+      Rope(machine_, RopeShapeOf(*step.op), batch_.starts, false, x, y);
       break;
     case Step::Kind::kAttention:
       if (values_[step.log_sums] == nullptr) values_[step.log_sums].reset(Take(step.op->heads));
@@ -332,7 +339,7 @@ absl::Status Tape<T>::Differentiate(const Step& step) {
       bool fresh = false;
       T* dx = GradientOf(step.inputs[0], &fresh);
       NIBBLE_CHECK(fresh);  // nothing else reads what is rotated
-      Rope(machine_, {step.op->heads, step.op->head_dim, step.op->inverse_frequencies}, batch_.starts, true, dy, dx);
+      Rope(machine_, RopeShapeOf(*step.op), batch_.starts, true, dy, dx);
       break;
     }
     case Step::Kind::kAttention:

@@ -1,5 +1,5 @@
 // Tape: reverse-mode differentiation of a graph, from tokens to what the head
-// reads. The head itself belongs to the loss (core/train/losses.h), which sees
+// reads. The head itself belongs to the loss (core/train/head.h), which sees
 // logits a chunk at a time and never holds a whole vocabulary of them.
 //
 // What backward needs of forward is kept or made again: outputs of products and
@@ -57,11 +57,12 @@ template <typename T>
 class Tape {
  public:
   // The graph is verified and outlives the tape. Errors: an op without a
-  // gradient, an activation scheme on a double tape.
+  // gradient.
   static absl::StatusOr<std::unique_ptr<Tape>> Create(const ir::Graph& graph, Machine machine, ParameterArrays<T> parameters,
                                                       const TapeOptions& options);
 
-  // Errors: a token outside the vocabulary, an activation that is not finite.
+  // Errors: a token outside the vocabulary, an activation that is not finite,
+  // quantized activations on a double tape.
   absl::Status Forward(const TokenBatch& batch);
 
   // What the head reads, [tokens, hidden], until the next call of Backward.
@@ -115,6 +116,8 @@ class Tape {
   void AttentionBackwardInto(const Step& step, const T* dy);
   absl::Status FakeQuantizeBackward(const Step& step, const T* dy);
 
+  RopeShape<T> RopeShapeOf(const ir::Op& op);
+
   T* value(int id) const { return values_[id].get(); }
   const T* weight(const Step& step) const { return parameters_.values[*step.op->weight]; }
   T* weight_gradient(const Step& step) const { return parameters_.gradients[*step.op->weight]; }
@@ -127,6 +130,9 @@ class Tape {
   std::vector<Step> steps_;
   std::vector<ValueInfo> infos_;
   std::map<std::pair<int, std::string>, int> quantized_inputs_;
+
+  // By frequencies: the same for all layers, and from one batch to the next.
+  std::map<std::vector<double>, RopeAngles<T>> angles_;
 
   TokenBatch batch_;
   std::vector<Buffer> values_, gradients_;

@@ -79,7 +79,7 @@ class LoraMethod : public Method {
     const std::string specification =
         absl::StrCat(options_.rank(), " ", options_.alpha(), " ", LoraOptions::DType_Name(options_.dtype()), " ", options_.seed());
     const Lesson lesson = {"lora", options_.training(), specification, &sequences};
-    return Learn(context, lesson, std::move(masters), LanguageModelOf(sequences, nullptr, DistillOptions()), graph);
+    return Learn(context, lesson, std::move(masters), LanguageModelOf(sequences), graph);
   }
 
   const LoraOptions options_;

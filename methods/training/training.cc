@@ -59,16 +59,16 @@ std::string IdentityOf(const Context& context, const Lesson& lesson, const std::
   return Sha256(parts);
 }
 
-LossCurve CurveOf(const train::TrainerOptions& options, const std::vector<train::StepRecord>& steps, bool reused) {
+LossCurve CurveOf(const train::TrainerOptions& options, const train::Training& training, bool reused) {
   LossCurve curve;
   curve.label = options.label;
   curve.log = options.folder.empty() ? "" : train::LogPath(options.folder);
   curve.reused = reused;
-  for (const train::StepRecord& step : steps) {
+  curve.tokens = training.tokens();
+  curve.seconds = training.seconds();
+  for (const train::StepRecord& step : training.steps) {
     curve.loss.push_back(step.loss);
     if (step.accuracy >= 0) curve.accuracy.push_back(step.accuracy);
-    curve.tokens += step.tokens;
-    curve.seconds += step.seconds;
   }
   return curve;
 }
@@ -150,8 +150,8 @@ absl::Status Learn(Context& context, const Lesson& lesson, std::vector<train::Tr
   const std::string result = options.folder + "/trained.safetensors";
   if (!options.folder.empty() && FileExists(result)) {
     NIBBLE_RETURN_IF_ERROR(learner->LoadMasters(result));
-    NIBBLE_ASSIGN_OR_RETURN(const auto steps, train::ReadStepLog(train::LogPath(options.folder)));
-    context.AddCurve(CurveOf(options, steps, /*reused=*/true));
+    NIBBLE_ASSIGN_OR_RETURN(auto steps, train::ReadStepLog(train::LogPath(options.folder)));
+    context.AddCurve(CurveOf(options, {std::move(steps), true}, /*reused=*/true));
     return learner->Store(graph);
   }
   NIBBLE_RETURN_IF_ERROR(learner->SetFakeQuantization(true));
@@ -162,7 +162,7 @@ absl::Status Learn(Context& context, const Lesson& lesson, std::vector<train::Tr
     NIBBLE_RETURN_IF_ERROR(learner->SaveMasters(result));
     std::filesystem::remove(train::CheckpointPath(options.folder));
   }
-  context.AddCurve(CurveOf(options, training.steps, /*reused=*/false));
+  context.AddCurve(CurveOf(options, training, /*reused=*/false));
   return learner->Store(graph);
 }
 

@@ -57,7 +57,7 @@ absl::Status Learn(Context& context, const Lesson& lesson, std::vector<train::Tr
 
 // The usual objective: the sequences' text, or what `teacher` (may be null)
 // makes of it.
-ObjectiveMaker LanguageModelOf(const train::Sequences& sequences, train::Learner* teacher, const DistillOptions& distill);
+ObjectiveMaker LanguageModelOf(const train::Sequences& sequences, train::Learner* teacher = nullptr, const DistillOptions& distill = {});
 
 }  // namespace nibble
 
