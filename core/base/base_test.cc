@@ -14,7 +14,7 @@ namespace nibble {
 namespace {
 
 TEST(ThreadPool, RunsEveryTaskOnceForAnyCount) {
-  for (int threads : {1, 2, 3}) {
+  for (int threads : {1, 2, 3, 16}) {
     ThreadPool pool(threads);
     for (int64_t count : {0, 1, 2, 7, 1000}) {
       std::vector<std::atomic<int>> runs(count);
@@ -28,11 +28,13 @@ TEST(ThreadPool, RunsEveryTaskOnceForAnyCount) {
 }
 
 TEST(ThreadPool, ManyShortCallsSeeTheirOwnTask) {
-  ThreadPool pool(2);
-  for (int call = 0; call < 5000; ++call) {
-    int64_t out[4] = {};
-    pool.ParallelFor(4, [&](int64_t i, int) { out[i] = call + i; });
-    for (int i = 0; i < 4; ++i) ASSERT_EQ(out[i], call + i);
+  for (int threads : {2, 16}) {  // 16: more than the machine can run at once
+    ThreadPool pool(threads);
+    for (int call = 0; call < 5000; ++call) {
+      int64_t out[4] = {};
+      pool.ParallelFor(4, [&](int64_t i, int) { out[i] = call + i; });
+      for (int i = 0; i < 4; ++i) ASSERT_EQ(out[i], call + i);
+    }
   }
 }
 

@@ -4,8 +4,11 @@
 // depends on how many threads ran or which thread took which task. Each thread
 // has a contiguous share, which keeps neighbours out of each other's cache
 // lines, and helps with the others' shares when its own is done: on a shared
-// machine one thread is often slower. Workers spin briefly between calls, because a decode step makes
-// hundreds of short calls and a futex wake-up costs as much as one of them.
+// machine one thread is often slower. A worker joins a call by itself, and the
+// caller waits only for those that joined: a worker that the machine does not
+// schedule costs its help, never a time slice. Workers spin briefly between
+// calls, because a decode step makes hundreds of short calls and a futex wake-up
+// costs as much as one of them.
 #ifndef NIBBLE_CORE_BASE_THREAD_POOL_H_
 #define NIBBLE_CORE_BASE_THREAD_POOL_H_
 
@@ -21,7 +24,7 @@ namespace nibble {
 
 class ThreadPool {
  public:
-  // `threads` counts the calling thread; at least 1.
+  // `threads` counts the calling thread; from 1 to 1023 (the nearest is taken).
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -42,14 +45,18 @@ class ThreadPool {
   };
 
   void WorkerLoop(int worker);
+  // Returns once the gate is no longer `gate`.
+  uint32_t WaitForChange(uint32_t gate);
   void RunTasks(int worker);
 
   const int threads_;
   std::vector<std::thread> workers_;
   const absl::FunctionRef<void(int64_t, int)>* task_ = nullptr;
   std::unique_ptr<Share[]> shares_;
-  alignas(64) std::atomic<uint32_t> epoch_{0};
-  alignas(64) std::atomic<int> pending_{0};
+  // The number of the call (its low bits), whether it may be joined, and how many
+  // workers have: one word, so that closing a call and joining it exclude each other.
+  alignas(64) std::atomic<uint32_t> gate_{0};
+  alignas(64) std::atomic<uint32_t> finished_{0};
   std::atomic<bool> stop_{false};
 };
 
