@@ -5,6 +5,7 @@
 #include <cmath>
 #include <vector>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "core/base/check.h"
@@ -280,7 +281,11 @@ Recovery RecoveryOf(const Metric& untrained, const Metric& trained, const Metric
   const Shortened u(untrained), t(trained), r(reference);
   std::vector<double> shares;
   for (int i = 0; i < untrained.block_sum_size(); ++i) shares.push_back(Share(u.Value(i), t.Value(i), r.Value(i)));
-  recovery.share->interval = JackknifeInterval(recovery.share->value, shares);
+  if (absl::c_all_of(shares, [](double share) { return std::isfinite(share); })) {
+    recovery.share->interval = JackknifeInterval(recovery.share->value, shares);
+  } else {
+    recovery.why = "without one of the blocks rounding would have lost nothing";
+  }
   return recovery;
 }
 

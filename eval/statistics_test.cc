@@ -272,6 +272,10 @@ TEST(RecoveryTest, ShareOfWhatWasLost) {
   EXPECT_NEAR(recovery.share->interval->high, expected, 1e-6);
   const Recovery spread = RecoveryOf(metric(3, 4), metric(2.6, 2.4), metric(2, 2.2));
   EXPECT_LT(spread.share->interval->low, spread.share->value - 1);
+  // Without the second block nothing is lost: the share stands, its interval does not.
+  const Recovery lone = RecoveryOf(metric(2, 4), metric(2, 3), metric(2, 2));
+  EXPECT_TRUE(lone.share.has_value() && !lone.share->interval.has_value());
+  EXPECT_NE(lone.why, "");
   EXPECT_FALSE(RecoveryOf(reference, trained, untrained).share.has_value());
   EXPECT_FALSE(RecoveryOf(reference, trained, untrained).why.empty());
 }

@@ -8,12 +8,14 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "core/base/pattern.h"
 #include "core/base/status.h"
 #include "core/base/suggest.h"
 #include "datasets/registry.h"
 #include "experiments/text_config.h"
 #include "google/protobuf/text_format.h"
 #include "methods/method.h"
+#include "reports/records.h"
 
 namespace nibble {
 namespace {
@@ -261,7 +263,8 @@ class Expander {
     return absl::OkStatus();
   }
 
-  absl::Status CheckGates() const {
+  absl::Status CheckGates() {
+    std::set<std::string> files;
     for (int i = 0; i < config_.gate_size(); ++i) {
       const Gate& gate = config_.gate(i);
       const std::string place = Place(out_.path, tree_, Field("gate"), i);
@@ -274,10 +277,20 @@ class Expander {
       bool known = gate.variant().empty();
       for (const ExpandedVariant& variant : out_.variants) {
         names.push_back(variant.name);
-        known = known || variant.name == gate.variant();
+        known = known || MatchesPattern(gate.variant(), variant.name);
       }
       if (!known) return Error(place, UnknownName("variant", gate.variant(), names));
+      if (gate.has_against() && files.insert(gate.against()).second) NIBBLE_RETURN_IF_ERROR(AddEarlier(gate.against(), place));
     }
+    return absl::OkStatus();
+  }
+
+  absl::Status AddEarlier(const std::string& file, const std::string& place) {
+    const auto results = ReadEarlierResults((std::filesystem::path(out_.directory) / file).string(), file);
+    if (!results.ok()) {
+      return Annotate(results.status(), absl::StrCat(place, ": against (copy a run's results.json there; the first run goes without the gate)"));
+    }
+    out_.earlier.insert(out_.earlier.end(), results->begin(), results->end());
     return absl::OkStatus();
   }
 

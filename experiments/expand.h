@@ -26,6 +26,7 @@ struct ExpandedExperiment {
   std::vector<ExpandedVariant> variants;  // the baseline first
   std::vector<MetricRequest> metrics;
   std::vector<std::string> metric_names;  // that the metrics will give, no name twice
+  std::vector<EarlierResult> earlier;     // of every file that a gate is against
 };
 
 // Field path and value of a --set option.

@@ -4,7 +4,7 @@
 set -u
 expected=$1 nibble=$2 config=$3
 shift 3
-"$nibble" run "$config" --out "$TEST_TMPDIR/out" "$@"
+"$nibble" run "$config" --out "$TEST_TMPDIR/out" --work "$TEST_TMPDIR/work" "$@"
 status=$?
 if [ "$status" -ne "$expected" ]; then
   echo "nibble run $config: exit status $status, expected $expected" >&2

@@ -108,8 +108,8 @@ class Runner {
     info.set_command(options_.command);
     info.set_model(model_.source.source);
     info.set_model_hash(model_hash_);
-    info.set_model_note(model_.source.note);
-    info.set_commit(options_.commit);
+    if (!model_.source.note.empty()) info.set_model_note(model_.source.note);
+    if (!options_.commit.empty()) info.set_commit(options_.commit);
     *info.mutable_machine() = machine_;
     for (const ExpandedVariant& variant : experiment_.variants) {
       info.add_variant(variant.name);
@@ -120,6 +120,7 @@ class Runner {
       if (!variant.twin.empty()) lineage->set_twin(variant.twin);
     }
     for (const Gate& gate : experiment_.config.gate()) *info.add_gate() = gate;
+    for (const EarlierResult& earlier : experiment_.earlier) *info.add_earlier() = earlier;
     for (const std::string& name : experiment_.metric_names) info.add_metric_order(name);
     NIBBLE_ASSIGN_OR_RETURN(const std::string json, ProtoToJson(info, /*pretty=*/true));
     return WriteFile(options_.out + "/run.json", json);

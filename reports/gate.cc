@@ -75,12 +75,31 @@ Measured MeasuredRatio(const Metric& metric, const Metric& baseline, const Compa
   return {metric.value() / baseline.value(), ""};
 }
 
-Measured Measure(const RunTable& table, const Metric& metric, Quantity quantity) {
+Measured MeasureAgainst(const EarlierResult& earlier, const Metric& metric, Quantity quantity) {
+  if (earlier.convention() != metric.convention()) {
+    return {std::nullopt, absl::StrCat("measured as '", metric.convention(), "', in ", earlier.file(), " as '", earlier.convention(), "'")};
+  }
+  if (quantity == Quantity::kDifference) return {metric.value() - earlier.value(), ""};
+  if (earlier.value() == 0) return {std::nullopt, absl::StrCat("the value in ", earlier.file(), " is 0")};
+  return {metric.value() / earlier.value(), ""};
+}
+
+Measured MeasureAgainstEarlier(const RunInfo& run, const Gate& gate, const std::string& variant, const Metric& metric,
+                               Quantity quantity) {
+  for (const EarlierResult& earlier : run.earlier()) {
+    if (earlier.file() != gate.against() || earlier.variant() != variant || earlier.metric() != metric.name()) continue;
+    return MeasureAgainst(earlier, metric, quantity);
+  }
+  return {std::nullopt, absl::StrCat(gate.against(), " has no value for it")};
+}
+
+Measured Measure(const RunTable& table, const Gate& gate, const std::string& variant, const Metric& metric, Quantity quantity) {
   if (IsWithheld(metric)) return {std::nullopt, "the latency is of simulated arithmetic, which measures nothing"};
   if (!std::isfinite(metric.value())) {
     return {std::nullopt, absl::StrCat("the value ", metric.value(), " is not a finite number")};
   }
   if (quantity == Quantity::kValue) return {metric.value(), ""};
+  if (gate.has_against()) return MeasureAgainstEarlier(table.run(), gate, variant, metric, quantity);
   const Metric* baseline = table.Baseline(metric.name());
   const Comparison comparison = Compare(metric, baseline);
   if (!comparison.comparable()) return {std::nullopt, comparison.why};
@@ -101,7 +120,7 @@ std::string JobFailure(const JobResult& job) { return absl::StrCat("job '", job.
 
 GateOutcome HoldBound(const RunTable& table, const Gate& gate, const std::string& variant, const Metric& metric,
                       const Bound& bound) {
-  const Measured measured = Measure(table, metric, bound.quantity);
+  const Measured measured = Measure(table, gate, variant, metric, bound.quantity);
   const std::string limit = BoundText(bound.limit);
   GateOutcome outcome = Failed(gate, variant, metric.name(), "");
   outcome.bound = absl::StrCat(bound.name, " ", limit);
@@ -122,7 +141,7 @@ std::vector<std::string> MatchingVariants(const RunTable& table, const Gate& gat
   const bool is_pattern = absl::StrContains(pattern, '*');
   std::vector<std::string> variants;
   for (const std::string& variant : table.variants()) {
-    if (is_pattern && variant == table.baseline()) continue;
+    if (is_pattern && variant == table.baseline() && !gate.has_against()) continue;
     if (MatchesPattern(pattern, variant)) variants.push_back(variant);
   }
   return variants;

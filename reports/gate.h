@@ -4,7 +4,8 @@
 // metric, where it sets no bound, where a metric that it names was not measured
 // (the job failed, or has not run), where the number is not finite, where
 // simulated arithmetic makes a latency meaningless, and where a ratio or a
-// difference has no comparable baseline.
+// difference has no comparable baseline, or the earlier results that it names
+// have no comparable value.
 //
 // Ratios and differences are those that the report shows: point estimates, for
 // rates and times the paired ratio of the rounds (statistics.h).
@@ -32,8 +33,8 @@ struct GateOutcome {
   std::string message;  // "ratio 1.52 > max_ratio 1.45"
 };
 
-// A gate's variant is a name, empty for every variant but the baseline, or a
-// pattern with * for those of them that match. Outcomes come in the order of
+// A gate's variant is a name, empty for every variant but the baseline (and for
+// it too against earlier results), or a pattern with * for those that match. Outcomes come in the order of
 // gates, variants, metrics, bounds.
 std::vector<GateOutcome> EvaluateGates(const RunInfo& run, const std::vector<JobResult>& results);
 std::vector<GateOutcome> EvaluateGates(const RunTable& table);

@@ -53,6 +53,30 @@ TEST(Gate, EveryBoundPassesAndFails) {
             "FAIL ptq decode_tokens_per_s/32: value 64 < min_value 65\n");
 }
 
+TEST(Gate, HoldsAgainstEarlierResultsOfTheSameVariant) {
+  SmallRun small = MakeSmallRun();
+  const auto add = [&](const std::string& variant, const std::string& convention, double value) {
+    EarlierResult* earlier = small.run.add_earlier();
+    earlier->set_file("old.json");
+    earlier->set_variant(variant);
+    earlier->set_metric("size_mib");
+    earlier->set_convention(convention);
+    earlier->set_value(value);
+  };
+  Gate gate = MakeGate("ptq", "size_mib");
+  gate.set_against("old.json");
+  gate.set_max_ratio(1.01);
+  EXPECT_EQ(Evaluate(gate, small), "FAIL ptq size_mib: old.json has no value for it; max_ratio 1.01\n");
+  add("ptq", "", 72.5);
+  EXPECT_EQ(Evaluate(gate, small), "PASS ptq size_mib: ratio 1 <= max_ratio 1.01\n");
+  small.run.mutable_earlier(0)->set_value(70);
+  EXPECT_EQ(Evaluate(gate, small), "FAIL ptq size_mib: ratio 1.036 > max_ratio 1.01\n");
+  small.run.mutable_earlier(0)->set_convention("otherwise");
+  EXPECT_THAT(Evaluate(gate, small), HasSubstr("in old.json as 'otherwise'"));
+  gate.clear_variant();  // the baseline too
+  EXPECT_THAT(Evaluate(gate, small), HasSubstr("FAIL bf16 size_mib: old.json has no value"));
+}
+
 TEST(Gate, AllBoundsOfAGateAreHeld) {
   Gate gate = MakeGate("ptq", "size_mib");
   gate.set_max_ratio(0.5);

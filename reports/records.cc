@@ -6,7 +6,10 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "core/base/check.h"
+#include "core/base/file.h"
+#include "core/base/json.h"
 #include "core/base/proto.h"
+#include "core/base/status.h"
 #include "nlohmann/json.hpp"
 #include "reports/format.h"
 
@@ -101,6 +104,23 @@ Json GateJson(const GateOutcome& gate) {
           {"measured", Number(gate.measured)}, {"passed", gate.passed}, {"message", gate.message}};
 }
 
+// A record of results.json; nothing where its value is null.
+absl::StatusOr<std::optional<EarlierResult>> ParseRecord(const nlohmann::json& record, const std::string& file) {
+  for (const char* key : {"variant", "metric", "convention"}) {
+    if (!record.is_object() || !record.contains(key) || !record[key].is_string()) {
+      return absl::InvalidArgumentError(absl::StrCat("a record has no text '", key, "'"));
+    }
+  }
+  if (!record.contains("value") || !record["value"].is_number()) return std::nullopt;
+  EarlierResult earlier;
+  earlier.set_file(file);
+  earlier.set_variant(record["variant"].get<std::string>());
+  earlier.set_metric(record["metric"].get<std::string>());
+  earlier.set_value(record["value"].get<double>());
+  earlier.set_convention(record["convention"].get<std::string>());
+  return earlier;
+}
+
 std::string CsvNumber(const std::optional<double>& value) { return value.has_value() ? Exact(*value) : ""; }
 
 std::vector<std::string> EstimateFields(const std::optional<Estimate>& estimate) {
@@ -167,6 +187,21 @@ std::string RecordsJson(const RunTable& table, const Records& records, const std
   }
   for (const GateOutcome& gate : gates) json["gates"].push_back(GateJson(gate));
   return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+absl::StatusOr<std::vector<EarlierResult>> ReadEarlierResults(const std::string& path, const std::string& file) {
+  NIBBLE_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  NIBBLE_ASSIGN_OR_RETURN(const nlohmann::json json, ParseJson(text, path));
+  if (!json.is_object() || !json.contains("records") || !json["records"].is_array()) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": no list 'records'; expected the results.json of a run"));
+  }
+  std::vector<EarlierResult> results;
+  for (const nlohmann::json& record : json["records"]) {
+    auto parsed = ParseRecord(record, file);
+    if (!parsed.ok()) return Annotate(parsed.status(), path);
+    if (parsed->has_value()) results.push_back(**std::move(parsed));
+  }
+  return results;
 }
 
 std::string RecordsCsv(const Records& records) {

@@ -6,10 +6,11 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "eval/result.pb.h"
+#include "eval/statistics.h"
 #include "reports/gate.h"
 #include "reports/run_table.h"
-#include "eval/statistics.h"
 
 namespace nibble {
 
@@ -50,6 +51,10 @@ Records MakeRecords(const RunTable& table);
 //   notes         what the reader of the log skipped or found odd
 std::string RecordsJson(const RunTable& table, const Records& records, const std::vector<GateOutcome>& gates,
                         const std::vector<std::string>& notes);
+
+// The `records` of an earlier run's results.json, each under the name `file`.
+// Values that are absent there are left out. Errors name the path.
+absl::StatusOr<std::vector<EarlierResult>> ReadEarlierResults(const std::string& path, const std::string& file);
 
 // The records with one header row (RFC 4180: CRLF, quotes where needed); empty
 // fields for what is absent.

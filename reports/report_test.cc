@@ -122,6 +122,31 @@ TEST(Json, RecordsCarryTheComparison) {
   EXPECT_FALSE(baseline.contains("ratio"));
 }
 
+TEST(Json, RecordsAreReadAgainAsEarlierResults) {
+  const SmallRun small = MakeSmallRun();
+  const std::string path = TestTempDir() + "/results.json";
+  ASSERT_OK(WriteFile(path, MakeReport(small.run, small.results).json));
+  ASSERT_OK_AND_ASSIGN(const std::vector<EarlierResult> earlier, ReadEarlierResults(path, "old.json"));
+  const auto it = std::find_if(earlier.begin(), earlier.end(), [](const EarlierResult& result) {
+    return result.variant() == "ptq" && result.metric() == "perplexity/wikitext";
+  });
+  ASSERT_NE(it, earlier.end());
+  EXPECT_EQ(it->file(), "old.json");
+  EXPECT_EQ(it->convention(), "gptq window=10");
+  EXPECT_NEAR(it->value(), std::exp(3.1), 1e-9);
+}
+
+TEST(Json, EarlierResultsOfAnotherKindAreAnError) {
+  const std::string path = TestTempDir() + "/results.json";
+  const auto error = [&](const std::string& text) {
+    EXPECT_TRUE(WriteFile(path, text).ok());
+    return std::string(ReadEarlierResults(path, "old.json").status().message());
+  };
+  EXPECT_THAT(error("[]"), HasSubstr("no list 'records'"));
+  EXPECT_THAT(error("{\"records\": [3]}"), HasSubstr("no text 'variant'"));
+  EXPECT_THAT(error("{\"records\""), HasSubstr("results.json"));
+}
+
 TEST(Json, WithholdsSimulatedLatencyAndListsFailures) {
   const nlohmann::json json = SmallJson();
   EXPECT_TRUE(FindRecord(json, "w2|sim", "decode_tokens_per_s/32").is_null());

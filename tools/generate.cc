@@ -56,7 +56,10 @@ absl::StatusOr<int> Generate(const Options& options) {
   Rng rng(options.Get<uint64_t>("seed"));
   std::vector<float> hidden, logits(plan->vocab_size());
   std::vector<int32_t> next = tokens;
-  std::string shown = tokenizer.Decode(tokens);
+  // The BOS before the prompt is the model's, not the text's.
+  const size_t first = tokens[0] == tokenizer.bos_id() ? 1 : 0;
+  const auto text_of = [&] { return tokenizer.Decode(absl::MakeConstSpan(tokens).subspan(first)); };
+  std::string shown = text_of();
   std::printf("%s", shown.c_str());
   for (int i = 0; i < count; ++i) {
     NIBBLE_RETURN_IF_ERROR(session->Forward({{0, next}}, &hidden));
@@ -66,7 +69,7 @@ absl::StatusOr<int> Generate(const Options& options) {
     tokens.push_back(next[0]);
     // A token's text may depend on its neighbours, so the whole is decoded and
     // what is new is printed.
-    const std::string text = tokenizer.Decode(tokens);
+    const std::string text = text_of();
     if (text.size() > shown.size()) std::printf("%s", text.c_str() + shown.size());
     std::fflush(stdout);
     shown = text;
