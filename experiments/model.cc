@@ -13,7 +13,7 @@ namespace nibble {
 
 absl::StatusOr<OpenedModel> OpenModel(const std::string& spec) {
   NIBBLE_ASSIGN_OR_RETURN(io::LoadedModel source, io::LoadModel(spec));
-  auto graph = BuildLlama(source.config, source.weights, source.activations, source.adapters);
+  auto graph = BuildLlama(source.config, source.weights, source.attachments);
   if (!graph.ok()) return Annotate(graph.status(), spec);
   return OpenedModel{std::move(source), *std::move(graph)};
 }
@@ -33,10 +33,9 @@ absl::Status SaveModel(const io::LoadedModel& source, const ir::Graph& graph, co
   checkpoint.config.tie_word_embeddings = graph.tied();
   checkpoint.pipeline = pipeline;
   checkpoint.note = source.note;
-  checkpoint.adapters = ir::AdaptersOf(graph);
+  checkpoint.attachments = ir::AttachmentsOf(graph);
   std::map<std::string, ir::ParameterId> ids;
   for (const ir::Op& op : graph.ops()) {
-    if (op.activation.has_value()) checkpoint.activations[op.name] = *op.activation;
     if (!op.weight.has_value() || !ids.emplace(graph.parameter(*op.weight).name(), *op.weight).second) continue;
     const ir::Parameter& parameter = graph.parameter(*op.weight);
     NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor value, parameter.Load());

@@ -72,11 +72,12 @@ absl::Status WriteWeights(const std::string& path, const Checkpoint& checkpoint)
 std::string NibbleJson(const Checkpoint& checkpoint) {
   nlohmann::ordered_json object = {{"format_version", kFormatVersion}};
   object["activations"] = nlohmann::ordered_json::object();
-  for (const auto& [module, scheme] : checkpoint.activations) object["activations"][module] = SchemeToText(scheme);
-  if (!checkpoint.adapters.empty()) object["adapters"] = nlohmann::ordered_json::object();
-  for (const ir::Adapter& adapter : checkpoint.adapters) {
+  const ir::Attachments& attachments = checkpoint.attachments;
+  for (const auto& [module, scheme] : attachments.activations) object["activations"][module] = SchemeToText(scheme);
+  for (const ir::Adapter& adapter : attachments.adapters) {
     object["adapters"][adapter.module] = {{"rank", adapter.rank}, {"scale", adapter.scale}};
   }
+  for (const ir::OnlineRotation& rotation : attachments.rotations) object["rotations"][rotation.module] = rotation.block;
   object["pipeline"] = checkpoint.pipeline;
   object["note"] = checkpoint.note;
   return object.dump(2, ' ', false, json::error_handler_t::replace) + "\n";

@@ -197,7 +197,7 @@ absl::Status ReadActivations(const json& object, const std::string& path, HfMode
     if (!text.is_string()) return absl::InvalidArgumentError(absl::StrCat(where, ": not a string"));
     auto scheme = SchemeFromText(text.get_ref<const std::string&>());
     if (!scheme.ok()) return Annotate(scheme.status(), where);
-    model->activations[module] = *std::move(scheme);
+    model->attachments.activations[module] = *std::move(scheme);
   }
   return absl::OkStatus();
 }
@@ -213,7 +213,20 @@ absl::Status ReadAdapters(const json& object, const std::string& path, HfModel* 
       return absl::InvalidArgumentError(absl::StrCat(path, ": adapter of '", module, "': expected {\"rank\": 16, \"scale\": 2}, got ",
                                                      entry.dump()));
     }
-    model->adapters.push_back({module, static_cast<int64_t>(rank->get<uint64_t>()), scale->get<float>()});
+    model->attachments.adapters.push_back({module, static_cast<int64_t>(rank->get<uint64_t>()), scale->get<float>()});
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadRotations(const json& object, const std::string& path, HfModel* model) {
+  const auto rotations = object.find("rotations");
+  if (rotations == object.end()) return absl::OkStatus();
+  if (!rotations->is_object()) return absl::InvalidArgumentError(absl::StrCat(path, ": rotations is not an object"));
+  for (const auto& [module, block] : rotations->items()) {
+    if (!block.is_number_unsigned() || block.get<uint64_t>() > (uint64_t{1} << 20)) {
+      return absl::InvalidArgumentError(absl::StrCat(path, ": rotation of '", module, "': expected the columns of a block, got ", block.dump()));
+    }
+    model->attachments.rotations.push_back({module, static_cast<int64_t>(block.get<uint64_t>())});
   }
   return absl::OkStatus();
 }
@@ -231,6 +244,7 @@ absl::Status ReadNibbleFile(const std::string& folder, HfModel* model) {
   NIBBLE_RETURN_IF_ERROR(ReadText(object, "pipeline", path, &model->pipeline));
   NIBBLE_RETURN_IF_ERROR(ReadText(object, "note", path, &model->note));
   NIBBLE_RETURN_IF_ERROR(ReadAdapters(object, path, model));
+  NIBBLE_RETURN_IF_ERROR(ReadRotations(object, path, model));
   return ReadActivations(object, path, model);
 }
 

@@ -17,6 +17,7 @@
 //
 //   {"format_version": 1, "activations": {"model.layers.0.mlp.up_proj": "<QuantScheme>"},
 //    "adapters": {"model.layers.0.mlp.up_proj": {"rank": 16, "scale": 2}},
+//    "rotations": {"model.layers.0.mlp.down_proj": 1536},
 //    "pipeline": "...", "note": "..."}
 //
 // with the adapters' weights as "model.layers.0.mlp.up_proj.lora_A.weight" and
@@ -32,7 +33,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "core/ir/adapters.h"
+#include "core/ir/attachments.h"
 #include "core/models/llama_config.h"
 #include "core/models/weights.h"
 #include "core/text/tokenizer.h"
@@ -43,8 +44,7 @@ struct HfModel {
   LlamaConfig config;
   std::shared_ptr<const WeightStore> weights;
   std::shared_ptr<const text::Tokenizer> tokenizer;  // null without its file
-  std::map<std::string, QuantScheme> activations;    // by module
-  std::vector<ir::Adapter> adapters;
+  ir::Attachments attachments;                       // Nibble's checkpoints only
   std::string pipeline, note;
   std::vector<std::string> files;  // all that were read, config.json first
 };
@@ -69,8 +69,7 @@ struct Checkpoint {
   // Gives one parameter, encoded as announced. Called once for each, in order;
   // only one is held at a time.
   std::function<absl::StatusOr<EncodedTensor>(const std::string& name)> load;
-  std::map<std::string, QuantScheme> activations;
-  std::vector<ir::Adapter> adapters;
+  ir::Attachments attachments;
   std::string pipeline, note;
   std::string tokenizer_json, tokenizer_config_json;  // "" leaves the file out
 };

@@ -39,7 +39,8 @@ Checkpoint Sample() {
     if (name == kUp) return RandomEncoded(Int4(), {100, 48});
     return RandomEncoded(FloatScheme("bf16"), {48});
   };
-  checkpoint.activations = {{"model.layers.0.mlp.up_proj", Int8Asymmetric()}};
+  checkpoint.attachments.activations = {{"model.layers.0.mlp.up_proj", Int8Asymmetric()}};
+  checkpoint.attachments.rotations = {{"model.layers.0.mlp.down_proj", 20}};
   checkpoint.pipeline = "step { rtn }";
   checkpoint.note = "a \"test\"";
   return checkpoint;
@@ -72,8 +73,11 @@ TEST(HfFolderTest, CheckpointRoundTrip) {
   EXPECT_EQ(model.pipeline, "step { rtn }");
   EXPECT_EQ(model.note, "a \"test\"");
   EXPECT_EQ(model.tokenizer, nullptr);
-  ASSERT_EQ(model.activations.size(), 1);
-  EXPECT_TRUE(SameScheme(model.activations.at("model.layers.0.mlp.up_proj"), Int8Asymmetric()));
+  ASSERT_EQ(model.attachments.activations.size(), 1);
+  EXPECT_TRUE(SameScheme(model.attachments.activations.at("model.layers.0.mlp.up_proj"), Int8Asymmetric()));
+  ASSERT_EQ(model.attachments.rotations.size(), 1);
+  EXPECT_EQ(model.attachments.rotations[0].module, "model.layers.0.mlp.down_proj");
+  EXPECT_EQ(model.attachments.rotations[0].block, 20);
   for (const CheckpointParameter& parameter : Sample().parameters) {
     EXPECT_TRUE(model.weights->Has(parameter.name));
     ASSERT_OK_AND_ASSIGN(const EncodedTensor expected, Sample().load(parameter.name));
@@ -207,7 +211,8 @@ TEST(HfFolderTest, NibbleFileIsChecked) {
                                                      {R"({"format_version": 1, "note": 3})", "note"},
                                                      {R"({"format_version": 1, "activations": []})", "activations"},
                                                      {R"({"format_version": 1, "activations": {"m": "x"}})", "'m'"},
-                                                     {R"({"format_version": 1, "activations": {"m": 1}})", "'m'"}};
+                                                     {R"({"format_version": 1, "activations": {"m": 1}})", "'m'"},
+                                                     {R"({"format_version": 1, "rotations": {"m": -4}})", "'m'"}};
   for (const auto& [text, expected] : bad) {
     WriteQuickly(folder + "/nibble.json", text);
     EXPECT_THAT(MessageOf(folder), AllOf(HasSubstr("nibble.json"), HasSubstr(expected))) << text;

@@ -27,8 +27,7 @@ absl::StatusOr<LoadedModel> LoadFolder(const std::string& path) {
   model.config = std::move(read.config);
   model.weights = std::move(read.weights);
   model.tokenizer = std::move(read.tokenizer);
-  model.activations = std::move(read.activations);
-  model.adapters = std::move(read.adapters);
+  model.attachments = std::move(read.attachments);
   model.pipeline = std::move(read.pipeline);
   model.note = std::move(read.note);
   model.files = std::move(read.files);

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "core/ir/adapters.h"
+#include "core/ir/attachments.h"
 #include "core/models/llama_config.h"
 #include "core/models/weights.h"
 #include "core/text/tokenizer.h"
@@ -20,8 +20,7 @@ struct LoadedModel {
   LlamaConfig config;
   std::shared_ptr<const WeightStore> weights;
   std::shared_ptr<const text::Tokenizer> tokenizer;  // null where the source has none
-  std::map<std::string, QuantScheme> activations;    // by module; Nibble's checkpoints only
-  std::vector<ir::Adapter> adapters;                 // likewise
+  ir::Attachments attachments;                       // Nibble's checkpoints only
   std::string pipeline;                              // how a checkpoint was made
   std::string note;                                  // what a report should say about the source
   std::vector<std::string> files;                    // what the model was read from; none: synthetic

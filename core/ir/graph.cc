@@ -6,11 +6,12 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "core/base/status.h"
+#include "core/tensor/hadamard.h"
 
 namespace nibble::ir {
 
 absl::string_view OpKindName(OpKind kind) {
-  static constexpr absl::string_view kNames[] = {"embed", "rms_norm", "linear", "rope", "attention", "silu", "mul", "add", "logits"};
+  static constexpr absl::string_view kNames[] = {"embed", "rms_norm", "linear", "rope", "attention", "silu", "mul", "add", "rotate", "logits"};
   return kNames[static_cast<int>(kind)];
 }
 
@@ -138,6 +139,10 @@ class Verifier {
         fits = op.head_dim % 2 == 0 && op.heads * op.head_dim == out && Width(op.inputs[0]) == out &&
                static_cast<int64_t>(op.inverse_frequencies.size()) == op.head_dim / 2;
         break;
+      case OpKind::kRotate:
+        fits = Width(op.inputs[0]) == out && op.block > 0 && out % op.block == 0;
+        if (fits) NIBBLE_RETURN_IF_ERROR(Hadamard::Create(op.block).status());
+        break;
       case OpKind::kAttention:
         fits = op.kv_heads > 0 && op.heads % op.kv_heads == 0 && op.heads * op.head_dim == out && Width(op.inputs[0]) == out &&
                Width(op.inputs[1]) == op.kv_heads * op.head_dim && Width(op.inputs[2]) == op.kv_heads * op.head_dim;
@@ -186,6 +191,7 @@ absl::StatusOr<std::string> Print(const Graph& graph) {
     }
     if (op.activation.has_value()) absl::StrAppend(&text, "; A ", SchemeToString(*op.activation));
     if (op.kind == OpKind::kAdd && op.scale != 1) absl::StrAppend(&text, " scale ", op.scale);
+    if (op.kind == OpKind::kRotate) absl::StrAppend(&text, " blocks of ", op.block);
     absl::StrAppend(&text, "\n");
   }
   return text;

@@ -63,6 +63,7 @@ enum class OpKind {
   kSilu,       // x * sigmoid(x)
   kMul,        // elementwise product
   kAdd,        // x + scale * y
+  kRotate,     // consecutive blocks of `block` columns times a Hadamard matrix (core/tensor/hadamard.h)
   kLogits,     // the language-model head: a linear, evaluated where asked
 };
 absl::string_view OpKindName(OpKind kind);
@@ -79,6 +80,7 @@ struct Op {
 
   float eps = 0;                 // norm
   float scale = 1;               // add
+  int64_t block = 0;             // rotate
   int64_t heads = 0;             // rope, attention
   int64_t kv_heads = 0;          // attention
   int64_t head_dim = 0;          // rope, attention

@@ -6,24 +6,16 @@
 #include "absl/strings/str_cat.h"
 #include "core/base/pattern.h"
 #include "core/base/status.h"
+#include "core/ir/weight_transform.h"
 
 namespace nibble::ir {
 namespace {
 
 // W diag(gain), row by row, in fp64.
 absl::Status ScaleColumns(Parameter& weight, absl::Span<const float> gain) {
-  NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor encoded, weight.Load());
-  if (!IsFloatFormat(encoded.scheme)) {
-    return absl::FailedPreconditionError(absl::StrCat(weight.name(), " is already quantized (", SchemeToString(encoded.scheme),
-                                                      "); transform the weights before quantizing them"));
-  }
-  std::vector<float> values = Decode(encoded);
-  const int64_t cols = encoded.cols();
-  for (size_t i = 0; i < values.size(); ++i) {
-    values[i] = static_cast<float>(static_cast<double>(values[i]) * static_cast<double>(gain[i % cols]));
-  }
-  NIBBLE_ASSIGN_OR_RETURN(EncodedTensor scaled, WrapFloats(Tensor::FromFloats(weight.shape(), values)));
-  return weight.Replace(std::move(scaled));
+  return TransformRows(weight, nullptr, [&](absl::Span<double> row) {
+    for (size_t c = 0; c < row.size(); ++c) row[c] *= static_cast<double>(gain[c]);
+  });
 }
 
 absl::Status FoldNorm(Graph& graph, const Op& norm) {
@@ -38,9 +30,7 @@ absl::Status FoldNorm(Graph& graph, const Op& norm) {
   Parameter& gain = graph.mutable_parameter(*norm.weight);
   NIBBLE_ASSIGN_OR_RETURN(const std::vector<float> gains, gain.LoadFloats());
   for (const ParameterId id : consumers) NIBBLE_RETURN_IF_ERROR(ScaleColumns(graph.mutable_parameter(id), gains));
-  const std::vector<float> ones(gains.size(), 1.0f);
-  NIBBLE_ASSIGN_OR_RETURN(EncodedTensor unit, WrapFloats(Tensor::FromFloats(gain.shape(), ones)));
-  return gain.Replace(std::move(unit));
+  return ReplaceFloats(gain, std::vector<float>(gains.size(), 1.0f));
 }
 
 bool Selects(absl::string_view selector, const Op& op) {

@@ -176,6 +176,7 @@ constinit const KernelFunctions kAvx2Functions = {
     .decode_cache = DecodeCache,
     .rms_norm = RmsNorm,
     .silu_mul = SiluMul,
+    .hadamard = Hadamard,
     .softmax_step = SoftmaxStep,
     .scale_add = ScaleAdd,
 };

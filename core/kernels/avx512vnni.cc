@@ -640,6 +640,7 @@ constinit const KernelFunctions kAvx512VnniFunctions = {
     .decode_cache = DecodeCache,
     .rms_norm = RmsNorm,
     .silu_mul = SiluMul,
+    .hadamard = Hadamard,
     .softmax_step = SoftmaxStep,
     .scale_add = ScaleAdd,
 };

@@ -137,6 +137,7 @@ constinit const KernelFunctions NIBBLE_VNNI_FUNCTIONS = {
     .decode_cache = DecodeCache,
     .rms_norm = RmsNorm,
     .silu_mul = SiluMul,
+    .hadamard = Hadamard,
     .softmax_step = SoftmaxStep,
     .scale_add = ScaleAdd,
 };

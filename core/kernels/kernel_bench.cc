@@ -17,6 +17,7 @@
 #include "core/kernels/linear.h"
 #include "core/kernels/machine.h"
 #include "core/quant/encoded.h"
+#include "core/tensor/hadamard.h"
 
 namespace nibble::kernels {
 namespace {
@@ -118,6 +119,16 @@ void RunQuantizeToken(benchmark::State& state, const KernelTable& table) {
   state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(x.size()) * 4);
 }
 
+void RunHadamard(benchmark::State& state, const KernelTable& table, int64_t size) {
+  const Hadamard hadamard = Hadamard::Create(size).value();
+  std::vector<float> x = Random(size), scratch(size);
+  for (auto _ : state) {
+    table.hadamard(hadamard.signs().data(), hadamard.order(), hadamard.fast(), hadamard.scale(), x.data(), scratch.data());
+    benchmark::DoNotOptimize(x.data());
+  }
+  state.SetItemsProcessed(state.iterations() * size);
+}
+
 void RunSiluMul(benchmark::State& state, const KernelTable& table) {
   const std::vector<float> gate = Random(8192), up = Random(8192);
   std::vector<float> out(gate.size());
@@ -163,12 +174,15 @@ void RegisterProducts(const KernelTable& table) {
 }
 
 void RegisterTable(const KernelTable& table) {
-  const auto add = [&](const char* name, auto run) {
+  const auto add = [&](const std::string& name, auto run) {
     benchmark::RegisterBenchmark(absl::StrCat(table.name, "/", name).c_str(), run);
   };
   add("peak_multiply_adds", [&table](benchmark::State& state) { RunProbes(state, table, false); });
   add("peak_byte_products", [&table](benchmark::State& state) { RunProbes(state, table, true); });
   add("quantize_token", [&table](benchmark::State& state) { RunQuantizeToken(state, table); });
+  for (const int64_t size : {1536, 8192}) {
+    add("hadamard/" + std::to_string(size), [&table, size](benchmark::State& state) { RunHadamard(state, table, size); });
+  }
   add("silu_mul", [&table](benchmark::State& state) { RunSiluMul(state, table); });
   add("softmax_step", [&table](benchmark::State& state) { RunSoftmaxStep(state, table); });
   RegisterProducts(table);

@@ -11,6 +11,7 @@
 #include "core/kernels/pack.h"
 #include "core/kernels/test_tensors.h"
 #include "core/quant/integer_grid.h"
+#include "core/tensor/hadamard.h"
 
 namespace nibble::kernels {
 namespace {
@@ -382,6 +383,18 @@ TEST_P(EveryTable, ConvertsSpecialHalves) {
   expect_same(Fp16ToFloat);
   table().convert_bf16(in.data(), in.size(), out.data());
   expect_same(Bf16ToFloat);
+}
+
+TEST_P(EveryTable, HadamardIsThatOfTheTensorLibrary) {
+  for (const int64_t size : {1, 2, 8, 12, 64, 192, 576, 1536, 8192}) {
+    ASSERT_OK_AND_ASSIGN(const Hadamard hadamard, Hadamard::Create(size));
+    std::vector<float> x(size), scratch(size);
+    std::vector<double> expected(size);
+    for (int64_t i = 0; i < size; ++i) expected[i] = x[i] = static_cast<float>((i * 7919) % 23) - 11;
+    hadamard.Apply(expected.data());
+    table().hadamard(hadamard.signs().data(), hadamard.order(), hadamard.fast(), hadamard.scale(), x.data(), scratch.data());
+    for (int64_t i = 0; i < size; ++i) ASSERT_NEAR(x[i], expected[i], 1e-4) << size;
+  }
 }
 
 // silu(g) with up = 1/g is 1 / (1 + exp(-g)), which shows exp for large -g.

@@ -177,6 +177,11 @@ struct KernelFunctions {
   void (*rms_norm)(const float* x, const float* gain, int64_t n, float eps, float* out);
   // out = silu(gate) * up.
   void (*silu_mul)(const float* gate, const float* up, int64_t n, float* out);
+  // x <- scale * x (signs (x) S) in place, of order * fast values: S is Sylvester's
+  // Hadamard matrix of order `fast`, a power of two; signs [order, order] takes x[j]
+  // signs[j][i] to place i, and order is 1 or a multiple of 4. scratch: order * fast
+  // values, used where order > 1. core/tensor/hadamard.h.
+  void (*hadamard)(const float* signs, int64_t order, int64_t fast, float scale, float* x, float* scratch);
   // A step of an online softmax: *max = max(*max, x), x = exp(x - *max) in
   // place; returns the sum of x. n > 0.
   float (*softmax_step)(float* x, int64_t n, float* max);

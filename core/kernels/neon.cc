@@ -536,6 +536,7 @@ constinit const KernelFunctions kNeonFunctions = {
     .decode_cache = DecodeCache,
     .rms_norm = RmsNorm,
     .silu_mul = SiluMul,
+    .hadamard = Hadamard,
     .softmax_step = SoftmaxStep,
     .scale_add = ScaleAdd,
 };

@@ -278,6 +278,25 @@ void SiluMul(const float* gate, const float* up, int64_t n, float* out) {
   for (int64_t i = 0; i < n; ++i) out[i] = gate[i] / (1.0f + Exp(-gate[i])) * up[i];
 }
 
+void Hadamard(const float* signs, int64_t order, int64_t fast, float scale, float* x, float* scratch) {
+  const int64_t n = order * fast;
+  for (int64_t i = 0; i < n; ++i) x[i] *= scale;
+  for (int64_t half = 1; half < fast; half *= 2) {
+    for (int64_t i = 0; i < n; ++i) {
+      if (i & half) continue;
+      const float a = x[i], b = x[i + half];
+      x[i] = a + b;
+      x[i + half] = a - b;
+    }
+  }
+  if (order == 1) return;
+  for (int64_t i = 0; i < n; ++i) scratch[i] = x[i];
+  for (int64_t i = 0; i < n; ++i) {
+    x[i] = 0;
+    for (int64_t j = 0; j < order; ++j) x[i] += scratch[j * fast + i % fast] * signs[j * order + i / fast];
+  }
+}
+
 float SoftmaxStep(float* x, int64_t n, float* max) {
   for (int64_t i = 0; i < n; ++i) *max = x[i] > *max ? x[i] : *max;
   float lanes[kLanes] = {};
@@ -343,6 +362,7 @@ constinit const KernelFunctions kPortableFunctions = {
     .decode_cache = DecodeCache,
     .rms_norm = RmsNorm,
     .silu_mul = SiluMul,
+    .hadamard = Hadamard,
     .softmax_step = SoftmaxStep,
     .scale_add = ScaleAdd,
 };

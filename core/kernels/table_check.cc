@@ -511,6 +511,26 @@ void CheckSiluMul(Random& random) {
   }
 }
 
+void CheckHadamard(Random& random) {
+  Report report("hadamard");
+  for (const int64_t order : {1, 4, 12, 20}) {
+    std::vector<float> signs(order * order);
+    for (float& sign : signs) sign = random.Below(2) == 0 ? 1.0f : -1.0f;
+    for (int64_t fast = 1; fast <= 2048; fast *= 2) {
+      const int64_t n = order * fast;
+      std::vector<float> got = RandomFloats(n, random);
+      float magnitude = 0;
+      for (const float v : got) magnitude += std::fabs(v) / 8;
+      got.push_back(kGuard);
+      std::vector<float> expected = got, scratch(n);
+      kTable.hadamard(signs.data(), order, fast, 0.125f, got.data(), scratch.data());
+      kMeaning.hadamard(signs.data(), order, fast, 0.125f, expected.data(), scratch.data());
+      report.Case("order, fast: " + Numbers({order, fast}));
+      report.Near(got, expected, std::vector<float>(n + 1, magnitude), 1e-6);
+    }
+  }
+}
+
 // x after a step, a guard, the maximum and the sum.
 std::vector<float> SoftmaxOf(const KernelFunctions& table, std::vector<float> x, float max) {
   const int64_t n = static_cast<int64_t>(x.size());
@@ -603,6 +623,7 @@ void CheckEverything() {
   CheckDecodeCache(random);
   CheckNorm(random);
   CheckSiluMul(random);
+  CheckHadamard(random);
   CheckSoftmax(random);
   CheckScaleAdd(random);
   CheckProbes(random);

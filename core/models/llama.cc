@@ -116,35 +116,20 @@ class Builder {
   int layer_ = -1;
 };
 
-absl::Status SetActivations(ir::Graph& graph, const std::map<std::string, QuantScheme>& activations) {
-  for (const auto& [module, scheme] : activations) {
-    bool found = false;
-    for (Op& op : graph.mutable_ops()) {
-      if (op.name != module || !op.is_linear()) continue;
-      op.activation = scheme;
-      found = true;
-    }
-    if (!found) return absl::InvalidArgumentError(absl::StrCat("activation scheme for '", module, "', which is not a linear of the model"));
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 absl::StatusOr<ir::Graph> BuildLlama(const LlamaConfig& config, std::shared_ptr<const WeightStore> weights,
-                                     const std::map<std::string, QuantScheme>& activations, const std::vector<ir::Adapter>& adapters) {
+                                     const ir::Attachments& attachments) {
   NIBBLE_RETURN_IF_ERROR(config.Validate());
   NIBBLE_ASSIGN_OR_RETURN(ir::Graph graph, Builder(config, weights).Build());
-  for (const ir::Adapter& adapter : adapters) {
+  for (const ir::Adapter& adapter : attachments.adapters) {
     for (const char* part : {".lora_A.weight", ".lora_B.weight"}) {
       if (!weights->Has(adapter.module + part)) return absl::NotFoundError(absl::StrCat("the model has no tensor ", adapter.module, part));
     }
   }
-  NIBBLE_RETURN_IF_ERROR(ir::AttachAdapters(graph, adapters, [&](const std::string& name, const Shape&) {
+  NIBBLE_RETURN_IF_ERROR(ir::Attach(graph, attachments, [&](const std::string& name, const Shape&) {
     return [weights, name] { return weights->Load(name); };
   }));
-  NIBBLE_RETURN_IF_ERROR(SetActivations(graph, activations));
-  NIBBLE_RETURN_IF_ERROR(ir::Verify(graph));
   return graph;
 }
 

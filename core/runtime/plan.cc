@@ -26,6 +26,8 @@ class PlanBuilder {
         NIBBLE_RETURN_IF_ERROR(AddHead(op));
       } else if (IsSiluOfNextMul(i)) {
         AddSiluMul(op, graph_.ops()[++i]);
+      } else if (op.kind == OpKind::kRotate) {
+        NIBBLE_RETURN_IF_ERROR(AddRotation(op));
       } else {
         NIBBLE_RETURN_IF_ERROR(AddStep(op));
       }
@@ -59,6 +61,7 @@ class PlanBuilder {
       case OpKind::kSilu: return PlanStep::Kind::kSilu;
       case OpKind::kMul: return PlanStep::Kind::kMul;
       case OpKind::kAdd: return PlanStep::Kind::kAdd;
+      case OpKind::kRotate: return PlanStep::Kind::kRotate;
       default: return PlanStep::Kind::kLinear;
     }
   }
@@ -66,7 +69,7 @@ class PlanBuilder {
   // An elementwise step may write where it reads.
   static bool Elementwise(PlanStep::Kind kind) {
     return kind == PlanStep::Kind::kRope || kind == PlanStep::Kind::kSilu || kind == PlanStep::Kind::kMul || kind == PlanStep::Kind::kSiluMul ||
-           kind == PlanStep::Kind::kAdd;
+           kind == PlanStep::Kind::kAdd || kind == PlanStep::Kind::kRotate;
   }
 
   void Release(ValueId id) {
@@ -106,6 +109,37 @@ class PlanBuilder {
   void AddSiluMul(const Op& silu, const Op& mul) {
     // The product's first input is the silu's result, which is never stored.
     Place(PlanStep::Kind::kSiluMul, mul, {silu.inputs[0], mul.inputs[1]}, mul.output);
+  }
+
+  // A rotation of what a SwiGLU or RoPE gives to it alone is part of that step.
+  absl::Status AddRotation(const Op& op) {
+    PlanStep* step = StepThatGives(op.inputs[0]);
+    const bool joins = step != nullptr && uses_[op.inputs[0]] == 1 && step->rotation == nullptr &&
+                       (step->kind == PlanStep::Kind::kSiluMul || step->kind == PlanStep::Kind::kRope);
+    if (joins) {
+      step->op.output = op.output;
+      slots_[op.output] = step->output;
+    } else {
+      step = &Place(PlanStep::Kind::kRotate, op, op.inputs, op.output);
+    }
+    NIBBLE_ASSIGN_OR_RETURN(step->rotation, RotationOf(op.block));
+    return absl::OkStatus();
+  }
+
+  PlanStep* StepThatGives(ValueId id) {
+    for (auto step = plan_->steps_.rbegin(); step != plan_->steps_.rend(); ++step) {
+      if (step->op.output == id) return &*step;
+    }
+    return nullptr;
+  }
+
+  absl::StatusOr<std::shared_ptr<const Hadamard>> RotationOf(int64_t block) {
+    std::shared_ptr<const Hadamard>& rotation = rotations_[block];
+    if (rotation == nullptr) {
+      NIBBLE_ASSIGN_OR_RETURN(Hadamard made, Hadamard::Create(block));
+      rotation = std::make_shared<const Hadamard>(std::move(made));
+    }
+    return rotation;
   }
 
   absl::Status AddStep(const Op& op) {
@@ -185,6 +219,7 @@ class PlanBuilder {
   std::vector<int> uses_;
   std::map<ValueId, int> slots_;
   std::multimap<int64_t, int> free_slots_;
+  std::map<int64_t, std::shared_ptr<const Hadamard>> rotations_;  // by block
 };
 
 absl::StatusOr<std::unique_ptr<Plan>> Plan::Create(const ir::Graph& graph, const kernels::KernelTable& table) {

@@ -1,6 +1,7 @@
 // Plan: a graph compiled for this machine. Weights are packed for the kernels,
 // values get slots of one arena by their lifetimes, silu and mul become one
-// step, norms and SwiGLU join the quantization of what they give. A plan is immutable and shared by sessions.
+// step, a rotation joins the step before it, norms and SwiGLU join the
+// quantization of what they give. A plan is immutable and shared by sessions.
 #ifndef NIBBLE_CORE_RUNTIME_PLAN_H_
 #define NIBBLE_CORE_RUNTIME_PLAN_H_
 
@@ -14,12 +15,13 @@
 #include "core/ir/graph.h"
 #include "core/kernels/kernel_table.h"
 #include "core/kernels/linear.h"
+#include "core/tensor/hadamard.h"
 
 namespace nibble {
 
 // One thing to do; `op` keeps the attributes.
 struct PlanStep {
-  enum class Kind { kEmbed, kRmsNorm, kLinear, kRope, kAttention, kSilu, kMul, kSiluMul, kAdd };
+  enum class Kind { kEmbed, kRmsNorm, kLinear, kRope, kAttention, kSilu, kMul, kSiluMul, kAdd, kRotate };
   Kind kind;
   ir::Op op;
   std::vector<int> inputs;  // slots
@@ -27,6 +29,9 @@ struct PlanStep {
   int linear = -1;          // index of linears()
   int gain = -1;            // index of gains()
   int cache = -1;           // attention: index of its KV cache
+  // Hadamard transform of each block of what the step gives; null for none. A
+  // rotate step copies its input and does nothing else.
+  std::shared_ptr<const Hadamard> rotation;
   // A norm or SwiGLU whose readers are all linears that share one quantized
   // input is `fused`: nothing runs or is stored for it, and its readers name it
   // as `producer` of their rows.

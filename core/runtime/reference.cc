@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/base/status.h"
 #include "core/quant/integer_grid.h"
+#include "core/tensor/hadamard.h"
 
 namespace nibble {
 namespace {
@@ -43,6 +44,7 @@ class Interpreter {
       case OpKind::kSilu: return Matrix(In(op).unaryExpr([](float x) { return x / (1.0f + std::exp(-x)); }));
       case OpKind::kMul: return Matrix(In(op).cwiseProduct(In(op, 1)));
       case OpKind::kAdd: return Matrix(In(op) + op.scale * In(op, 1));
+      case OpKind::kRotate: return Rotate(op);
     }
     return absl::InternalError("unknown op");
   }
@@ -95,6 +97,13 @@ class Interpreter {
         }
       }
     }
+    return y;
+  }
+
+  absl::StatusOr<Matrix> Rotate(const Op& op) {
+    NIBBLE_ASSIGN_OR_RETURN(const Hadamard hadamard, Hadamard::Create(op.block));
+    Matrix y = In(op);
+    for (Eigen::Index at = 0; at < y.size(); at += op.block) hadamard.Apply(y.data() + at);
     return y;
   }
 

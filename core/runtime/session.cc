@@ -186,6 +186,12 @@ absl::Status Session::RunStep(const PlanStep& step) {
         for (int64_t i = t * width; i < (t + 1) * width; ++i) y[i] = a[i] + step.op.scale * b[i];
       });
       break;
+    case PlanStep::Kind::kRotate:
+      pool_.ParallelFor(count, [&](int64_t t, int) {
+        if (y != a) std::copy_n(a + t * width, width, y + t * width);
+        RotateRow(step, width, y + t * width);
+      });
+      break;
   }
   return absl::OkStatus();
 }
@@ -205,6 +211,17 @@ void Session::MakeRow(const PlanStep& step, int64_t t, float* row) const {
     plan_.table().rms_norm(a, plan_.gains()[step.gain].data(), width, step.op.eps, row);
   } else {
     plan_.table().silu_mul(a, Slot(step.inputs[1]) + t * width, width, row);
+  }
+  RotateRow(step, width, row);
+}
+
+void Session::RotateRow(const PlanStep& step, int64_t width, float* row) const {
+  if (step.rotation == nullptr) return;
+  const Hadamard& h = *step.rotation;
+  static thread_local std::vector<float> scratch;
+  scratch.resize(h.size());
+  for (int64_t at = 0; at < width; at += h.size()) {
+    plan_.table().hadamard(h.signs().data(), h.order(), h.fast(), h.scale(), row + at, scratch.data());
   }
 }
 
@@ -242,6 +259,7 @@ void Session::Rope(const PlanStep& step) {
           out[i + half] = q * cos[i] + p * sin[i];
         }
       }
+      RotateRow(step, width, y + (run.begin + t) * width);
     });
   }
 }

@@ -81,6 +81,8 @@ class Session {
   void Embed(const PlanStep& step);
   absl::Status RunLinear(const PlanStep& step, int64_t tokens);
   void MakeRow(const PlanStep& step, int64_t t, float* row) const;
+  // The step's rotation, where it has one, of a row that it gives.
+  void RotateRow(const PlanStep& step, int64_t width, float* row) const;
   void Rope(const PlanStep& step);
   void Attend(const PlanStep& step);
 

@@ -7,6 +7,7 @@
 #include "absl/strings/match.h"
 #include "core/base/rng.h"
 #include "core/base/testing.h"
+#include "core/ir/rotations.h"
 #include "core/models/llama.h"
 #include "core/runtime/reference.h"
 #include "core/train/head.h"
@@ -202,7 +203,7 @@ struct Model {
 LlamaConfig SmallConfig(bool tied, std::optional<int64_t> window) {
   LlamaConfig config;
   config.hidden_size = 12;
-  config.intermediate_size = 10;
+  config.intermediate_size = 12;
   config.num_hidden_layers = 2;
   config.num_attention_heads = 4;
   config.num_key_value_heads = 2;
@@ -215,9 +216,13 @@ LlamaConfig SmallConfig(bool tied, std::optional<int64_t> window) {
 }
 
 template <typename T>
-absl::StatusOr<Model<T>> MakeModel(const LlamaConfig& config) {
+absl::StatusOr<Model<T>> MakeModel(const LlamaConfig& config, bool rotated = false) {
   Model<T> model;
   NIBBLE_ASSIGN_OR_RETURN(model.graph, BuildLlama(config, SyntheticWeights(config, 3)));
+  if (rotated) {
+    NIBBLE_RETURN_IF_ERROR(ir::RotateQueriesAndKeys(model.graph));
+    NIBBLE_RETURN_IF_ERROR(ir::AttachOnlineRotations(model.graph, {{"model.layers.0.mlp.down_proj", 12}, {"model.layers.1.self_attn.q_proj", 4}}));
+  }
   for (const ir::Parameter& parameter : model.graph.parameters()) {
     NIBBLE_ASSIGN_OR_RETURN(const std::vector<float> floats, parameter.LoadFloats());
     std::vector<T> values(floats.begin(), floats.end());
@@ -255,6 +260,7 @@ struct ModelCase {
   bool tied;
   std::optional<int64_t> window;
   bool recompute;
+  bool rotated;
 };
 
 class ModelGradients : public ::testing::TestWithParam<ModelCase> {
@@ -264,7 +270,7 @@ class ModelGradients : public ::testing::TestWithParam<ModelCase> {
 };
 
 TEST_P(ModelGradients, MatchCentralDifferences) {
-  ASSERT_OK_AND_ASSIGN(Model<double> model, MakeModel<double>(SmallConfig(GetParam().tied, GetParam().window)));
+  ASSERT_OK_AND_ASSIGN(Model<double> model, MakeModel<double>(SmallConfig(GetParam().tied, GetParam().window), GetParam().rotated));
   const TapeOptions options = {GetParam().recompute, false};
   const ParameterArrays<double> arrays = model.Arrays();
   ASSERT_OK(LossAndGradients(model.graph, machine_, arrays, options, true));
@@ -278,8 +284,8 @@ TEST_P(ModelGradients, MatchCentralDifferences) {
 
 TEST_P(ModelGradients, FloatAgreesWithDouble) {
   const LlamaConfig config = SmallConfig(GetParam().tied, GetParam().window);
-  ASSERT_OK_AND_ASSIGN(Model<double> exact, MakeModel<double>(config));
-  ASSERT_OK_AND_ASSIGN(Model<float> fast, MakeModel<float>(config));
+  ASSERT_OK_AND_ASSIGN(Model<double> exact, MakeModel<double>(config, GetParam().rotated));
+  ASSERT_OK_AND_ASSIGN(Model<float> fast, MakeModel<float>(config, GetParam().rotated));
   ASSERT_OK_AND_ASSIGN(const double exact_loss, LossAndGradients(exact.graph, machine_, exact.Arrays(), {false, false}, true));
   ASSERT_OK_AND_ASSIGN(const double fast_loss, LossAndGradients(fast.graph, machine_, fast.Arrays(), {GetParam().recompute, false}, true));
   EXPECT_NEAR(fast_loss, exact_loss, 1e-5);
@@ -295,8 +301,8 @@ TEST_P(ModelGradients, FloatAgreesWithDouble) {
 // Recomputation and the number of threads change no bit.
 TEST_P(ModelGradients, AreTheSameBitsHoweverTheyAreMade) {
   const LlamaConfig config = SmallConfig(GetParam().tied, GetParam().window);
-  ASSERT_OK_AND_ASSIGN(Model<float> a, MakeModel<float>(config));
-  ASSERT_OK_AND_ASSIGN(Model<float> b, MakeModel<float>(config));
+  ASSERT_OK_AND_ASSIGN(Model<float> a, MakeModel<float>(config, GetParam().rotated));
+  ASSERT_OK_AND_ASSIGN(Model<float> b, MakeModel<float>(config, GetParam().rotated));
   ThreadPool two(2);
   ASSERT_OK_AND_ASSIGN(const double loss_a, LossAndGradients(a.graph, machine_, a.Arrays(), {false, false}, true));
   ASSERT_OK_AND_ASSIGN(const double loss_b, LossAndGradients(b.graph, {two, machine_.table}, b.Arrays(), {true, false}, true));
@@ -306,7 +312,7 @@ TEST_P(ModelGradients, AreTheSameBitsHoweverTheyAreMade) {
 
 TEST_P(ModelGradients, ForwardIsTheReferenceExecutor) {
   const LlamaConfig config = SmallConfig(GetParam().tied, GetParam().window);
-  ASSERT_OK_AND_ASSIGN(Model<float> model, MakeModel<float>(config));
+  ASSERT_OK_AND_ASSIGN(Model<float> model, MakeModel<float>(config, GetParam().rotated));
   for (size_t p = 0; p < model.values.size(); ++p) {
     ir::Parameter& parameter = model.graph.mutable_parameter(p);
     ASSERT_OK_AND_ASSIGN(EncodedTensor value, WrapFloats(Tensor::FromFloats(parameter.shape(), model.values[p])));
@@ -328,7 +334,9 @@ TEST_P(ModelGradients, ForwardIsTheReferenceExecutor) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, ModelGradients,
-                         ::testing::Values(ModelCase{true, std::nullopt, false}, ModelCase{false, std::nullopt, true}, ModelCase{true, 2, true}),
+                         ::testing::Values(ModelCase{true, std::nullopt, false, false}, ModelCase{false, std::nullopt, true, false},
+                                           ModelCase{true, 2, true, false}, ModelCase{false, std::nullopt, false, true},
+                                           ModelCase{true, std::nullopt, true, true}),
                          [](const auto& info) { return absl::StrCat("Case", info.index); });
 
 // What is frozen is left alone, and gradients of the rest stay the same.

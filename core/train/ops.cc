@@ -3,8 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <type_traits>
 
-#include "core/kernels/blas.h"
+#include "core/tensor/blas.h"
 
 namespace nibble::train {
 namespace {
@@ -15,11 +16,11 @@ constexpr int64_t kQueryBlock = 128;        // rows of scores held at a time
 
 void Gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda, const float* b, int64_t ldb,
           float beta, float* c, int64_t ldc) {
-  kernels::Sgemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+  blas::Sgemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }
 void Gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, double alpha, const double* a, int64_t lda, const double* b, int64_t ldb,
           double beta, double* c, int64_t ldc) {
-  kernels::Dgemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+  blas::Dgemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }
 
 // sigmoid of n values; `work` has n elements.
@@ -360,6 +361,23 @@ void EmbedBackward(Machine machine, absl::Span<const int32_t> tokens, int64_t wi
   });
 }
 
+template <typename T>
+void Rotate(Machine machine, const Hadamard& hadamard, int64_t count, bool inverse, const T* x, T* y) {
+  const int64_t size = hadamard.size(), blocks = std::max<int64_t>(1, kElementsOfPiece / size);  // of a task
+  machine.pool.ParallelFor((count / size + blocks - 1) / blocks, [&](int64_t task, int) {
+    const int64_t begin = task * blocks * size, end = std::min(count, begin + blocks * size);
+    if (x != y) std::copy(x + begin, x + end, y + begin);
+    std::vector<T> scratch(size);
+    for (T* at = y + begin; at < y + end; at += size) {
+      if constexpr (std::is_same_v<T, float>) {
+        machine.table.hadamard(hadamard.signs(inverse).data(), hadamard.order(), hadamard.fast(), hadamard.scale(), at, scratch.data());
+      } else {
+        inverse ? hadamard.ApplyTransposed(at) : hadamard.Apply(at);
+      }
+    }
+  });
+}
+
 template struct RopeAngles<float>;
 template struct RopeAngles<double>;
 
@@ -370,6 +388,7 @@ template struct RopeAngles<double>;
   template void SiluMulBackward(Machine, int64_t, const T*, const T*, const T*, T*, T*);                                              \
   template void Accumulate(Machine, int64_t, T, const T*, T*);                                                                          \
   template void Rope(Machine, const RopeShape<T>&, absl::Span<const int64_t>, bool, const T*, T*);                                    \
+  template void Rotate(Machine, const Hadamard&, int64_t, bool, const T*, T*);                                                        \
   template void Attention(Machine, const AttentionShape&, absl::Span<const int64_t>, const T*, const T*, const T*, T*, T*);           \
   template void AttentionBackward(Machine, const AttentionShape&, absl::Span<const int64_t>, const T*, const T*, const T*, const T*,  \
                                   const T*, const T*, T*, T*, T*);                                                                    \

@@ -15,6 +15,7 @@
 #include "absl/types/span.h"
 #include "core/base/thread_pool.h"
 #include "core/kernels/kernel_table.h"
+#include "core/tensor/hadamard.h"
 
 namespace nibble::train {
 
@@ -70,6 +71,11 @@ struct RopeShape {
   const RopeAngles<T>* angles = nullptr;  // of the longest sequence's positions at least
 };
 int64_t LongestSequence(absl::Span<const int64_t> starts);
+// Each block of hadamard.size() of `count` values times the matrix, or its
+// transpose. x and y may be the same.
+template <typename T>
+void Rotate(Machine machine, const Hadamard& hadamard, int64_t count, bool inverse, const T* x, T* y);
+
 template <typename T>
 void Rope(Machine machine, const RopeShape<T>& shape, absl::Span<const int64_t> starts, bool inverse, const T* x, T* y);
 

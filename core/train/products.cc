@@ -2,7 +2,7 @@
 // task.
 #include <algorithm>
 
-#include "core/kernels/blas.h"
+#include "core/tensor/blas.h"
 #include "core/train/ops.h"
 
 namespace nibble::train {
@@ -10,11 +10,11 @@ namespace {
 
 void Gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, bool accumulate,
           float* c, int64_t ldc) {
-  kernels::Sgemm(ta, tb, m, n, k, 1.0f, a, lda, b, ldb, accumulate ? 1.0f : 0.0f, c, ldc);
+  blas::Sgemm(ta, tb, m, n, k, 1.0f, a, lda, b, ldb, accumulate ? 1.0f : 0.0f, c, ldc);
 }
 void Gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const double* a, int64_t lda, const double* b, int64_t ldb, bool accumulate,
           double* c, int64_t ldc) {
-  kernels::Dgemm(ta, tb, m, n, k, 1.0, a, lda, b, ldb, accumulate ? 1.0 : 0.0, c, ldc);
+  blas::Dgemm(ta, tb, m, n, k, 1.0, a, lda, b, ldb, accumulate ? 1.0 : 0.0, c, ldc);
 }
 
 // Pieces of a length. Each packs its operands anew, so they are few; but on a

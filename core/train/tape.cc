@@ -45,6 +45,13 @@ absl::Status Tape<T>::AddStep(size_t index) {
     case OpKind::kRmsNorm: step.kind = Step::Kind::kRmsNorm; break;
     case OpKind::kRope: step.kind = Step::Kind::kRope; break;
     case OpKind::kAdd: step.kind = Step::Kind::kAdd; break;
+    case OpKind::kRotate: {
+      step.kind = Step::Kind::kRotate;
+      step.cheap = IsCheap(op.inputs[0]);
+      NIBBLE_ASSIGN_OR_RETURN(Hadamard hadamard, Hadamard::Create(op.block));
+      hadamards_.emplace(op.block, std::move(hadamard));
+      break;
+    }
     case OpKind::kAttention:
       step.kind = Step::Kind::kAttention;
       step.log_sums = static_cast<int>(infos_.size());
@@ -66,9 +73,14 @@ absl::Status Tape<T>::AddStep(size_t index) {
     case OpKind::kLogits:
       return absl::InvalidArgumentError("logits inside a graph");
   }
-  step.cheap = step.kind == Step::Kind::kRmsNorm || step.kind == Step::Kind::kSiluMul;
+  step.cheap = step.cheap || step.kind == Step::Kind::kRmsNorm || step.kind == Step::Kind::kSiluMul;
   steps_.push_back(std::move(step));
   return absl::OkStatus();
+}
+
+template <typename T>
+bool Tape<T>::IsCheap(int value) const {
+  return std::any_of(steps_.begin(), steps_.end(), [&](const Step& step) { return step.output == value && step.cheap; });
 }
 
 // Linears that quantize one value alike share the result.
@@ -222,6 +234,9 @@ absl::Status Tape<T>::Evaluate(const Step& step) {
       std::copy_n(x, tokens * width, y);
       Accumulate(machine_, tokens * width, static_cast<T>(step.op->scale), value(step.inputs[1]), y);
       break;
+    case Step::Kind::kRotate:
+      Rotate(machine_, hadamards_.at(step.op->block), tokens * width, false, x, y);
+      break;
     case Step::Kind::kFakeQuantize:
       if constexpr (std::is_same_v<T, float>) {
         if (quantize_activations_) return Annotate(FakeQuantizeActivations(machine_, *step.op->activation, tokens, width, x, y), step.op->name);
@@ -303,6 +318,17 @@ void Tape<T>::AddBackward(const Step& step, const T* dy) {
 }
 
 template <typename T>
+void Tape<T>::RotateBackward(const Step& step, const T* dy) {
+  const int64_t count = batch_.size() * infos_[step.output].width;
+  bool fresh = false;
+  T* dx = GradientOf(step.inputs[0], &fresh);
+  if (dx == nullptr) return;
+  std::vector<T> added(fresh ? 0 : count);
+  Rotate(machine_, hadamards_.at(step.op->block), count, true, dy, fresh ? dx : added.data());
+  if (!fresh) Accumulate(machine_, count, T(1), added.data(), dx);
+}
+
+template <typename T>
 void Tape<T>::AttentionBackwardInto(const Step& step, const T* dy) {
   std::vector<T> unused[3];  // of inputs below which nothing trains
   T* d[3];
@@ -351,6 +377,9 @@ absl::Status Tape<T>::Differentiate(const Step& step) {
       break;
     case Step::Kind::kAdd:
       AddBackward(step, dy);
+      break;
+    case Step::Kind::kRotate:
+      RotateBackward(step, dy);
       break;
     case Step::Kind::kFakeQuantize:
       return FakeQuantizeBackward(step, dy);

@@ -78,7 +78,7 @@ class Tape {
  private:
   // An op, a fused pair of them, or the quantizer of a linear's input.
   struct Step {
-    enum class Kind { kEmbed, kRmsNorm, kLinear, kRope, kAttention, kSiluMul, kAdd, kFakeQuantize };
+    enum class Kind { kEmbed, kRmsNorm, kLinear, kRope, kAttention, kSiluMul, kAdd, kRotate, kFakeQuantize };
     Kind kind;
     const ir::Op* op = nullptr;
     std::vector<int> inputs;
@@ -100,6 +100,7 @@ class Tape {
 
   absl::Status Build();
   absl::Status AddStep(size_t index);
+  bool IsCheap(int value) const;
   int QuantizedInput(const ir::Op& op);
   void ChooseKept();
   std::vector<int> NeededByBackward(const Step& step) const;
@@ -113,6 +114,7 @@ class Tape {
   absl::Status Differentiate(const Step& step);
   void LinearBackward(const Step& step, const T* dy);
   void AddBackward(const Step& step, const T* dy);
+  void RotateBackward(const Step& step, const T* dy);
   void AttentionBackwardInto(const Step& step, const T* dy);
   absl::Status FakeQuantizeBackward(const Step& step, const T* dy);
 
@@ -133,6 +135,7 @@ class Tape {
 
   // By frequencies: the same for all layers, and from one batch to the next.
   std::map<std::vector<double>, RopeAngles<T>> angles_;
+  std::map<int64_t, Hadamard> hadamards_;  // by block
 
   TokenBatch batch_;
   std::vector<Buffer> values_, gradients_;

@@ -1,12 +1,12 @@
 // Row-major matrix products on one thread. Threads are ours: callers cut the
 // work into tiles and run one product per tile. The double one serves gradient
 // checks.
-#ifndef NIBBLE_CORE_KERNELS_BLAS_H_
-#define NIBBLE_CORE_KERNELS_BLAS_H_
+#ifndef NIBBLE_CORE_TENSOR_BLAS_H_
+#define NIBBLE_CORE_TENSOR_BLAS_H_
 
 #include <cstdint>
 
-namespace nibble::kernels {
+namespace nibble::blas {
 
 // c [m, n] = alpha * op(a) op(b) + beta * c; op(a) is [m, k], op(b) is [k, n],
 // transposed when stored as [k, m] or [n, k]. ld*: elements between rows.
@@ -15,6 +15,6 @@ void Sgemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, 
 void Dgemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, double alpha, const double* a, int64_t lda,
            const double* b, int64_t ldb, double beta, double* c, int64_t ldc);
 
-}  // namespace nibble::kernels
+}  // namespace nibble::blas
 
-#endif  // NIBBLE_CORE_KERNELS_BLAS_H_
+#endif  // NIBBLE_CORE_TENSOR_BLAS_H_

@@ -1,8 +1,8 @@
-#include "core/kernels/blas.h"
+#include "core/tensor/blas.h"
 
 #include <cblas.h>
 
-namespace nibble::kernels {
+namespace nibble::blas {
 namespace {
 
 void OneThread() {
@@ -28,4 +28,4 @@ void Dgemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, 
               Int(ldc));
 }
 
-}  // namespace nibble::kernels
+}  // namespace nibble::blas

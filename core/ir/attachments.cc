@@ -1,0 +1,38 @@
+#include "core/ir/attachments.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "core/base/status.h"
+
+namespace nibble::ir {
+namespace {
+
+absl::Status SetActivation(Graph& graph, const std::string& module, const QuantScheme& scheme) {
+  auto& ops = graph.mutable_ops();
+  const auto op = std::find_if(ops.begin(), ops.end(), [&](const Op& o) { return o.name == module && o.is_linear(); });
+  if (op == ops.end()) return absl::InvalidArgumentError(absl::StrCat("activation scheme for '", module, "', which is not a linear of the model"));
+  op->activation = scheme;
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+Attachments AttachmentsOf(const Graph& graph) {
+  Attachments attachments;
+  for (const Op& op : graph.ops()) {
+    if (op.activation.has_value()) attachments.activations[op.name] = *op.activation;
+  }
+  attachments.rotations = OnlineRotationsOf(graph);
+  attachments.adapters = AdaptersOf(graph);
+  return attachments;
+}
+
+absl::Status Attach(Graph& graph, const Attachments& attachments, const AdapterSource& source) {
+  NIBBLE_RETURN_IF_ERROR(AttachOnlineRotations(graph, attachments.rotations));
+  NIBBLE_RETURN_IF_ERROR(AttachAdapters(graph, attachments.adapters, source));
+  for (const auto& [module, scheme] : attachments.activations) NIBBLE_RETURN_IF_ERROR(SetActivation(graph, module, scheme));
+  return Verify(graph);
+}
+
+}  // namespace nibble::ir

@@ -1,0 +1,36 @@
+#include "core/ir/weight_transform.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "core/base/status.h"
+
+namespace nibble::ir {
+
+absl::StatusOr<std::vector<float>> LoadForTransform(const Parameter& weight) {
+  NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor encoded, weight.Load());
+  if (IsFloatFormat(encoded.scheme)) return Decode(encoded);
+  return absl::FailedPreconditionError(absl::StrCat(weight.name(), " is already quantized (", SchemeToString(encoded.scheme),
+                                                    "); transform the weights before quantizing them"));
+}
+
+absl::Status ReplaceFloats(Parameter& parameter, absl::Span<const float> values) {
+  NIBBLE_ASSIGN_OR_RETURN(EncodedTensor value, WrapFloats(Tensor::FromFloats(parameter.shape(), values)));
+  return parameter.Replace(std::move(value));
+}
+
+absl::Status TransformRows(Parameter& weight, ThreadPool* pool, absl::FunctionRef<void(absl::Span<double>)> map) {
+  NIBBLE_ASSIGN_OR_RETURN(std::vector<float> values, LoadForTransform(weight));
+  const int64_t cols = weight.shape().back(), rows = static_cast<int64_t>(values.size()) / cols;
+  const auto transform = [&](int64_t r, int) {
+    float* at = values.data() + r * cols;
+    std::vector<double> row(at, at + cols);
+    map(absl::MakeSpan(row));
+    std::transform(row.begin(), row.end(), at, [](double v) { return static_cast<float>(v); });
+  };
+  if (pool != nullptr) pool->ParallelFor(rows, transform);
+  else for (int64_t r = 0; r < rows; ++r) transform(r, 0);
+  return ReplaceFloats(weight, values);
+}
+
+}  // namespace nibble::ir

@@ -1,0 +1,113 @@
+// spinquant: rotations merged into the weights, and Hadamard transforms at run
+// time where they cannot be.
+
+#include <map>
+
+#include "absl/strings/str_cat.h"
+#include "core/base/rng.h"
+#include "core/base/status.h"
+#include "core/ir/passes.h"
+#include "core/ir/rotations.h"
+#include "core/tensor/hadamard.h"
+#include "methods/method.h"
+#include "methods/spinquant/spinquant.pb.h"
+
+namespace nibble {
+namespace {
+
+// Weights pass through fp32 while they are folded and rotated; each goes back to
+// the float format that it had.
+class FloatFormats {
+ public:
+  static absl::StatusOr<FloatFormats> Of(const ir::Graph& graph) {
+    FloatFormats formats;
+    for (const ir::Parameter& parameter : graph.parameters()) {
+      NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor value, parameter.Load());
+      formats.schemes_.push_back(value.scheme);
+    }
+    return formats;
+  }
+
+  absl::Status Restore(ir::Graph& graph, ThreadPool& pool) const {
+    for (size_t id = 0; id < graph.parameters().size(); ++id) {
+      ir::Parameter& parameter = graph.mutable_parameter(static_cast<ir::ParameterId>(id));
+      if (!parameter.resident()) continue;
+      NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor value, parameter.Load());
+      if (SameScheme(value.scheme, schemes_[id])) continue;
+      auto encoded = Encode(schemes_[id], parameter.shape(), Decode(value), &pool);
+      if (!encoded.ok()) return Annotate(encoded.status(), parameter.name());
+      NIBBLE_RETURN_IF_ERROR(parameter.Replace(*std::move(encoded)));
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  std::vector<QuantScheme> schemes_;  // by ParameterId
+};
+
+class SpinquantMethod : public Method {
+ public:
+  explicit SpinquantMethod(SpinquantOptions options) : options_(std::move(options)) {}
+
+  static absl::StatusOr<std::unique_ptr<Method>> Create(const SpinquantOptions& options) {
+    if (options.has_r4_block() && options.r4_block() < 1) {
+      return absl::InvalidArgumentError(absl::StrCat("r4_block: ", options.r4_block(), " must be 1 or more"));
+    }
+    if (options.has_r4_block() && !options.r4()) return absl::InvalidArgumentError("r4_block needs r4: true");
+    if (!options.r1() && !options.r2() && !options.r3() && !options.r4()) {
+      return absl::InvalidArgumentError("every rotation is off; leave one of r1, r2, r3, r4 on");
+    }
+    return std::make_unique<SpinquantMethod>(options);
+  }
+
+  absl::Status Apply(Context& context, ir::Graph& graph) const override {
+    NIBBLE_RETURN_IF_ERROR(ir::UntieHead(graph));
+    NIBBLE_ASSIGN_OR_RETURN(const FloatFormats formats, FloatFormats::Of(graph));
+    NIBBLE_RETURN_IF_ERROR(ir::FoldNorms(graph));
+    Rng seeds(options_.seed());
+    const uint64_t first = seeds.Next();
+    if (options_.r1()) {
+      NIBBLE_ASSIGN_OR_RETURN(const ir::SquareMatrix r1, Start(graph.hidden_size(), first, "r1"));
+      NIBBLE_RETURN_IF_ERROR(ir::RotateResidual(graph, r1, context.pool()));
+    }
+    for (int layer = 0; layer < graph.num_layers(); ++layer) {
+      const uint64_t seed = seeds.Next();
+      if (!options_.r2()) continue;
+      NIBBLE_ASSIGN_OR_RETURN(const ir::ValuePath path, ir::FindValuePath(graph, layer));
+      NIBBLE_ASSIGN_OR_RETURN(const ir::SquareMatrix r2, Start(path.head_dim, seed, "r2"));
+      NIBBLE_RETURN_IF_ERROR(ir::RotateValues(graph, layer, r2, context.pool()));
+    }
+    if (options_.r3()) NIBBLE_RETURN_IF_ERROR(ir::RotateQueriesAndKeys(graph));
+    if (options_.r4()) NIBBLE_RETURN_IF_ERROR(RotateDownProjections(context, graph));
+    return formats.Restore(graph, context.pool());
+  }
+
+ private:
+  absl::StatusOr<ir::SquareMatrix> Start(int64_t size, uint64_t seed, const char* which) const {
+    if (options_.start() == SpinquantOptions::RANDOM) return ir::RandomOrthogonal(size, seed);
+    auto hadamard = ir::RandomHadamard(size, seed);
+    if (!hadamard.ok()) return Annotate(hadamard.status(), absl::StrCat(which, " (start: RANDOM takes any size)"));
+    return hadamard;
+  }
+
+  absl::Status RotateDownProjections(Context& context, ir::Graph& graph) const {
+    NIBBLE_ASSIGN_OR_RETURN(const std::vector<size_t> ops, ir::SelectOps(graph, {"*.down_proj"}));
+    std::vector<ir::OnlineRotation> rotations;
+    for (const size_t i : ops) {
+      const ir::Op& op = graph.ops()[i];
+      const int64_t width = graph.values()[op.inputs[0]].width, largest = Hadamard::LargestBlock(width);
+      rotations.push_back({op.name, options_.has_r4_block() ? options_.r4_block() : largest});
+      if (options_.has_r4_block() || largest == width) continue;
+      context.CountEvent("spinquant.r4_in_blocks", 1,
+                         absl::StrCat(op.name, ": no Hadamard matrix of order ", width, " is known here; blocks of ", largest, " columns instead"));
+    }
+    return Annotate(ir::RotateInputs(graph, rotations, context.pool()), "r4");
+  }
+
+  const SpinquantOptions options_;
+};
+
+const MethodRegistrar<SpinquantMethod> kRegistrar(spinquant);
+
+}  // namespace
+}  // namespace nibble

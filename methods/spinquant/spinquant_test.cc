@@ -1,0 +1,86 @@
+#include <cmath>
+
+#include "core/ir/rotations.h"
+#include "methods/testing.h"
+
+namespace nibble {
+namespace {
+
+using ::testing::HasSubstr;
+
+// The tiny preset's weights in fp32: storing rotated ones in 16 bits is rounding
+// of its own.
+ir::Graph FloatGraph() {
+  ir::Graph graph = TinyGraph();
+  EXPECT_OK(ApplyText("step { [nibble.baseline] { dtype: FP32 } }", graph));
+  return graph;
+}
+
+double Change(const std::vector<float>& a, const std::vector<float>& b) {
+  double change = 0, size = 0;
+  for (size_t i = 0; i < a.size(); ++i) change += std::pow(a[i] - b[i], 2), size += std::pow(a[i], 2);
+  return std::sqrt(change / size);
+}
+
+TEST(Spinquant, KeepsTheFunction) {
+  for (const char* options : {"start: HADAMARD r4_block: 20", "start: RANDOM r4_block: 4 r3: true", "r1: false r4: false", "r2: false r4: false"}) {
+    ir::Graph graph = FloatGraph();
+    const std::vector<float> before = TinyLogits(graph);
+    ASSERT_OK(ApplyText(absl::StrCat("step { [nibble.spinquant] { ", options, " } }"), graph));
+    EXPECT_LT(Change(before, TinyLogits(graph)), 1e-5) << options;
+  }
+}
+
+TEST(Spinquant, StoresWeightsAsTheyWere) {
+  ir::Graph graph = TinyGraph();
+  ASSERT_OK(ApplyText("step { [nibble.spinquant] { r4_block: 20 } }", graph));
+  for (const char* op : {"model.embed_tokens", "model.layers.0.self_attn.q_proj", "lm_head", "model.norm"}) {
+    EXPECT_EQ(WeightScheme(graph, op).format(), "bf16") << op;
+  }
+  EXPECT_FALSE(graph.tied());
+}
+
+TEST(Spinquant, SeedsDecideAndRepeat) {
+  const auto weights = [](int seed) {
+    ir::Graph graph = FloatGraph();
+    EXPECT_OK(ApplyText(absl::StrCat("step { [nibble.spinquant] { r4: false seed: ", seed, " } }"), graph));
+    return *graph.parameter(*graph.FindOp("model.layers.1.mlp.up_proj")->weight).LoadFloats();
+  };
+  EXPECT_EQ(weights(1), weights(1));
+  EXPECT_NE(weights(1), weights(2));
+}
+
+TEST(Spinquant, ComposesWithRoundingAndLastsInThePlan) {
+  ir::Graph graph = TinyGraph();
+  ASSERT_OK(ApplyText("step { [nibble.spinquant] { r3: true r4_block: 20 } } step { [nibble.llama32_ptq] {} }", graph));
+  EXPECT_EQ(WeightScheme(graph, "model.layers.0.mlp.down_proj").format(), "int4");
+  EXPECT_EQ(ir::OnlineRotationsOf(graph).size(), 4);
+}
+
+// The tiny model's 100 columns have no Hadamard matrix.
+TEST(Spinquant, SaysThatR4MixesBlocks) {
+  ir::Graph graph = TinyGraph();
+  ThreadPool pool(1);
+  Context context(pool, TestWorkplace());
+  ASSERT_OK(ApplyPipeline(context, ParsePipeline("step { [nibble.spinquant] {} }").step(), graph));
+  EXPECT_EQ(ir::OnlineRotationsOf(graph)[0].block, 20);
+  ASSERT_EQ(context.events().count("spinquant.r4_in_blocks"), 1);
+  EXPECT_EQ(context.events().at("spinquant.r4_in_blocks").count, 2);
+}
+
+TEST(Spinquant, RefusesWhatItCannotKeep) {
+  const auto message = [](const std::string& steps) {
+    ir::Graph graph = TinyGraph();
+    return std::string(ApplyText(steps, graph).message());
+  };
+  EXPECT_THAT(message("step { [nibble.rtn] {} } step { [nibble.spinquant] { r4: false } }"), HasSubstr("already quantized"));
+  EXPECT_THAT(message("step { [nibble.spinquant] { r4_block: 100 } }"), HasSubstr("largest block that divides it is 20"));
+  EXPECT_THAT(message("step { [nibble.spinquant] { r4: false } } step { [nibble.spinquant] { r3: true r4: false } } "
+                      "step { [nibble.spinquant] { r3: true r4: false } }"),
+              HasSubstr("rotated already"));
+  EXPECT_THAT(message("step { [nibble.spinquant] { r1: false r2: false r4: false } }"), HasSubstr("every rotation is off"));
+  EXPECT_THAT(message("step { [nibble.spinquant] { r4: false r4_block: 4 } }"), HasSubstr("r4_block needs r4"));
+}
+
+}  // namespace
+}  // namespace nibble
