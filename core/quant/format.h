@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/quant/encoded.h"
+#include "core/quant/integer_grid.h"
 
 namespace nibble {
 
@@ -38,12 +39,12 @@ class Format {
   virtual absl::StatusOr<EncodedTensor> Encode(const QuantScheme& scheme, const Shape& shape,
                                                absl::Span<const float> values, ThreadPool* pool) const = 0;
 
-  // Encodes with scales that are already chosen, [rows, groups] in order, each
-  // a number that the scheme's scale type holds. Learned scales come this way.
-  // Only symmetric integer grids can.
-  virtual absl::StatusOr<EncodedTensor> EncodeWithScales(const QuantScheme& scheme, const Shape& shape, absl::Span<const float> values,
-                                                         absl::Span<const float> scales, ThreadPool* pool) const {
-    return absl::UnimplementedError(name() + " takes no given scales");
+  // Encodes on grids that are already chosen, [rows, groups] in order (one for
+  // PER_TENSOR): learned scales and solved codes come this way. Only integer
+  // grids can.
+  virtual absl::StatusOr<EncodedTensor> EncodeOnGrids(const QuantScheme& scheme, const Shape& shape, absl::Span<const float> values,
+                                                      absl::Span<const Grid> grids, ThreadPool* pool) const {
+    return absl::UnimplementedError(name() + " takes no given grids");
   }
 
   virtual void DecodeRows(const EncodedTensor& tensor, int64_t begin, int64_t end, float* out) const = 0;

@@ -177,7 +177,9 @@ absl::StatusOr<double> Learner::Update(double rate, double gradient_scale) {
 absl::StatusOr<EncodedTensor> Learner::EncodeState(const State& state, const QuantScheme& scheme, const Shape& shape) const {
   if (!state.learns_scales()) return Encode(scheme, shape, state.parameter.master, &machine_.pool);
   NIBBLE_ASSIGN_OR_RETURN(const Format* format, FindFormat(scheme.format()));
-  return format->EncodeWithScales(scheme, shape, state.parameter.master, ScalesOf(state), &machine_.pool);
+  std::vector<Grid> grids;
+  for (const float scale : ScalesOf(state)) grids.push_back(GridForScale(scheme, *format->integer_bits(), scale));
+  return format->EncodeOnGrids(scheme, shape, state.parameter.master, grids, &machine_.pool);
 }
 
 absl::Status Learner::Store(ir::Graph& target) const {

@@ -71,14 +71,13 @@ class IntegerFormat : public Format {
     });
   }
 
-  absl::StatusOr<EncodedTensor> EncodeWithScales(const QuantScheme& scheme, const Shape& shape, absl::Span<const float> values,
-                                                 absl::Span<const float> scales, ThreadPool* pool) const override {
-    if (scheme.asymmetric()) return absl::UnimplementedError("given scales need a symmetric grid");
+  absl::StatusOr<EncodedTensor> EncodeOnGrids(const QuantScheme& scheme, const Shape& shape, absl::Span<const float> values,
+                                              absl::Span<const Grid> grids, ThreadPool* pool) const override {
     const bool whole = scheme.per() == QuantScheme::PER_TENSOR;
     const int64_t rows = shape.size() < 2 ? 1 : shape[0];
-    NIBBLE_CHECK(static_cast<int64_t>(scales.size()) == (whole ? 1 : rows * GroupsPerRow(scheme, shape.back())));
+    NIBBLE_CHECK(static_cast<int64_t>(grids.size()) == (whole ? 1 : rows * GroupsPerRow(scheme, shape.back())));
     return EncodeRows(scheme, shape, values, pool, [&](int64_t i, absl::Span<const float>) -> absl::StatusOr<Grid> {
-      return GridForScale(scheme, bits_, scales[whole ? 0 : i]);
+      return grids[whole ? 0 : i];
     });
   }
 

@@ -1,0 +1,142 @@
+#include "core/calibration/block_runner.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "core/base/check.h"
+#include "core/base/status.h"
+
+namespace nibble::calibration {
+
+using ir::Op;
+using ir::OpKind;
+using ir::ValueId;
+
+absl::StatusOr<std::vector<float>> EmbedTokens(const ir::Graph& graph, absl::Span<const int32_t> tokens) {
+  NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor table, graph.parameter(*graph.embedding().weight).Load());
+  std::vector<float> hidden(tokens.size() * table.cols());
+  for (size_t t = 0; t < tokens.size(); ++t) {
+    if (tokens[t] < 0 || tokens[t] >= table.rows()) {
+      return absl::InvalidArgumentError(absl::StrCat("token ", tokens[t], " is outside the vocabulary of ", table.rows()));
+    }
+    DecodeRows(table, tokens[t], tokens[t] + 1, hidden.data() + t * table.cols());
+  }
+  return hidden;
+}
+
+absl::StatusOr<BlockRunner> BlockRunner::Create(const ir::Graph& graph, int layer, train::Machine machine) {
+  BlockRunner runner(graph, machine);
+  const auto& ops = graph.ops();
+  while (runner.first_ < ops.size() && ops[runner.first_].layer != layer) ++runner.first_;
+  if (runner.first_ == ops.size()) return absl::InvalidArgumentError(absl::StrCat("the model has no block ", layer));
+  runner.end_ = runner.first_;
+  while (ops[runner.end_].layer == layer) ++runner.end_;
+  runner.input_ = ops[runner.first_].inputs[0];
+  for (size_t i = runner.first_; i < runner.end_; ++i) {
+    if (ops[i].weight.has_value()) NIBBLE_RETURN_IF_ERROR(runner.Reload(i));
+    if (ops[i].kind != OpKind::kRotate) continue;
+    NIBBLE_ASSIGN_OR_RETURN(Hadamard hadamard, Hadamard::Create(ops[i].block));
+    runner.hadamards_.emplace(ops[i].block, std::move(hadamard));
+  }
+  return runner;
+}
+
+absl::Status BlockRunner::Reload(size_t op) {
+  const ir::ParameterId id = *graph_.ops()[op].weight;
+  NIBBLE_ASSIGN_OR_RETURN(weights_[id], graph_.parameter(id).LoadFloats());
+  return absl::OkStatus();
+}
+
+std::vector<std::vector<size_t>> BlockRunner::LinearsByInput() const {
+  std::vector<std::vector<size_t>> groups;
+  for (size_t i = first_; i < end_; ++i) {
+    const Op& op = graph_.ops()[i];
+    if (op.kind != OpKind::kLinear) continue;
+    const auto group = std::find_if(groups.begin(), groups.end(),
+                                    [&](const std::vector<size_t>& g) { return graph_.ops()[g[0]].inputs[0] == op.inputs[0]; });
+    if (group == groups.end()) groups.push_back({i});
+    else group->push_back(i);
+  }
+  return groups;
+}
+
+void BlockRunner::Run(absl::Span<const int64_t> starts, std::vector<float>* hidden, Observer observe) {
+  Values values;
+  values[input_] = std::move(*hidden);
+  RunOps(end_, starts, observe, &values);
+  *hidden = std::move(values.at(graph_.ops()[end_ - 1].output));
+}
+
+void BlockRunner::RunUntil(size_t last, absl::Span<const int64_t> starts, absl::Span<const float> hidden, Observer observe) {
+  Values values;
+  values[input_].assign(hidden.begin(), hidden.end());
+  RunOps(last, starts, observe, &values);
+  observe(last, values.at(graph_.ops()[last].inputs[0]));
+}
+
+bool BlockRunner::ReadLater(ValueId value, size_t after) const {
+  for (size_t i = after + 1; i < end_; ++i) {
+    const auto& inputs = graph_.ops()[i].inputs;
+    if (std::find(inputs.begin(), inputs.end(), value) != inputs.end()) return true;
+  }
+  return false;
+}
+
+void BlockRunner::RunOps(size_t end, absl::Span<const int64_t> starts, Observer observe, Values* values) {
+  for (size_t i = first_; i < end; ++i) {
+    const Op& op = graph_.ops()[i];
+    if (op.kind == OpKind::kLinear) observe(i, values->at(op.inputs[0]));
+    RunOp(op, starts, values);
+    for (const ValueId input : op.inputs) {
+      if (i + 1 < end && !ReadLater(input, i)) values->erase(input);
+    }
+  }
+}
+
+void BlockRunner::RunOp(const Op& op, absl::Span<const int64_t> starts, Values* values) {
+  const int64_t tokens = starts.back(), width = graph_.values()[op.output].width;
+  const std::vector<float>& x = values->at(op.inputs[0]);
+  const auto second = [&] { return values->at(op.inputs[1]).data(); };
+  std::vector<float> y(tokens * width);
+  switch (op.kind) {
+    case OpKind::kRmsNorm:
+      train::RmsNorm(machine_, tokens, width, x.data(), weights_.at(*op.weight).data(), op.eps, y.data());
+      break;
+    case OpKind::kLinear:
+      train::Multiply(machine_, {false, true, tokens, width, graph_.values()[op.inputs[0]].width}, x.data(), weights_.at(*op.weight).data(),
+                      false, y.data());
+      break;
+    case OpKind::kRope: {
+      train::RopeAngles<float>& angles = angles_[op.inverse_frequencies];
+      angles.Extend(op.inverse_frequencies, train::LongestSequence(starts));
+      train::Rope<float>(machine_, {op.heads, op.head_dim, &angles}, starts, false, x.data(), y.data());
+      break;
+    }
+    case OpKind::kAttention: {
+      std::vector<float> log_sums(tokens * op.heads);
+      train::Attention<float>(machine_, {op.heads, op.kv_heads, op.head_dim, op.sliding_window}, starts, x.data(), second(),
+                              values->at(op.inputs[2]).data(), y.data(), log_sums.data());
+      break;
+    }
+    case OpKind::kSilu:
+      for (size_t i = 0; i < y.size(); ++i) y[i] = x[i] / (1.0f + std::exp(-x[i]));
+      break;
+    case OpKind::kMul:
+      for (size_t i = 0; i < y.size(); ++i) y[i] = x[i] * second()[i];
+      break;
+    case OpKind::kAdd:
+      y = x;
+      train::Accumulate(machine_, static_cast<int64_t>(y.size()), op.scale, second(), y.data());
+      break;
+    case OpKind::kRotate:
+      train::Rotate(machine_, hadamards_.at(op.block), static_cast<int64_t>(y.size()), false, x.data(), y.data());
+      break;
+    case OpKind::kEmbed:
+    case OpKind::kLogits:
+      NIBBLE_CHECK(false);  // never inside a block
+  }
+  (*values)[op.output] = std::move(y);
+}
+
+}  // namespace nibble::calibration

@@ -1,0 +1,69 @@
+// BlockRunner: one decoder block of a graph at work on calibration sequences.
+// Methods that calibrate go through a model block by block, so memory holds one
+// block's weights in fp32, its activations for one batch, and the hidden states
+// between blocks.
+#ifndef NIBBLE_CORE_CALIBRATION_BLOCK_RUNNER_H_
+#define NIBBLE_CORE_CALIBRATION_BLOCK_RUNNER_H_
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "core/ir/graph.h"
+#include "core/tensor/hadamard.h"
+#include "core/train/ops.h"
+
+namespace nibble::calibration {
+
+// Rows of the embedding for tokens, [tokens, hidden]. An error for a token
+// outside the vocabulary.
+absl::StatusOr<std::vector<float>> EmbedTokens(const ir::Graph& graph, absl::Span<const int32_t> tokens);
+
+class BlockRunner {
+ public:
+  // Decodes the block's weights; `graph` outlives the runner and may change.
+  static absl::StatusOr<BlockRunner> Create(const ir::Graph& graph, int layer, train::Machine machine);
+
+  // Decodes the weight of an op anew, after it was replaced.
+  absl::Status Reload(size_t op);
+
+  // The block's linears (indices into the graph's ops) by the value that they
+  // read, in order of execution.
+  std::vector<std::vector<size_t>> LinearsByInput() const;
+
+  // Sees what a linear reads, [tokens, in], before any activation scheme.
+  using Observer = absl::FunctionRef<void(size_t op, absl::Span<const float> x)>;
+
+  // From what the block reads to what it gives, [tokens, hidden], in place.
+  // `starts` are the first tokens of sequences, then the number of tokens.
+  // Activation schemes do not apply: calibration sees full-precision inputs.
+  void Run(absl::Span<const int64_t> starts, std::vector<float>* hidden, Observer observe);
+
+  // Shows what op `last`, a linear, reads and stops there.
+  void RunUntil(size_t last, absl::Span<const int64_t> starts, absl::Span<const float> hidden, Observer observe);
+
+ private:
+  BlockRunner(const ir::Graph& graph, train::Machine machine) : graph_(graph), machine_(machine) {}
+
+  // Runs ops [first_, end), keeping values in `values`.
+  using Values = std::map<ir::ValueId, std::vector<float>>;
+  void RunOps(size_t end, absl::Span<const int64_t> starts, Observer observe, Values* values);
+  void RunOp(const ir::Op& op, absl::Span<const int64_t> starts, Values* values);
+  bool ReadLater(ir::ValueId value, size_t after) const;
+
+  const ir::Graph& graph_;
+  const train::Machine machine_;
+  size_t first_ = 0, end_ = 0;  // of the block's ops
+  ir::ValueId input_ = -1;
+  std::map<ir::ParameterId, std::vector<float>> weights_;
+  std::map<std::vector<double>, train::RopeAngles<float>> angles_;
+  std::map<int64_t, Hadamard> hadamards_;
+};
+
+}  // namespace nibble::calibration
+
+#endif  // NIBBLE_CORE_CALIBRATION_BLOCK_RUNNER_H_

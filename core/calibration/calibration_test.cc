@@ -1,0 +1,95 @@
+#include "core/base/testing.h"
+#include "core/calibration/block_runner.h"
+#include "core/calibration/second_moment.h"
+#include "core/ir/rotations.h"
+#include "core/models/llama.h"
+#include "core/runtime/reference.h"
+
+namespace nibble::calibration {
+namespace {
+
+const std::vector<int32_t> kTokens = {1, 17, 90, 4, 4, 55, 63};
+
+ir::Graph Model() {
+  LlamaConfig config = *ShapePreset("tiny");
+  auto graph = BuildLlama(config, SyntheticWeights(config, 7));
+  EXPECT_OK(graph);
+  EXPECT_OK(ir::AttachOnlineRotations(*graph, {{"model.layers.0.mlp.down_proj", 20}, {"model.layers.1.self_attn.attention", 4}}));
+  return *std::move(graph);
+}
+
+class BlockRunnerTest : public ::testing::Test {
+ protected:
+  ThreadPool pool_{2};
+  const train::Machine machine_{pool_, *kernels::AvailableTables().back()};
+  const ir::Graph graph_ = Model();
+};
+
+// What the reference executor gives for each op, by name.
+std::map<std::string, std::vector<float>> ReferenceValues(const ir::Graph& graph, absl::Span<const int32_t> tokens) {
+  std::map<std::string, std::vector<float>> values;
+  EXPECT_OK(RunReference(graph, tokens, [&](const ir::Op& op, absl::Span<const float> y) { values[op.name].assign(y.begin(), y.end()); }));
+  return values;
+}
+
+void ExpectNear(absl::Span<const float> got, absl::Span<const float> expected) {
+  ASSERT_EQ(got.size(), expected.size());
+  for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], expected[i], 1e-5) << i;
+}
+
+TEST_F(BlockRunnerTest, BlocksInTurnAreTheModel) {
+  auto values = ReferenceValues(graph_, kTokens);
+  ASSERT_OK_AND_ASSIGN(std::vector<float> hidden, EmbedTokens(graph_, kTokens));
+  for (int layer = 0; layer < graph_.num_layers(); ++layer) {
+    ASSERT_OK_AND_ASSIGN(BlockRunner runner, BlockRunner::Create(graph_, layer, machine_));
+    std::map<std::string, std::vector<float>> seen;
+    runner.Run({0, 7}, &hidden, [&](size_t op, absl::Span<const float> x) { seen[graph_.ops()[op].name].assign(x.begin(), x.end()); });
+    const std::string prefix = absl::StrCat("model.layers.", layer, ".");
+    ExpectNear(hidden, values.at(prefix + "mlp_residual"));
+    EXPECT_EQ(seen.size(), 7);
+    ExpectNear(seen.at(prefix + "self_attn.k_proj"), values.at(prefix + "input_layernorm"));
+    ExpectNear(seen.at(prefix + "mlp.down_proj"), values.at(prefix + (layer == 0 ? "mlp.down_proj.input_rotation" : "mlp.mul")));
+  }
+}
+
+// Two sequences side by side are two sequences.
+TEST_F(BlockRunnerTest, SequencesDoNotMix) {
+  ASSERT_OK_AND_ASSIGN(std::vector<float> together, EmbedTokens(graph_, {1, 17, 90, 4, 4}));
+  ASSERT_OK_AND_ASSIGN(std::vector<float> second, EmbedTokens(graph_, {4, 4}));
+  ASSERT_OK_AND_ASSIGN(BlockRunner runner, BlockRunner::Create(graph_, 0, machine_));
+  const auto ignore = [](size_t, absl::Span<const float>) {};
+  runner.Run({0, 3, 5}, &together, ignore);
+  runner.Run({0, 2}, &second, ignore);
+  ExpectNear(absl::MakeConstSpan(together).subspan(3 * graph_.hidden_size()), second);
+}
+
+TEST_F(BlockRunnerTest, StopsAtALinearAndGroupsThem) {
+  ASSERT_OK_AND_ASSIGN(const std::vector<float> hidden, EmbedTokens(graph_, kTokens));
+  ASSERT_OK_AND_ASSIGN(BlockRunner runner, BlockRunner::Create(graph_, 1, machine_));
+  const auto groups = runner.LinearsByInput();
+  ASSERT_EQ(groups.size(), 4);
+  EXPECT_EQ(groups[0].size(), 3);
+  EXPECT_EQ(groups[2].size(), 2);
+  std::vector<size_t> seen;
+  runner.RunUntil(groups[1][0], {0, 7}, hidden, [&](size_t op, absl::Span<const float>) { seen.push_back(op); });
+  EXPECT_EQ(seen, (std::vector<size_t>{groups[0][0], groups[0][1], groups[0][2], groups[1][0]}));
+}
+
+TEST_F(BlockRunnerTest, Errors) {
+  EXPECT_FALSE(BlockRunner::Create(graph_, 2, machine_).ok());
+  EXPECT_FALSE(EmbedTokens(graph_, {1, 97}).ok());
+}
+
+TEST_F(BlockRunnerTest, SecondMomentByHand) {
+  SecondMoment moment(2);
+  moment.Add(machine_, {1, 2}, {1, 2});
+  moment.Add(machine_, {3, 0, 1, 1}, {3, 0, 1, 1});
+  const std::vector<double> h = moment.Mean();  // 2/3 of [[1+9+1, 2+0+1], [3, 4+0+1]]
+  EXPECT_NEAR(h[0], 2.0 / 3 * 11, 1e-12);
+  EXPECT_NEAR(h[1], 2, 1e-12);
+  EXPECT_NEAR(h[2], 2, 1e-12);
+  EXPECT_NEAR(h[3], 2.0 / 3 * 5, 1e-12);
+}
+
+}  // namespace
+}  // namespace nibble::calibration
