@@ -1,0 +1,222 @@
+// gptq: block by block through the model, the inputs of each linear gathered on
+// calibration text while the layers before it are already quantized.
+
+#include <algorithm>
+#include <optional>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "core/base/progress.h"
+#include "core/base/status.h"
+#include "core/calibration/block_runner.h"
+#include "core/calibration/second_moment.h"
+#include "core/ir/passes.h"
+#include "methods/gptq/gptq.pb.h"
+#include "methods/gptq/solver.h"
+#include "methods/method.h"
+#include "methods/options.h"
+#include "methods/training/training.h"
+
+namespace nibble {
+namespace {
+
+using calibration::BlockRunner;
+using calibration::SecondMoment;
+
+// Tokens that pass through a block at a time.
+constexpr int64_t kBatchTokens = 2048;
+
+absl::StatusOr<QuantScheme> SchemeFrom(const GptqOptions& options) {
+  QuantScheme scheme;
+  NIBBLE_ASSIGN_OR_RETURN(*scheme.mutable_format(), IntegerFormat(options.bits()));
+  if (options.group_size() != 0) {
+    scheme.set_per(QuantScheme::PER_GROUP);
+    scheme.set_group_size(options.group_size());
+  } else {
+    scheme.set_per(QuantScheme::PER_ROW);
+  }
+  if (options.asymmetric()) scheme.set_asymmetric(true);
+  if (options.has_divisor()) scheme.set_divisor(options.divisor());
+  if (options.has_range()) *scheme.mutable_range() = options.range();
+  if (options.has_scale_type()) scheme.set_scale_type(options.scale_type());
+  NIBBLE_RETURN_IF_ERROR(ValidateScheme(scheme));
+  return scheme;
+}
+
+absl::Status Check(const GptqOptions& options) {
+  const auto error = [](auto... parts) { return absl::InvalidArgumentError(absl::StrCat(parts...)); };
+  if (options.samples() < 1) return error("samples: ", options.samples(), " must be 1 or more");
+  if (options.block_size() < 1) return error("block_size: ", options.block_size(), " must be 1 or more");
+  if (!(options.damping() >= 0 && options.damping() <= 1)) return error("damping: ", options.damping(), " must be from 0 to 1");
+  if (!(options.propagate() >= 0 && options.propagate() <= 1)) return error("propagate: ", options.propagate(), " must be from 0 to 1");
+  if (options.act_order() && !options.static_groups() && options.group_size() != 0) {
+    return error("act_order mixes the columns of groups; it needs static_groups: true");
+  }
+  if (!options.has_data()) return error("data { text: ... } is missing: gptq calibrates on text");
+  return absl::OkStatus();
+}
+
+// Calibration sequences in batches, and their hidden states before a block.
+struct Batch {
+  std::vector<int64_t> starts = {0};
+  std::vector<float> hidden;
+  std::vector<float> original;  // as the full-precision model gives them; empty unless errors propagate
+};
+
+// One pass over the model.
+class Pass {
+ public:
+  Pass(const GptqOptions& options, const QuantScheme& scheme, Context& context, train::Machine machine, ir::Graph& graph)
+      : options_(options), scheme_(scheme), context_(context), machine_(machine), graph_(graph) {
+    settings_.damping = options.damping();
+    settings_.act_order = options.act_order();
+    settings_.static_groups = options.static_groups();
+    settings_.block = options.block_size();
+  }
+
+  absl::Status Run(const train::Sequences& sequences, const std::vector<size_t>& selected) {
+    NIBBLE_RETURN_IF_ERROR(MakeBatches(sequences));
+    Progress progress("gptq", graph_.num_layers());
+    for (int layer = 0; layer < graph_.num_layers(); ++layer) {
+      NIBBLE_RETURN_IF_ERROR(RunBlock(layer, selected));
+      progress.Update(layer + 1);
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  bool propagates() const { return options_.propagate() > 0; }
+
+  absl::Status MakeBatches(const train::Sequences& sequences) {
+    const int64_t count = std::min<int64_t>(options_.samples(), sequences.size());
+    if (count < options_.samples()) {
+      context_.CountEvent("gptq.fewer_samples", options_.samples() - count, absl::StrCat("the text has ", count, " windows"));
+    }
+    std::vector<int32_t> tokens;
+    for (int64_t i = 0; i < count; ++i) {
+      if (batches_.empty() || batches_.back().starts.back() >= kBatchTokens) batches_.emplace_back();
+      const auto sequence = sequences.tokens(train::ShuffledIndex(i, sequences.size(), options_.seed()));
+      NIBBLE_ASSIGN_OR_RETURN(const std::vector<float> rows, calibration::EmbedTokens(graph_, sequence));
+      Batch& batch = batches_.back();
+      batch.hidden.insert(batch.hidden.end(), rows.begin(), rows.end());
+      batch.starts.push_back(batch.starts.back() + static_cast<int64_t>(sequence.size()));
+    }
+    if (propagates()) {
+      for (Batch& batch : batches_) batch.original = batch.hidden;
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status RunBlock(int layer, const std::vector<size_t>& selected) {
+    NIBBLE_ASSIGN_OR_RETURN(BlockRunner runner, BlockRunner::Create(graph_, layer, machine_));
+    std::optional<BlockRunner> original;
+    if (propagates()) original.emplace(runner);
+    for (std::vector<size_t> group : runner.LinearsByInput()) {
+      const size_t reader = group[0];
+      group.erase(std::remove_if(group.begin(), group.end(), [&](size_t op) { return std::find(selected.begin(), selected.end(), op) == selected.end(); }),
+                  group.end());
+      if (group.empty()) continue;
+      NIBBLE_RETURN_IF_ERROR(QuantizeGroup(runner, original.has_value() ? &*original : nullptr, reader, group));
+      if (!options_.sequential()) continue;
+      for (const size_t op : group) NIBBLE_RETURN_IF_ERROR(runner.Reload(op));
+    }
+    for (const std::vector<size_t>& group : runner.LinearsByInput()) {
+      if (options_.sequential()) break;
+      for (const size_t op : group) NIBBLE_RETURN_IF_ERROR(runner.Reload(op));
+    }
+    const auto ignore = [](size_t, absl::Span<const float>) {};
+    for (Batch& batch : batches_) {
+      runner.Run(batch.starts, &batch.hidden, ignore);
+      if (original.has_value()) original->Run(batch.starts, &batch.original, ignore);
+    }
+    return absl::OkStatus();
+  }
+
+  // What a linear reads.
+  static std::vector<float> InputOf(BlockRunner& runner, size_t op, const Batch& batch, const std::vector<float>& hidden) {
+    std::vector<float> input;
+    runner.RunUntil(op, batch.starts, hidden, [&](size_t seen, absl::Span<const float> x) {
+      if (seen == op) input.assign(x.begin(), x.end());
+    });
+    return input;
+  }
+
+  absl::Status QuantizeGroup(BlockRunner& runner, BlockRunner* original, size_t reader, const std::vector<size_t>& group) {
+    const int64_t width = graph_.values()[graph_.ops()[reader].inputs[0]].width;
+    SecondMoment moment(width), change(original == nullptr ? 0 : width);
+    for (const Batch& batch : batches_) {
+      const std::vector<float> x = InputOf(runner, reader, batch, batch.hidden);
+      moment.Add(machine_, x, x);
+      if (original == nullptr) continue;
+      std::vector<float> moved = InputOf(*original, reader, batch, batch.original);
+      for (size_t i = 0; i < moved.size(); ++i) moved[i] -= x[i];
+      change.Add(machine_, moved, x);
+    }
+    auto factor = FactorHessian(moment.Mean(), settings_);
+    if (!factor.ok()) return Annotate(factor.status(), graph_.ops()[reader].name);
+    if (factor->retries > 0) {
+      context_.CountEvent("gptq.more_damping", 1, absl::StrFormat("%s: %g", graph_.ops()[reader].name, factor->damping));
+    }
+    for (const size_t op : group) {
+      NIBBLE_RETURN_IF_ERROR(Annotate(QuantizeLinear(graph_.ops()[op], *factor, change.Mean()), graph_.ops()[op].name));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status QuantizeLinear(const ir::Op& op, const HessianFactor& factor, const std::vector<double>& change) {
+    ir::Parameter& weight = graph_.mutable_parameter(*op.weight);
+    NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor before, weight.Load());
+    if (!IsFloatFormat(before.scheme)) {
+      return absl::FailedPreconditionError(absl::StrCat(weight.name(), " is already quantized (", SchemeToString(before.scheme), ")"));
+    }
+    std::vector<float> values = Decode(before);
+    if (propagates()) values = PropagateError(values, before.rows(), change, options_.propagate(), factor);
+    NIBBLE_ASSIGN_OR_RETURN(GptqSolution solution, SolveGptq(scheme_, before.rows(), values, factor, settings_, context_.pool()));
+    if (solution.loss > solution.rounding_loss) {
+      context_.CountEvent("gptq.worse_than_rounding", 1,
+                          absl::StrFormat("%s: %.4g against %.4g", op.name, solution.loss, solution.rounding_loss));
+    }
+    return weight.Replace(std::move(solution.encoded));
+  }
+
+  const GptqOptions& options_;
+  const QuantScheme& scheme_;
+  Context& context_;
+  const train::Machine machine_;
+  ir::Graph& graph_;
+  GptqSettings settings_;
+  std::vector<Batch> batches_;
+};
+
+class GptqMethod : public Method {
+ public:
+  GptqMethod(GptqOptions options, QuantScheme scheme) : options_(std::move(options)), scheme_(std::move(scheme)) {}
+
+  static absl::StatusOr<std::unique_ptr<Method>> Create(const GptqOptions& options) {
+    NIBBLE_RETURN_IF_ERROR(Check(options));
+    NIBBLE_ASSIGN_OR_RETURN(QuantScheme scheme, SchemeFrom(options));
+    return std::make_unique<GptqMethod>(options, std::move(scheme));
+  }
+
+  bool learns() const override { return true; }
+
+  absl::Status Apply(Context& context, ir::Graph& graph) const override {
+    NIBBLE_ASSIGN_OR_RETURN(const std::vector<size_t> selected, ir::SelectOps(graph, LayersOrBlocks(options_.layers())));
+    for (const size_t i : selected) {
+      if (graph.ops()[i].kind == ir::OpKind::kLinear && !graph.ops()[i].adapter) continue;
+      return absl::InvalidArgumentError(absl::StrCat("layers: ", graph.ops()[i].name, " is no linear inside the blocks; give it to rtn"));
+    }
+    NIBBLE_ASSIGN_OR_RETURN(const train::Sequences sequences, ReadTrainingData(context, options_.data()));
+    NIBBLE_ASSIGN_OR_RETURN(const train::Machine machine, TrainingMachine(context));
+    return Pass(options_, scheme_, context, machine, graph).Run(sequences, selected);
+  }
+
+ private:
+  const GptqOptions options_;
+  const QuantScheme scheme_;
+};
+
+const MethodRegistrar<GptqMethod> kRegistrar(gptq);
+
+}  // namespace
+}  // namespace nibble

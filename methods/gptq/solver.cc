@@ -1,0 +1,245 @@
+#include "methods/gptq/solver.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "absl/strings/str_cat.h"
+#include "core/base/check.h"
+#include "core/base/parallel_status.h"
+#include "core/base/status.h"
+#include "core/quant/format.h"
+#include "core/quant/integer_grid.h"
+#include "core/tensor/blas.h"
+#include "eigen3/Eigen/Dense"
+
+namespace nibble {
+namespace {
+
+using Matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+// Rows that a task solves: enough for matrix products, few enough to share out.
+constexpr int64_t kStrip = 32;
+
+double MeanDiagonal(const std::vector<double>& h, int64_t n) {
+  double sum = 0;
+  for (int64_t i = 0; i < n; ++i) sum += h[i * n + i];
+  return sum / static_cast<double>(n);
+}
+
+// Columns by falling diagonal, or as they come.
+std::vector<int64_t> ColumnOrder(const std::vector<double>& h, int64_t n, bool by_diagonal) {
+  std::vector<int64_t> order(n);
+  std::iota(order.begin(), order.end(), 0);
+  if (by_diagonal) std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return h[a * n + a] > h[b * n + b]; });
+  return order;
+}
+
+// With M M^T the Cholesky factors of H with rows and columns reversed, M^-1
+// reversed back is upper triangular and its Gram matrix is H^-1. False when H is
+// not positive definite.
+bool UpperFactor(const HessianFactor& factor, std::vector<double>* upper) {
+  const int64_t n = factor.size;
+  Matrix reversed(n, n);
+  for (int64_t i = 0; i < n; ++i) {
+    for (int64_t j = 0; j < n; ++j) reversed(n - 1 - i, n - 1 - j) = factor.hessian[factor.order[i] * n + factor.order[j]];
+  }
+  const Eigen::LLT<Matrix> cholesky(reversed);
+  if (cholesky.info() != Eigen::Success) return false;
+  const Matrix inverse = cholesky.matrixL().solve(Matrix::Identity(n, n));
+  if (!inverse.allFinite()) return false;
+  upper->assign(n * n, 0.0);
+  for (int64_t i = 0; i < n; ++i) {
+    for (int64_t j = i; j < n; ++j) (*upper)[i * n + j] = inverse(n - 1 - i, n - 1 - j);
+  }
+  return true;
+}
+
+// A strip of rows at work.
+class StripSolver {
+ public:
+  StripSolver(const QuantScheme& scheme, int bits, int64_t rows, absl::Span<const float> weights, const HessianFactor& factor, const GptqSettings& settings)
+      : scheme_(scheme), bits_(bits), rows_(rows), n_(factor.size), factor_(factor), settings_(settings), group_(GroupLength(scheme, n_)),
+        groups_(GroupsPerRow(scheme, n_)), given_(weights), values_(rows * n_), decoded_(rows * n_), grids_(rows * groups_) {
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t place = 0; place < n_; ++place) values_[r * n_ + place] = static_cast<double>(weights[r * n_ + factor.order[place]]);
+    }
+  }
+
+  // Grids from the weights as given; `whole` is that of a PER_TENSOR scheme.
+  absl::Status ChooseStaticGrids(const std::optional<Grid>& whole) {
+    for (int64_t r = 0; r < rows_; ++r) {
+      for (int64_t g = 0; g < groups_; ++g) {
+        if (whole.has_value()) {
+          grids_[r * groups_ + g] = *whole;
+          continue;
+        }
+        NIBBLE_ASSIGN_OR_RETURN(grids_[r * groups_ + g], ChooseGrid(scheme_, bits_, given_.subspan(r * n_ + g * group_, std::min(group_, n_ - g * group_))));
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  // Codes for all columns; grids chosen on the way where `choose_grids`.
+  absl::Status Run(bool choose_grids) {
+    for (int64_t begin = 0; begin < n_; begin += settings_.block) {
+      const int64_t end = std::min(n_, begin + settings_.block);
+      std::vector<double> errors(rows_ * (end - begin));
+      for (int64_t place = begin; place < end; ++place) {
+        if (choose_grids && factor_.order[place] % group_ == 0) NIBBLE_RETURN_IF_ERROR(ChooseGridsAt(place));
+        RoundColumn(place, begin, end, errors.data());
+      }
+      if (end == n_) break;
+      blas::Dgemm(false, false, rows_, n_ - end, end - begin, -1, errors.data(), end - begin, factor_.upper.data() + begin * n_ + end, n_, 1,
+                  values_.data() + end, n_);
+    }
+    return absl::OkStatus();
+  }
+
+  double loss() const { return loss_; }
+  const std::vector<float>& decoded() const { return decoded_; }
+  const std::vector<Grid>& grids() const { return grids_; }
+
+ private:
+  // Grids of the group that begins at a place, from the weights as they are now.
+  absl::Status ChooseGridsAt(int64_t place) {
+    std::vector<float> group(std::min(group_, n_ - place));
+    for (int64_t r = 0; r < rows_; ++r) {
+      for (size_t i = 0; i < group.size(); ++i) group[i] = static_cast<float>(values_[r * n_ + place + i]);
+      NIBBLE_ASSIGN_OR_RETURN(grids_[r * groups_ + place / group_], ChooseGrid(scheme_, bits_, group));
+    }
+    return absl::OkStatus();
+  }
+
+  void RoundColumn(int64_t place, int64_t begin, int64_t end, double* errors) {
+    const int64_t column = factor_.order[place];
+    const double* u = factor_.upper.data() + place * n_;
+    for (int64_t r = 0; r < rows_; ++r) {
+      const Grid& grid = grids_[r * groups_ + column / group_];
+      double* row = values_.data() + r * n_;
+      const float rounded = DecodeValue(grid, EncodeValue(grid, static_cast<float>(row[place]), (1 << bits_) - 1));
+      decoded_[r * n_ + column] = rounded;
+      const double error = (row[place] - static_cast<double>(rounded)) / u[place];
+      loss_ += error * error / 2;
+      errors[r * (end - begin) + place - begin] = error;
+      for (int64_t k = place + 1; k < end; ++k) row[k] -= error * u[k];
+    }
+  }
+
+  const QuantScheme& scheme_;
+  const int bits_;
+  const int64_t rows_, n_;
+  const HessianFactor& factor_;
+  const GptqSettings& settings_;
+  const int64_t group_, groups_;
+  const absl::Span<const float> given_;
+  std::vector<double> values_;  // [rows, n] by place: what is still to be rounded, corrected
+  std::vector<float> decoded_;  // [rows, n] by column
+  std::vector<Grid> grids_;     // [rows, groups]
+  double loss_ = 0;
+};
+
+// Half of tr(D H D^T) over a strip's rows.
+double HalfTrace(const HessianFactor& factor, int64_t rows, absl::Span<const float> a, absl::Span<const float> b) {
+  const int64_t n = factor.size;
+  std::vector<double> change(rows * n), product(rows * n);
+  for (size_t i = 0; i < change.size(); ++i) change[i] = static_cast<double>(a[i]) - static_cast<double>(b[i]);
+  blas::Dgemm(false, false, rows, n, n, 1, change.data(), n, factor.hessian.data(), n, 0, product.data(), n);
+  return std::inner_product(change.begin(), change.end(), product.begin(), 0.0) / 2;
+}
+
+std::vector<float> WithoutDeadColumns(absl::Span<const float> weights, const HessianFactor& factor) {
+  std::vector<float> alive(weights.begin(), weights.end());
+  for (size_t i = 0; i < alive.size(); ++i) {
+    if (factor.dead[i % factor.size]) alive[i] = 0;
+  }
+  return alive;
+}
+
+}  // namespace
+
+absl::StatusOr<HessianFactor> FactorHessian(std::vector<double> hessian, const GptqSettings& settings) {
+  HessianFactor factor;
+  const int64_t n = factor.size = static_cast<int64_t>(std::llround(std::sqrt(static_cast<double>(hessian.size()))));
+  NIBBLE_CHECK(static_cast<int64_t>(hessian.size()) == n * n);
+  if (!std::all_of(hessian.begin(), hessian.end(), [](double v) { return std::isfinite(v); })) {
+    return absl::InvalidArgumentError("the Hessian is not finite: an activation overflowed on the calibration text");
+  }
+  factor.dead.resize(n);
+  for (int64_t i = 0; i < n; ++i) {
+    factor.dead[i] = hessian[i * n + i] == 0;
+    if (factor.dead[i]) hessian[i * n + i] = 1;
+  }
+  factor.order = ColumnOrder(hessian, n, settings.act_order);
+  const double mean = MeanDiagonal(hessian, n);
+  double added = 0;
+  factor.hessian = std::move(hessian);
+  for (factor.damping = settings.damping;; factor.damping *= 10, ++factor.retries) {
+    for (int64_t i = 0; i < n; ++i) factor.hessian[i * n + i] += (factor.damping - added) * mean;
+    added = factor.damping;
+    if (UpperFactor(factor, &factor.upper)) return factor;
+    if (factor.damping >= 1 || factor.damping == 0) break;
+  }
+  return absl::FailedPreconditionError(absl::StrCat("the Hessian cannot be factored with a damping of ", factor.damping,
+                                                    "; give damping, or more calibration text"));
+}
+
+absl::StatusOr<GptqSolution> SolveGptq(const QuantScheme& scheme, int64_t rows, absl::Span<const float> weights, const HessianFactor& factor,
+                               const GptqSettings& settings, ThreadPool& pool) {
+  const int64_t n = factor.size;
+  NIBBLE_CHECK(static_cast<int64_t>(weights.size()) == rows * n);
+  NIBBLE_ASSIGN_OR_RETURN(const Format* format, FindFormat(scheme.format()));
+  if (!format->integer_bits().has_value()) return absl::InvalidArgumentError(absl::StrCat("gptq needs an integer grid, not ", SchemeToString(scheme)));
+  const bool per_group = scheme.per() == QuantScheme::PER_GROUP;
+  if (per_group && settings.act_order && !settings.static_groups) {
+    return absl::InvalidArgumentError("act_order mixes the columns of groups; it needs static_groups: true");
+  }
+  const std::vector<float> alive = WithoutDeadColumns(weights, factor);
+  std::optional<Grid> whole;
+  if (scheme.per() == QuantScheme::PER_TENSOR) {
+    NIBBLE_ASSIGN_OR_RETURN(whole, ChooseGrid(scheme, *format->integer_bits(), alive));
+  }
+  NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor rounded, Encode(scheme, {rows, n}, alive, &pool));
+  const bool choose_grids = per_group && !settings.static_groups;
+  const int64_t groups = GroupsPerRow(scheme, n), strips = (rows + kStrip - 1) / kStrip;
+  std::vector<float> decoded(rows * n);
+  std::vector<Grid> grids(rows * groups);
+  std::vector<double> losses(strips), rounding_losses(strips);
+  NIBBLE_RETURN_IF_ERROR(ParallelForStatus(&pool, strips, [&](int64_t strip, int) -> absl::Status {
+    const int64_t first = strip * kStrip, count = std::min(kStrip, rows - first);
+    const auto strip_weights = absl::MakeConstSpan(alive).subspan(first * n, count * n);
+    StripSolver solver(scheme, *format->integer_bits(), count, strip_weights, factor, settings);
+    if (!choose_grids) NIBBLE_RETURN_IF_ERROR(solver.ChooseStaticGrids(whole));
+    NIBBLE_RETURN_IF_ERROR(solver.Run(choose_grids));
+    std::copy(solver.decoded().begin(), solver.decoded().end(), decoded.begin() + first * n);
+    std::copy(solver.grids().begin(), solver.grids().end(), grids.begin() + first * groups);
+    losses[strip] = solver.loss();
+    std::vector<float> nearest(count * n);
+    DecodeRows(rounded, first, first + count, nearest.data());
+    rounding_losses[strip] = HalfTrace(factor, count, nearest, strip_weights);
+    return absl::OkStatus();
+  }));
+  GptqSolution solution;
+  if (whole.has_value()) grids.resize(1);
+  NIBBLE_ASSIGN_OR_RETURN(solution.encoded, format->EncodeOnGrids(scheme, {rows, n}, decoded, grids, &pool));
+  NIBBLE_CHECK(Decode(solution.encoded) == decoded);
+  solution.loss = std::accumulate(losses.begin(), losses.end(), 0.0);
+  solution.rounding_loss = std::accumulate(rounding_losses.begin(), rounding_losses.end(), 0.0);
+  return solution;
+}
+
+std::vector<float> PropagateError(absl::Span<const float> weights, int64_t rows, absl::Span<const double> change, double share,
+                             const HessianFactor& factor) {
+  const int64_t n = factor.size;
+  const Eigen::Map<const Matrix> h(factor.hessian.data(), n, n), c(change.data(), n, n);
+  const Eigen::Map<const Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>> w(weights.data(), rows, n);
+  // H is symmetric: (W C H^-1)^T = H^-1 (W C)^T.
+  const Matrix moved = h.llt().solve((w.cast<double>() * c).transpose());
+  std::vector<float> result(weights.begin(), weights.end());
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t i = 0; i < n; ++i) result[r * n + i] += static_cast<float>(share * moved(i, r));
+  }
+  return result;
+}
+
+}  // namespace nibble
