@@ -78,6 +78,10 @@ std::string NibbleJson(const Checkpoint& checkpoint) {
     object["adapters"][adapter.module] = {{"rank", adapter.rank}, {"scale", adapter.scale}};
   }
   for (const ir::OnlineRotation& rotation : attachments.rotations) object["rotations"][rotation.module] = rotation.block;
+  for (const auto& [module, schemes] : attachments.caches) {
+    if (schemes.keys.has_value()) object["caches"][module]["keys"] = SchemeToText(*schemes.keys);
+    if (schemes.values.has_value()) object["caches"][module]["values"] = SchemeToText(*schemes.values);
+  }
   object["pipeline"] = checkpoint.pipeline;
   object["note"] = checkpoint.note;
   return object.dump(2, ' ', false, json::error_handler_t::replace) + "\n";

@@ -231,6 +231,25 @@ absl::Status ReadRotations(const json& object, const std::string& path, HfModel*
   return absl::OkStatus();
 }
 
+absl::Status ReadCaches(const json& object, const std::string& path, HfModel* model) {
+  const auto caches = object.find("caches");
+  if (caches == object.end()) return absl::OkStatus();
+  if (!caches->is_object()) return absl::InvalidArgumentError(absl::StrCat(path, ": caches is not an object"));
+  for (const auto& [module, entry] : caches->items()) {
+    ir::Attachments::CacheSchemes& schemes = model->attachments.caches[module];
+    for (const auto& [which, text] : entry.items()) {
+      const std::string where = absl::StrCat(path, ": cache of '", module, "'");
+      if ((which != "keys" && which != "values") || !text.is_string()) {
+        return absl::InvalidArgumentError(absl::StrCat(where, ": expected schemes of \"keys\" and \"values\", got ", entry.dump()));
+      }
+      auto scheme = SchemeFromText(text.get_ref<const std::string&>());
+      if (!scheme.ok()) return Annotate(scheme.status(), where);
+      (which == "keys" ? schemes.keys : schemes.values) = *std::move(scheme);
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ReadNibbleFile(const std::string& folder, HfModel* model) {
   const std::string path = folder + kNibbleFile;
   if (!FileExists(path)) return absl::OkStatus();
@@ -245,6 +264,7 @@ absl::Status ReadNibbleFile(const std::string& folder, HfModel* model) {
   NIBBLE_RETURN_IF_ERROR(ReadText(object, "note", path, &model->note));
   NIBBLE_RETURN_IF_ERROR(ReadAdapters(object, path, model));
   NIBBLE_RETURN_IF_ERROR(ReadRotations(object, path, model));
+  NIBBLE_RETURN_IF_ERROR(ReadCaches(object, path, model));
   return ReadActivations(object, path, model);
 }
 

@@ -18,6 +18,7 @@
 //   {"format_version": 1, "activations": {"model.layers.0.mlp.up_proj": "<QuantScheme>"},
 //    "adapters": {"model.layers.0.mlp.up_proj": {"rank": 16, "scale": 2}},
 //    "rotations": {"model.layers.0.mlp.down_proj": 1536},
+//    "caches": {"model.layers.0.self_attn.attention": {"keys": "<QuantScheme>", "values": "<QuantScheme>"}},
 //    "pipeline": "...", "note": "..."}
 //
 // with the adapters' weights as "model.layers.0.mlp.up_proj.lora_A.weight" and

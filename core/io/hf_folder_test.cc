@@ -41,6 +41,7 @@ Checkpoint Sample() {
   };
   checkpoint.attachments.activations = {{"model.layers.0.mlp.up_proj", Int8Asymmetric()}};
   checkpoint.attachments.rotations = {{"model.layers.0.mlp.down_proj", 20}};
+  checkpoint.attachments.caches = {{"model.layers.1.self_attn.attention", {Int8Asymmetric(), FloatScheme("fp16")}}};
   checkpoint.pipeline = "step { rtn }";
   checkpoint.note = "a \"test\"";
   return checkpoint;
@@ -78,6 +79,9 @@ TEST(HfFolderTest, CheckpointRoundTrip) {
   ASSERT_EQ(model.attachments.rotations.size(), 1);
   EXPECT_EQ(model.attachments.rotations[0].module, "model.layers.0.mlp.down_proj");
   EXPECT_EQ(model.attachments.rotations[0].block, 20);
+  const ir::Attachments::CacheSchemes& cache = model.attachments.caches.at("model.layers.1.self_attn.attention");
+  EXPECT_TRUE(SameScheme(*cache.keys, Int8Asymmetric()));
+  EXPECT_EQ(cache.values->format(), "fp16");
   for (const CheckpointParameter& parameter : Sample().parameters) {
     EXPECT_TRUE(model.weights->Has(parameter.name));
     ASSERT_OK_AND_ASSIGN(const EncodedTensor expected, Sample().load(parameter.name));
@@ -212,7 +216,8 @@ TEST(HfFolderTest, NibbleFileIsChecked) {
                                                      {R"({"format_version": 1, "activations": []})", "activations"},
                                                      {R"({"format_version": 1, "activations": {"m": "x"}})", "'m'"},
                                                      {R"({"format_version": 1, "activations": {"m": 1}})", "'m'"},
-                                                     {R"({"format_version": 1, "rotations": {"m": -4}})", "'m'"}};
+                                                     {R"({"format_version": 1, "rotations": {"m": -4}})", "'m'"},
+                                                     {R"({"format_version": 1, "caches": {"m": {"key": "x"}}})", "'m'"}};
   for (const auto& [text, expected] : bad) {
     WriteQuickly(folder + "/nibble.json", text);
     EXPECT_THAT(MessageOf(folder), AllOf(HasSubstr("nibble.json"), HasSubstr(expected))) << text;

@@ -16,12 +16,22 @@ absl::Status SetActivation(Graph& graph, const std::string& module, const QuantS
   return absl::OkStatus();
 }
 
+absl::Status SetCache(Graph& graph, const std::string& module, const Attachments::CacheSchemes& schemes) {
+  auto& ops = graph.mutable_ops();
+  const auto op = std::find_if(ops.begin(), ops.end(), [&](const Op& o) { return o.name == module && o.kind == OpKind::kAttention; });
+  if (op == ops.end()) return absl::InvalidArgumentError(absl::StrCat("cache schemes for '", module, "', which is no attention of the model"));
+  op->keys = schemes.keys;
+  op->values = schemes.values;
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 Attachments AttachmentsOf(const Graph& graph) {
   Attachments attachments;
   for (const Op& op : graph.ops()) {
     if (op.activation.has_value()) attachments.activations[op.name] = *op.activation;
+    if (op.keys.has_value() || op.values.has_value()) attachments.caches[op.name] = {op.keys, op.values};
   }
   attachments.rotations = OnlineRotationsOf(graph);
   attachments.adapters = AdaptersOf(graph);
@@ -32,6 +42,7 @@ absl::Status Attach(Graph& graph, const Attachments& attachments, const AdapterS
   NIBBLE_RETURN_IF_ERROR(AttachOnlineRotations(graph, attachments.rotations));
   NIBBLE_RETURN_IF_ERROR(AttachAdapters(graph, attachments.adapters, source));
   for (const auto& [module, scheme] : attachments.activations) NIBBLE_RETURN_IF_ERROR(SetActivation(graph, module, scheme));
+  for (const auto& [module, schemes] : attachments.caches) NIBBLE_RETURN_IF_ERROR(SetCache(graph, module, schemes));
   return Verify(graph);
 }
 

@@ -4,6 +4,7 @@
 #define NIBBLE_CORE_IR_ATTACHMENTS_H_
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,10 @@ struct Attachments {
   std::map<std::string, QuantScheme> activations;  // by the linear's module name
   std::vector<OnlineRotation> rotations;
   std::vector<Adapter> adapters;
+  struct CacheSchemes {
+    std::optional<QuantScheme> keys, values;
+  };
+  std::map<std::string, CacheSchemes> caches;  // by the attention's module name
 };
 
 Attachments AttachmentsOf(const Graph& graph);

@@ -103,6 +103,11 @@ class Verifier {
     NIBBLE_RETURN_IF_ERROR(CheckArity(op));
     NIBBLE_RETURN_IF_ERROR(CheckWidths(op));
     NIBBLE_RETURN_IF_ERROR(CheckWeight(op));
+    for (const auto& scheme : {op.keys, op.values}) {
+      if (!scheme.has_value()) continue;
+      if (op.kind != OpKind::kAttention) return absl::InvalidArgumentError("only attention has a cache");
+      NIBBLE_RETURN_IF_ERROR(CheckCacheScheme(*scheme, op.head_dim));
+    }
     if (op.activation.has_value()) {
       if (!op.is_linear()) return absl::InvalidArgumentError("only linears carry an activation scheme");
       NIBBLE_RETURN_IF_ERROR(ValidateScheme(*op.activation));
@@ -175,6 +180,16 @@ class Verifier {
 
 }  // namespace
 
+absl::Status CheckCacheScheme(const QuantScheme& scheme, int64_t head_dim) {
+  NIBBLE_RETURN_IF_ERROR(ValidateScheme(scheme));
+  if (IsFloatFormat(scheme)) return absl::OkStatus();
+  const bool per_head = scheme.per() == QuantScheme::PER_GROUP && scheme.group_size() == head_dim;
+  const bool plain = !scheme.range().has_mse() && !scheme.range().has_percentile() && scheme.scale_type() == QuantScheme::FP32;
+  if (per_head && plain && (scheme.format() == "int4" || scheme.format() == "int8")) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("a cache stores fp32, fp16, bf16, or int4 or int8 per group of ", head_dim,
+                                                 " (its heads) with fp32 scales from the largest magnitude, not ", SchemeToString(scheme)));
+}
+
 absl::Status Verify(const Graph& graph) { return Verifier(graph).Run(); }
 
 absl::StatusOr<std::string> Print(const Graph& graph) {
@@ -191,6 +206,8 @@ absl::StatusOr<std::string> Print(const Graph& graph) {
     }
     if (op.activation.has_value()) absl::StrAppend(&text, "; A ", SchemeToString(*op.activation));
     if (op.kind == OpKind::kAdd && op.scale != 1) absl::StrAppend(&text, " scale ", op.scale);
+    if (op.keys.has_value()) absl::StrAppend(&text, "; K ", SchemeToString(*op.keys));
+    if (op.values.has_value()) absl::StrAppend(&text, "; V ", SchemeToString(*op.values));
     if (op.kind == OpKind::kRotate) absl::StrAppend(&text, " blocks of ", op.block);
     absl::StrAppend(&text, "\n");
   }

@@ -86,6 +86,9 @@ struct Op {
   int64_t head_dim = 0;          // rope, attention
   std::vector<double> inverse_frequencies;  // rope: head_dim / 2 values
   std::optional<int64_t> sliding_window;    // attention: keys no older than this
+  // attention: how its cache stores keys (after RoPE and rotation) and values, a
+  // scheme over groups of head_dim columns; none: as the session says.
+  std::optional<QuantScheme> keys, values;
 
   // One of the three ops of a low-rank adapter, see core/ir/adapters.h.
   bool adapter = false;
@@ -130,6 +133,10 @@ class Graph {
   std::vector<Value> values_;
   std::vector<Parameter> parameters_;
 };
+
+// Whether an attention's cache can store keys or values so: a float format, or
+// int4 or int8 with a scale for each head of each position.
+absl::Status CheckCacheScheme(const QuantScheme& scheme, int64_t head_dim);
 
 // Every value is made once and before its use, widths agree, parameter shapes
 // fit their ops, schemes are valid, the first op embeds and the last gives

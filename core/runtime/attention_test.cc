@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "core/base/rng.h"
 #include "core/base/testing.h"
+#include "core/quant/integer_grid.h"
 #include "core/tensor/dtype.h"
 
 namespace nibble {
@@ -28,16 +30,15 @@ ir::Op MakeOp(const Shape& shape) {
 // What a cache gives back for a head of d channels.
 std::vector<float> StoredHead(CacheType type, const float* x, int64_t d) {
   std::vector<float> stored(x, x + d);
-  const float low = *std::min_element(x, x + d), high = *std::max_element(x, x + d);
-  const float scale = (high - low) / static_cast<float>((1 << std::min(CacheBits(type), 16)) - 1);
-  for (float& value : stored) {
-    switch (type) {
-      case CacheType::kFp32: break;
-      case CacheType::kFp16: value = Fp16ToFloat(FloatToFp16(value)); break;
-      case CacheType::kBf16: value = Bf16ToFloat(FloatToBf16(value)); break;
-      case CacheType::kInt8:
-      case CacheType::kInt4: value = scale > 0 ? std::fma(scale, std::nearbyint((value - low) * (1.0f / scale)), low) : low;
-    }
+  switch (type) {
+    case CacheType::kFp32: break;
+    case CacheType::kFp16:
+    case CacheType::kBf16:
+      for (float& value : stored) value = type == CacheType::kFp16 ? Fp16ToFloat(FloatToFp16(value)) : Bf16ToFloat(FloatToBf16(value));
+      break;
+    case CacheType::kInt8:
+    case CacheType::kInt4:
+      EXPECT_OK(FakeQuantizeRows(CacheScheme(type, d), 1, d, stored.data()));
   }
   return stored;
 }
@@ -95,7 +96,7 @@ std::vector<float> Attend(const kernels::KernelTable& table, const Sequence& s, 
   const ir::Op op = MakeOp(s.shape);
   const int64_t q_width = s.shape.heads * s.shape.head_dim, kv_width = s.shape.kv_heads * s.shape.head_dim;
   ThreadPool pool(threads);
-  KvCache cache(type, 2, s.shape.kv_heads, s.shape.head_dim, s.length);
+  KvCache cache(CacheScheme(type, s.shape.head_dim), CacheScheme(type, s.shape.head_dim), 2, s.shape.kv_heads, s.shape.head_dim, s.length);
   Attention attention(op, table);
   std::vector<float> out(s.length * q_width);
   for (int64_t begin = 0; begin < s.length; begin = std::max(begin + 1, prompt)) {
@@ -139,22 +140,43 @@ TEST_P(EveryTable, ThreadsDoNotChangeTheResult) {
 TEST(KvCacheTest, IntegersKeepConstantsAndSurviveBadValues) {
   const auto& table = *kernels::AvailableTables().front();
   for (const CacheType type : {CacheType::kInt8, CacheType::kInt4}) {
-    KvCache cache(type, 1, 1, 4, 16);
-    const std::vector<float> constant(4, -2.5f), bad = {1, std::nanf(""), 2, 3};
+    KvCache cache(CacheScheme(type, 4), CacheScheme(type, 4), 1, 1, 4, 16);
+    const float infinity = std::numeric_limits<float>::infinity();
+    const std::vector<float> constant(4, -2.5f), bad = {1, std::nanf(""), 2, 3}, endless = {1, infinity, 2, 3};
     cache.Store(0, 0, 0, constant.data(), constant.data());
     cache.Store(0, 0, 1, bad.data(), bad.data());
+    cache.Store(0, 0, 2, endless.data(), endless.data());
     std::vector<float> scratch(cache.block_floats());
-    const float* keys = cache.Keys(table, 0, 0, 0, 2, scratch.data());
-    for (int c = 0; c < 4; ++c) EXPECT_EQ(keys[c * kernels::kBlockRows], -2.5f);
+    const float* keys = cache.Keys(table, 0, 0, 0, 3, scratch.data());
+    for (int c = 0; c < 4; ++c) {
+      EXPECT_NEAR(keys[c * kernels::kBlockRows], -2.5f, 1e-6);
+      for (int position : {1, 2}) EXPECT_FALSE(std::isfinite(keys[c * kernels::kBlockRows + position]));
+    }
   }
 }
 
-TEST(KvCacheTest, BytesFollowTheType) {
-  const KvCache full(CacheType::kFp32, 1, 8, 64, 2048), half(CacheType::kFp16, 1, 8, 64, 2048);
-  EXPECT_EQ(half.byte_size() * 2, full.byte_size());
-  const KvCache eighth(CacheType::kInt4, 1, 8, 64, 2048);
-  EXPECT_EQ(eighth.byte_size(), full.byte_size() / 8 + 2 * 2 * 4 * 8 * 2048) << "a scale and a least value for each head";
-  EXPECT_LT(full.byte_size(), 1.02 * 2 * 8 * 64 * 2048 * 4);
+TEST(KvCacheTest, KeysAndValuesApart) {
+  const auto& table = *kernels::AvailableTables().front();
+  KvCache cache(CacheScheme(CacheType::kInt4, 4), CacheScheme(CacheType::kFp32, 4), 1, 1, 4, 16);
+  const std::vector<float> x = {0.1f, 0.7f, -1.3f, 0.2f};
+  cache.Store(0, 0, 0, x.data(), x.data());
+  std::vector<float> scratch(cache.block_floats()), expected = x;
+  ASSERT_OK(FakeQuantizeRows(CacheScheme(CacheType::kInt4, 4), 1, 4, expected.data()));
+  const float* keys = cache.Keys(table, 0, 0, 0, 1, scratch.data());
+  for (int c = 0; c < 4; ++c) EXPECT_NEAR(keys[c * kernels::kBlockRows], expected[c], 1e-6);
+  const float* values = cache.Values(table, 0, 0, 0, 1, scratch.data());
+  for (int c = 0; c < 4; ++c) EXPECT_EQ(values[c], x[c]);
+}
+
+TEST(KvCacheTest, BytesFollowTheSchemes) {
+  const auto bytes = [](CacheType keys, CacheType values) {
+    return KvCache(CacheScheme(keys, 64), CacheScheme(values, 64), 1, 8, 64, 2048).byte_size();
+  };
+  const int64_t full = bytes(CacheType::kFp32, CacheType::kFp32), scales = 2 * 4 * 8 * 2048;  // a scale and a least value for each head
+  EXPECT_EQ(bytes(CacheType::kFp16, CacheType::kFp16) * 2, full);
+  EXPECT_EQ(bytes(CacheType::kInt4, CacheType::kInt4), full / 8 + 2 * scales);
+  EXPECT_EQ(bytes(CacheType::kInt4, CacheType::kFp32) + bytes(CacheType::kFp32, CacheType::kInt4), full + bytes(CacheType::kInt4, CacheType::kInt4));
+  EXPECT_LT(full, 1.02 * 2 * 8 * 64 * 2048 * 4);
 }
 
 }  // namespace

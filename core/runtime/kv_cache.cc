@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
+#include "core/quant/integer_grid.h"
 #include "core/tensor/dtype.h"
 
 namespace nibble {
@@ -26,19 +28,45 @@ int CacheBits(CacheType type) {
   return 0;
 }
 
-KvCache::KvCache(CacheType type, int streams, int64_t kv_heads, int64_t head_dim, int64_t max_positions)
-    : type_(type),
-      kv_heads_(kv_heads),
+CacheType CacheTypeOf(const QuantScheme& scheme) {
+  if (scheme.format() == "fp32") return CacheType::kFp32;
+  if (scheme.format() == "fp16") return CacheType::kFp16;
+  if (scheme.format() == "bf16") return CacheType::kBf16;
+  return scheme.format() == "int8" ? CacheType::kInt8 : CacheType::kInt4;
+}
+
+QuantScheme CacheScheme(CacheType type, int64_t head_dim) {
+  switch (type) {
+    case CacheType::kFp32: return FloatScheme("fp32");
+    case CacheType::kFp16: return FloatScheme("fp16");
+    case CacheType::kBf16: return FloatScheme("bf16");
+    default: break;
+  }
+  QuantScheme scheme;
+  scheme.set_format(type == CacheType::kInt8 ? "int8" : "int4");
+  scheme.set_per(QuantScheme::PER_GROUP);
+  scheme.set_group_size(static_cast<int32_t>(head_dim));
+  scheme.set_asymmetric(true);
+  scheme.set_dynamic(true);
+  return scheme;
+}
+
+KvCache::KvCache(const QuantScheme& keys, const QuantScheme& values, int streams, int64_t kv_heads, int64_t head_dim, int64_t max_positions)
+    : kv_heads_(kv_heads),
       head_dim_(head_dim),
       value_panels_(CeilDiv(head_dim, kBlockRows)),
       block_positions_(std::min(kernels::kPanelDepth, CeilDiv(max_positions, kBlockRows) * kBlockRows)),
       blocks_(CeilDiv(max_positions, block_positions_)) {
   const int64_t positions = streams * kv_heads * blocks_ * block_positions_;
+  keys_.scheme = keys;
+  values_.scheme = values;
+  for (Plane* plane : {&keys_, &values_}) {
+    plane->type = CacheTypeOf(plane->scheme);
+    if (plane->integer()) plane->scales.resize(positions), plane->lows.resize(positions);
+  }
   // A kernel may read one panel beyond an odd number of them.
-  keys_.elements.resize((positions + kBlockRows) * head_dim * CacheBits(type) / 8);
-  values_.elements.resize((positions * value_panels_ + block_positions_) * kBlockRows * CacheBits(type) / 8);
-  if (!integer()) return;
-  for (Plane* plane : {&keys_, &values_}) plane->scales.resize(positions), plane->lows.resize(positions);
+  keys_.elements.resize((positions + kBlockRows) * head_dim * CacheBits(keys_.type) / 8);
+  values_.elements.resize((positions * value_panels_ + block_positions_) * kBlockRows * CacheBits(values_.type) / 8);
 }
 
 int64_t KvCache::block_floats() const {
@@ -46,7 +74,7 @@ int64_t KvCache::block_floats() const {
 }
 
 int64_t KvCache::byte_size() const {
-  return static_cast<int64_t>(keys_.elements.size() + values_.elements.size() + 16 * keys_.scales.size());
+  return static_cast<int64_t>(keys_.elements.size() + values_.elements.size() + 8 * (keys_.scales.size() + values_.scales.size()));
 }
 
 int64_t KvCache::FirstPosition(int stream, int64_t kv_head, int64_t block) const {
@@ -54,30 +82,32 @@ int64_t KvCache::FirstPosition(int stream, int64_t kv_head, int64_t block) const
 }
 
 void KvCache::Put(Plane& plane, int64_t i, float value) const {
-  if (type_ == CacheType::kFp32) {
+  if (plane.type == CacheType::kFp32) {
     std::memcpy(plane.elements.data() + 4 * i, &value, 4);
   } else {
-    const uint16_t half = type_ == CacheType::kFp16 ? FloatToFp16(value) : FloatToBf16(value);
+    const uint16_t half = plane.type == CacheType::kFp16 ? FloatToFp16(value) : FloatToBf16(value);
     std::memcpy(plane.elements.data() + 2 * i, &half, 2);
   }
 }
 
 template <typename At>
 void KvCache::PutHead(Plane& plane, int64_t position, const float* x, const At& at) const {
-  if (!integer()) {
+  if (!plane.integer()) {
     for (int64_t c = 0; c < head_dim_; ++c) Put(plane, at(c), x[c]);
     return;
   }
-  const float most = static_cast<float>((1 << CacheBits(type_)) - 1);
-  const auto [low, high] = std::minmax_element(x, x + head_dim_);
-  const float scale = (*high - *low) / most, inverse = scale > 0 ? 1.0f / scale : 0.0f;
-  plane.scales[position] = scale;
-  plane.lows[position] = *low;
+  const int bits = CacheBits(plane.type);
+  const bool finite = std::all_of(x, x + head_dim_, [](float v) { return std::isfinite(v); });
+  const auto chosen = ChooseGrid(plane.scheme, bits, absl::MakeConstSpan(x, head_dim_));
+  const bool encodes = finite && chosen.ok();
+  // What is not finite has no grid, and comes back as NaN.
+  const Grid grid = encodes ? *chosen : Grid{std::numeric_limits<float>::quiet_NaN(), 1, 0};
+  plane.scales[position] = grid.scale;
+  plane.lows[position] = -grid.scale * static_cast<float>(grid.zero);
   for (int64_t c = 0; c < head_dim_; ++c) {
-    const float steps = std::nearbyint((x[c] - *low) * inverse);
-    const uint8_t code = steps > 0 ? static_cast<uint8_t>(std::min(steps, most)) : 0;  // NaN: 0
+    const uint8_t code = encodes ? static_cast<uint8_t>(EncodeValue(grid, x[c], (1 << bits) - 1)) : 0;
     const int64_t i = at(c);
-    if (type_ == CacheType::kInt8) {
+    if (plane.type == CacheType::kInt8) {
       plane.elements[i] = code;
     } else {
       const int64_t lane = i % kBlockRows;
@@ -97,21 +127,21 @@ void KvCache::Store(int stream, int64_t kv_head, int64_t position, const float* 
 
 void KvCache::Decode(const kernels::KernelTable& table, const Plane& plane, int64_t begin, int64_t n, bool by_lane, int64_t position,
                      float* out) const {
-  const uint8_t* at = plane.elements.data() + begin * CacheBits(type_) / 8;
-  switch (type_) {
+  const uint8_t* at = plane.elements.data() + begin * CacheBits(plane.type) / 8;
+  switch (plane.type) {
     case CacheType::kFp32: return;
     case CacheType::kFp16: return table.convert_fp16(reinterpret_cast<const uint16_t*>(at), n * kBlockRows, out);
     case CacheType::kBf16: return table.convert_bf16(reinterpret_cast<const uint16_t*>(at), n * kBlockRows, out);
     case CacheType::kInt8:
     case CacheType::kInt4:
-      table.decode_cache(at, CacheBits(type_), n, by_lane, plane.scales.data() + position, plane.lows.data() + position, out);
+      table.decode_cache(at, CacheBits(plane.type), n, by_lane, plane.scales.data() + position, plane.lows.data() + position, out);
   }
 }
 
 const float* KvCache::Keys(const kernels::KernelTable& table, int stream, int64_t kv_head, int64_t block, int64_t stored,
                            float* scratch) const {
   const int64_t first = FirstPosition(stream, kv_head, block), begin = first * head_dim_;
-  if (type_ == CacheType::kFp32) return reinterpret_cast<const float*>(keys_.elements.data()) + begin;
+  if (keys_.type == CacheType::kFp32) return reinterpret_cast<const float*>(keys_.elements.data()) + begin;
   for (int64_t p = 0; p < stored; p += kBlockRows) {
     Decode(table, keys_, begin + p * head_dim_, head_dim_, true, first + p, scratch + p * head_dim_);
   }
@@ -121,7 +151,7 @@ const float* KvCache::Keys(const kernels::KernelTable& table, int stream, int64_
 const float* KvCache::Values(const kernels::KernelTable& table, int stream, int64_t kv_head, int64_t block, int64_t stored,
                              float* scratch) const {
   const int64_t first = FirstPosition(stream, kv_head, block), begin = first * value_panels_ * kBlockRows;
-  if (type_ == CacheType::kFp32) return reinterpret_cast<const float*>(values_.elements.data()) + begin;
+  if (values_.type == CacheType::kFp32) return reinterpret_cast<const float*>(values_.elements.data()) + begin;
   for (int64_t panel = 0; panel < value_panels_; ++panel) {
     Decode(table, values_, begin + panel * value_step(), stored, false, first, scratch + panel * value_step());
   }

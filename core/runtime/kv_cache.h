@@ -12,23 +12,29 @@
 #include <vector>
 
 #include "core/kernels/kernel_table.h"
+#include "core/quant/encoded.h"
 
 namespace nibble {
 
-// How keys and values are stored. 16-bit caches round to nearest even. Integer
-// caches keep a scale and a least value in fp32 for each head of each position:
-//   scale = (max - min) / (2^bits - 1), code = round((x - min) / scale)
-// over the head's channels (as KIVI quantizes values, Liu et al. 2024, section
-// 3.1, with the head as the group; here keys too). A block is decoded while it
-// is in use; arithmetic stays fp32.
+// How keys or values are stored. 16-bit caches round to nearest even. Integer
+// caches keep codes on the grid that their scheme gives for each head of each
+// position (SpinQuant's KV quantizers with the head as the group), and its scale
+// and the value of code 0 in fp32. A block is decoded while it is in use;
+// arithmetic stays fp32.
 enum class CacheType { kFp32, kFp16, kBf16, kInt8, kInt4 };
 
 // Of one stored channel, scales left out.
 int CacheBits(CacheType type);
 
+// The type that a scheme asks for (ir::CheckCacheScheme holds), and a type's
+// usual scheme: integers asymmetric.
+CacheType CacheTypeOf(const QuantScheme& scheme);
+QuantScheme CacheScheme(CacheType type, int64_t head_dim);
+
 class KvCache {
  public:
-  KvCache(CacheType type, int streams, int64_t kv_heads, int64_t head_dim, int64_t max_positions);
+  // `keys` and `values` pass ir::CheckCacheScheme.
+  KvCache(const QuantScheme& keys, const QuantScheme& values, int streams, int64_t kv_heads, int64_t head_dim, int64_t max_positions);
 
   // k, v: [head_dim] of one token and KV head, k already rotated. Calls for the
   // same head must not run at once: positions share bytes.
@@ -49,15 +55,17 @@ class KvCache {
   int64_t byte_size() const;
 
  private:
-  // Elements, and for integer caches the scale and least value of each position.
+  // Elements, and for integers the scale and the value of code 0 of each position.
   struct Plane {
+    QuantScheme scheme;
+    CacheType type = CacheType::kFp32;
     std::vector<uint8_t> elements;
     std::vector<float> scales, lows;
+    bool integer() const { return type == CacheType::kInt8 || type == CacheType::kInt4; }
   };
 
   // The first position of a block, counted over streams and heads.
   int64_t FirstPosition(int stream, int64_t kv_head, int64_t block) const;
-  bool integer() const { return type_ == CacheType::kInt8 || type_ == CacheType::kInt4; }
   void Put(Plane& plane, int64_t i, float value) const;
   // Codes of x[0..head_dim), at the position's place in the plane; at(c) is the
   // element of channel c.
@@ -67,7 +75,6 @@ class KvCache {
   void Decode(const kernels::KernelTable& table, const Plane& plane, int64_t begin, int64_t n, bool by_lane, int64_t position,
               float* out) const;
 
-  const CacheType type_;
   const int64_t kv_heads_, head_dim_, value_panels_, block_positions_, blocks_;
   Plane keys_, values_;
 };

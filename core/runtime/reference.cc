@@ -108,7 +108,10 @@ class Interpreter {
   }
 
   absl::StatusOr<Matrix> Attention(const Op& op) {
-    const Matrix &q = In(op, 0), &k = In(op, 1), &v = In(op, 2);
+    const Matrix& q = In(op, 0);
+    Matrix k = In(op, 1), v = In(op, 2);
+    if (op.keys.has_value()) NIBBLE_RETURN_IF_ERROR(Annotate(FakeQuantizeRows(*op.keys, k.rows(), k.cols(), k.data()), op.name));
+    if (op.values.has_value()) NIBBLE_RETURN_IF_ERROR(Annotate(FakeQuantizeRows(*op.values, v.rows(), v.cols(), v.data()), op.name));
     Matrix out(q.rows(), q.cols());
     const int64_t d = op.head_dim, share = op.heads / op.kv_heads;
     for (int64_t h = 0; h < op.heads; ++h) {

@@ -52,7 +52,8 @@ Session::Session(const Plan& plan, ThreadPool& pool, const SessionOptions& optio
   arena_floats_ = arena_.mutable_as<float>().data();
   if (options.profile) profile_.resize(plan.steps().size() + 1);
   for (const ir::Op& op : plan.attentions()) {
-    caches_.emplace_back(options.cache_type, options.streams, op.kv_heads, op.head_dim, options.max_positions);
+    const QuantScheme otherwise = CacheScheme(options.cache_type, op.head_dim);
+    caches_.emplace_back(op.keys.value_or(otherwise), op.values.value_or(otherwise), options.streams, op.kv_heads, op.head_dim, options.max_positions);
     attentions_.emplace_back(op, plan.table());
   }
   if (const PlanStep* rope = FindRope(plan)) {

@@ -24,7 +24,7 @@ namespace nibble {
 struct SessionOptions {
   int streams = 1;
   int64_t max_positions = 2048;  // per stream
-  CacheType cache_type = CacheType::kFp32;
+  CacheType cache_type = CacheType::kFp32;  // where the graph does not say
   bool profile = false;          // measure each step; costs two clock readings a step
 };
 

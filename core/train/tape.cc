@@ -54,12 +54,14 @@ absl::Status Tape<T>::AddStep(size_t index) {
     }
     case OpKind::kAttention:
       step.kind = Step::Kind::kAttention;
+      if (op.keys.has_value()) step.inputs[1] = Quantized(op, step.inputs[1], *op.keys);
+      if (op.values.has_value()) step.inputs[2] = Quantized(op, step.inputs[2], *op.values);
       step.log_sums = static_cast<int>(infos_.size());
       infos_.push_back({op.heads});
       break;
     case OpKind::kLinear:
       step.kind = Step::Kind::kLinear;
-      if (op.activation.has_value()) step.inputs = {QuantizedInput(op)};
+      if (op.activation.has_value()) step.inputs = {Quantized(op, step.inputs[0], *op.activation)};
       break;
     case OpKind::kSilu:
       return absl::OkStatus();  // computed by the product that reads it
@@ -83,19 +85,20 @@ bool Tape<T>::IsCheap(int value) const {
   return std::any_of(steps_.begin(), steps_.end(), [&](const Step& step) { return step.output == value && step.cheap; });
 }
 
-// Linears that quantize one value alike share the result.
+// Ops that quantize one value alike share the result.
 template <typename T>
-int Tape<T>::QuantizedInput(const Op& op) {
-  const auto key = std::make_pair(static_cast<int>(op.inputs[0]), op.activation->SerializeAsString());
+int Tape<T>::Quantized(const Op& op, int value, const QuantScheme& scheme) {
+  const auto key = std::make_pair(value, scheme.SerializeAsString());
   const auto found = quantized_inputs_.find(key);
   if (found != quantized_inputs_.end()) return found->second;
   Step step;
   step.kind = Step::Kind::kFakeQuantize;
   step.op = &op;
-  step.inputs = {op.inputs[0]};
+  step.scheme = &scheme;
+  step.inputs = {value};
   step.output = static_cast<int>(infos_.size());
   step.cheap = true;
-  infos_.push_back({graph_.values()[op.inputs[0]].width});
+  infos_.push_back({infos_[value].width});
   steps_.push_back(step);
   return quantized_inputs_[key] = step.output;
 }
@@ -239,7 +242,7 @@ absl::Status Tape<T>::Evaluate(const Step& step) {
       break;
     case Step::Kind::kFakeQuantize:
       if constexpr (std::is_same_v<T, float>) {
-        if (quantize_activations_) return Annotate(FakeQuantizeActivations(machine_, *step.op->activation, tokens, width, x, y), step.op->name);
+        if (quantize_activations_) return Annotate(FakeQuantizeActivations(machine_, *step.scheme, tokens, width, x, y), step.op->name);
       } else if (quantize_activations_) {
         return absl::UnimplementedError("activation quantization in double");
       }
@@ -297,7 +300,7 @@ absl::Status Tape<T>::FakeQuantizeBackward(const Step& step, const T* dy) {
   const int64_t width = infos_[step.output].width;
   if constexpr (std::is_same_v<T, float>) {
     if (quantize_activations_) {
-      return StraightThroughActivations(machine_, *step.op->activation, batch_.size(), width, value(step.inputs[0]), dy, dx);
+      return StraightThroughActivations(machine_, *step.scheme, batch_.size(), width, value(step.inputs[0]), dy, dx);
     }
   }
   Accumulate(machine_, batch_.size() * width, T(1), dy, dx);

@@ -47,8 +47,8 @@ struct ParameterArrays {
 
 struct TapeOptions {
   bool recompute_blocks = false;
-  // Inputs of linears that carry an activation scheme pass through it, with a
-  // straight-through gradient: 1 where the code is inside its range, 0 where
+  // Inputs of linears that carry an activation scheme, and keys and values whose
+  // cache has one, pass through it, with a straight-through gradient: 1 where the code is inside its range, 0 where
   // it was cut off. Only the float tape can.
   bool quantize_activations = true;
 };
@@ -81,6 +81,7 @@ class Tape {
     enum class Kind { kEmbed, kRmsNorm, kLinear, kRope, kAttention, kSiluMul, kAdd, kRotate, kFakeQuantize };
     Kind kind;
     const ir::Op* op = nullptr;
+    const QuantScheme* scheme = nullptr;  // fake quantization
     std::vector<int> inputs;
     int output = -1;
     int log_sums = -1;  // attention's second value
@@ -101,7 +102,7 @@ class Tape {
   absl::Status Build();
   absl::Status AddStep(size_t index);
   bool IsCheap(int value) const;
-  int QuantizedInput(const ir::Op& op);
+  int Quantized(const ir::Op& op, int value, const QuantScheme& scheme);
   void ChooseKept();
   std::vector<int> NeededByBackward(const Step& step) const;
   bool TrainsWeight(const Step& step) const { return step.op->weight.has_value() && parameters_.gradients[*step.op->weight] != nullptr; }

@@ -1,0 +1,69 @@
+#include <cmath>
+
+#include "core/runtime/plan.h"
+#include "core/runtime/session.h"
+#include "methods/testing.h"
+
+namespace nibble {
+namespace {
+
+using ::testing::HasSubstr;
+
+double Change(const std::vector<float>& a, const std::vector<float>& b) {
+  double change = 0, size = 0;
+  for (size_t i = 0; i < a.size(); ++i) change += std::pow(a[i] - b[i], 2), size += std::pow(a[i], 2);
+  return std::sqrt(change / size);
+}
+
+TEST(KvCacheMethod, FewerBitsChangeMore) {
+  const std::vector<float> before = TinyLogits(TinyGraph());
+  double last = 0;
+  for (const int bits : {16, 8, 4}) {
+    ir::Graph graph = TinyGraph();
+    ASSERT_OK(ApplyText(absl::StrCat("step { [nibble.kv_cache] { key_bits: ", bits, " value_bits: ", bits, " } }"), graph));
+    const double change = Change(before, TinyLogits(graph));
+    EXPECT_GT(change, last) << bits;
+    last = change;
+  }
+}
+
+// Chunks, single tokens and the reference see the same cache.
+TEST(KvCacheMethod, DecodingAgreesWithTheReference) {
+  ir::Graph graph = TinyGraph();
+  ASSERT_OK(ApplyText("step { [nibble.kv_cache] { key_bits: 4 value_bits: 8 asymmetric: false } }", graph));
+  const std::vector<float> expected = TinyLogits(graph);
+  const std::vector<int32_t> tokens = {5, 17, 3, 96, 0, 42};
+  ThreadPool pool(1);
+  ASSERT_OK_AND_ASSIGN(const auto plan, Plan::Create(graph, *kernels::AvailableTables().back()));
+  ASSERT_OK_AND_ASSIGN(const auto session, Session::Create(*plan, pool, {1, 6}));
+  const int64_t vocabulary = plan->vocab_size();
+  for (size_t t = 0; t < tokens.size(); ++t) {
+    std::vector<float> hidden, logits(vocabulary);
+    ASSERT_OK(session->Forward({{0, absl::MakeConstSpan(tokens).subspan(t, 1)}}, &hidden));
+    ASSERT_OK(session->Logits(hidden.data(), 1, logits.data()));
+    for (int64_t i = 0; i < vocabulary; ++i) ASSERT_NEAR(logits[i], expected[t * vocabulary + i], 1e-4);
+  }
+}
+
+TEST(KvCacheMethod, TheCacheShrinks) {
+  const auto bytes = [](const std::string& steps) {
+    ir::Graph graph = TinyGraph();
+    EXPECT_OK(ApplyText(steps, graph));
+    ThreadPool pool(1);
+    const auto plan = Plan::Create(graph, *kernels::AvailableTables().back());
+    const auto session = Session::Create(**plan, pool, {1, 64});
+    return (*session)->cache_bytes();
+  };
+  EXPECT_LT(bytes("step { [nibble.kv_cache] {} }"), bytes("") / 2);
+  EXPECT_LT(bytes("step { [nibble.kv_cache] { key_bits: 4 } }"), bytes("step { [nibble.kv_cache] {} }"));
+}
+
+TEST(KvCacheMethod, OptionMistakesAreNamed) {
+  ir::Graph graph = TinyGraph();
+  EXPECT_THAT(std::string(ApplyText("step { [nibble.kv_cache] { key_bits: 3 } }", graph).message()), HasSubstr("key_bits: 3"));
+  EXPECT_THAT(std::string(ApplyText("step { [nibble.kv_cache] {} } step { [nibble.kv_cache] {} }", graph).message()),
+              HasSubstr("scheme already"));
+}
+
+}  // namespace
+}  // namespace nibble
