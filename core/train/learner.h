@@ -1,22 +1,18 @@
-// Learner: the parameters of a graph in training. It holds an fp32 master of
-// each trained parameter, its gradient and moments, and what the ops multiply
-// by: the master itself, or for a parameter with a scheme its decoded encoding
-// (fake quantization), so that what training saw is to the bit what encoding
-// the result gives.
+// Learner: a graph in training. It owns what the ops multiply by, and turns
+// the gradients of that into an update of whatever is learned: the weights
+// themselves (weight_learner.h), or rotations that make them
+// (rotation_learner.h).
 #ifndef NIBBLE_CORE_TRAIN_LEARNER_H_
 #define NIBBLE_CORE_TRAIN_LEARNER_H_
 
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <optional>
 #include <string>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "core/ir/graph.h"
-#include "core/train/adamw.h"
 #include "core/train/head.h"
 #include "core/train/tape.h"
 
@@ -26,35 +22,11 @@ class SafetensorsFile;
 
 namespace nibble::train {
 
-// A parameter to train.
-struct TrainedParameter {
-  ir::ParameterId id = -1;
-  std::vector<float> master;          // where training starts
-  std::optional<QuantScheme> scheme;  // fake quantization
-  bool learn_scales = false;          // with the weights, from where the scheme puts them
-};
-
-// Whether the parameter's scheme is a symmetric integer grid per row or group.
-bool CanLearnScales(const TrainedParameter& parameter);
-
-struct LearnerOptions {
-  AdamWOptions adamw;
-  double weight_decay = 0;   // of matrices; vectors (norm gains) do not decay
-  double clip_norm = 1;      // 0: no clipping
-  bool recompute_blocks = false;
-  // Masters are rounded to bf16 after each update, up or down at random in
-  // proportion (Gupta et al., "Deep Learning with Limited Numerical Precision",
-  // 2015): small steps are kept on average, and half the checkpoint is saved.
-  bool bf16_masters = false;
-};
-
 class Learner {
  public:
-  // `graph` gives the structure, the activation schemes and the frozen
-  // parameters, and outlives the learner. Errors: a parameter that does not
-  // load, an op without a gradient.
-  static absl::StatusOr<std::unique_ptr<Learner>> Create(const ir::Graph& graph, Machine machine, std::vector<TrainedParameter> trained,
-                                                         const LearnerOptions& options);
+  virtual ~Learner() = default;
+  Learner(const Learner&) = delete;
+  Learner& operator=(const Learner&) = delete;
 
   Tape<float>& tape() { return *tape_; }
   Head<float>& head() { return *head_; }
@@ -64,63 +36,39 @@ class Learner {
   int64_t step() const { return step_; }
 
   // Fake quantization of weights and activations from now on; it starts on.
-  absl::Status SetFakeQuantization(bool on);
+  virtual absl::Status SetFakeQuantization(bool on) = 0;
 
-  // Clips and applies the gradients, scaled by `gradient_scale`, and zeroes
-  // them. Returns their norm before clipping. An error when it is not finite.
-  absl::StatusOr<double> Update(double rate, double gradient_scale);
+  // Applies the gradients, scaled by `gradient_scale`, and zeroes them. Returns
+  // their norm. An error when it is not finite.
+  virtual absl::StatusOr<double> Update(double rate, double gradient_scale) = 0;
 
-  // Encodes each trained parameter into `target`, a graph of the same
-  // parameters: under its scheme, or in the float format that it has there.
-  absl::Status Store(ir::Graph& target) const;
+  // All that an update depends on, as a file that Restore continues from to the
+  // bit. `note` comes back as it was. Errors of Restore name the file: another
+  // training's.
+  virtual absl::Status Save(const std::string& path, const std::string& note) const = 0;
+  virtual absl::StatusOr<std::string> Restore(const std::string& path) = 0;
 
-  // Masters, moments and the step, as a file that Restore continues from to
-  // the bit. `note` comes back as it was. Errors of Restore name the file:
-  // other parameters or shapes than here.
-  absl::Status Save(const std::string& path, const std::string& note) const;
-  absl::StatusOr<std::string> Restore(const std::string& path);
+ protected:
+  Learner(const ir::Graph& graph, Machine machine) : graph_(graph), machine_(machine) {}
 
-  // The masters alone: what is left of a finished training.
-  absl::Status SaveMasters(const std::string& path) const;
-  absl::Status LoadMasters(const std::string& path);
+  // The tape and the head over arrays that outlive them; parameters without a
+  // value are frozen: loaded and kept here. Errors: a parameter that does not
+  // load, an op without a gradient.
+  absl::Status Connect(ParameterArrays<float> arrays, const TapeOptions& options);
 
- private:
-  struct State {
-    TrainedParameter parameter;
-    std::vector<float> gradient, decoded;
-    std::vector<uint8_t> in_range;  // empty: all
-    Moments moments;
-    std::vector<float> log_scales, scale_gradient;  // where they are learned
-    Moments scale_moments;
-
-    bool learns_scales() const { return parameter.learn_scales; }
+  // A checkpoint's metadata, and what it says.
+  std::map<std::string, std::string> CheckpointMetadata(const std::string& note) const;
+  struct Position {
+    int64_t step = 0;
+    std::string note;
   };
-
-  Learner(const ir::Graph& graph, Machine machine, const LearnerOptions& options) : graph_(graph), machine_(machine), options_(options) {}
-  absl::Status PrepareScales(State& state);
-  absl::Status Requantize();
-  absl::Status RequantizeOne(State& state);
-  void PassThroughRounding();
-  void RoundMasters();
-  static std::vector<float> ScalesOf(const State& state);
-  absl::StatusOr<EncodedTensor> EncodeState(const State& state, const QuantScheme& scheme, const Shape& shape) const;
-  // The arrays of a state by their suffixes in checkpoints.
-  template <typename AnyState>
-  static auto ArraysOf(AnyState& state, bool masters_only);
-  absl::Status WriteArrays(const std::string& path, bool masters_only, const std::map<std::string, std::string>& metadata) const;
-  absl::Status ReadArrays(const io::SafetensorsFile& file, bool masters_only);
-  int64_t Cols(const State& state) const { return graph_.parameter(state.parameter.id).shape().back(); }
-  int64_t Rows(const State& state) const { return static_cast<int64_t>(state.parameter.master.size()) / Cols(state); }
-  const std::string& name(const State& state) const { return graph_.parameter(state.parameter.id).name(); }
+  static absl::StatusOr<Position> ReadPosition(const io::SafetensorsFile& file);
 
   const ir::Graph& graph_;
   const Machine machine_;
-  const LearnerOptions options_;
-  std::vector<State> states_;
   std::vector<std::vector<float>> frozen_;
   std::unique_ptr<Tape<float>> tape_;
   std::unique_ptr<Head<float>> head_;
-  bool quantizes_ = true;
   int64_t step_ = 0;
 };
 

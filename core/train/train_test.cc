@@ -16,6 +16,7 @@
 #include "core/runtime/reference.h"
 #include "core/train/fake_quantize.h"
 #include "core/train/objectives.h"
+#include "core/train/weight_learner.h"
 
 namespace nibble::train {
 namespace {
@@ -166,7 +167,7 @@ TEST_F(TrainTest, LearnedScalesAreStored) {
     std::vector<TrainedParameter> trained = All(graph, scheme);
     for (TrainedParameter& parameter : trained) parameter.learn_scales = CanLearnScales(parameter);
     const ir::ParameterId id = *graph.FindOp("model.layers.0.mlp.up_proj")->weight;
-    ASSERT_OK_AND_ASSIGN(auto learner, Learner::Create(graph, machine_, std::move(trained), {}));
+    ASSERT_OK_AND_ASSIGN(auto learner, WeightLearner::Create(graph, machine_, std::move(trained), {}));
     ir::Graph before = graph, after = graph;
     ASSERT_OK(learner->Store(before));
     ASSERT_OK_AND_ASSIGN(const EncodedTensor rule, Encode(scheme, graph.parameter(id).shape(), graph.parameter(id).LoadFloats().value()));
@@ -181,7 +182,7 @@ TEST_F(TrainTest, LearnedScalesAreStored) {
     batch.Append(sequences.tokens(2));
     ASSERT_OK(learner->tape().Forward(batch));
     const std::vector<float> seen(learner->tape().hidden().begin(), learner->tape().hidden().end());
-    ASSERT_OK_AND_ASSIGN(auto frozen, Learner::Create(after, machine_, {}, {}));
+    ASSERT_OK_AND_ASSIGN(auto frozen, WeightLearner::Create(after, machine_, {}, {}));
     ASSERT_OK(frozen->tape().Forward(batch));
     // Norm gains and the table are stored in bf16; the rest is equal to the bit.
     for (size_t i = 0; i < seen.size(); ++i) ASSERT_NEAR(frozen->tape().hidden()[i], seen[i], 0.05 * (1 + std::fabs(seen[i])));
@@ -195,7 +196,7 @@ TEST_F(TrainTest, Bf16MastersStayOnTheirGridAndResume) {
   for (const bool interrupted : {false, true}) {
     const std::string folder = absl::StrCat(TestTempDir(), "/", interrupted);
     for (int run = 0; run < (interrupted ? 2 : 1); ++run) {
-      ASSERT_OK_AND_ASSIGN(auto learner, Learner::Create(graph, machine_, All(graph, std::nullopt), {.bf16_masters = true}));
+      ASSERT_OK_AND_ASSIGN(auto learner, WeightLearner::Create(graph, machine_, All(graph, std::nullopt), {.bf16_masters = true}));
       ASSERT_OK_AND_ASSIGN(auto objective, LanguageModel::Create(sequences, {.batch = 8, .micro_tokens = 100, .seed = 3}));
       TrainerOptions options = Options(40, folder);
       if (interrupted) options.stop_after = 20;
@@ -207,7 +208,7 @@ TEST_F(TrainTest, Bf16MastersStayOnTheirGridAndResume) {
       TokenBatch batch;
       batch.Append(sequences.tokens(1));
       ASSERT_OK(learner->tape().Forward(batch));
-      ASSERT_OK_AND_ASSIGN(auto frozen, Learner::Create(stored, machine_, {}, {}));
+      ASSERT_OK_AND_ASSIGN(auto frozen, WeightLearner::Create(stored, machine_, {}, {}));
       ASSERT_OK(frozen->tape().Forward(batch));
       EXPECT_EQ(learner->tape().hidden(), frozen->tape().hidden());
     }
@@ -330,7 +331,7 @@ TEST_F(TrainTest, FirstGradientOfAnAdapter) {
 
 TEST_F(TrainTest, LearnsToCount) {
   const ir::Graph graph = Graph(Config());
-  ASSERT_OK_AND_ASSIGN(auto learner, Learner::Create(graph, machine_, All(graph, std::nullopt), {}));
+  ASSERT_OK_AND_ASSIGN(auto learner, WeightLearner::Create(graph, machine_, All(graph, std::nullopt), {}));
   const Sequences sequences = Counting(30, 12);
   ASSERT_OK_AND_ASSIGN(auto objective, LanguageModel::Create(sequences, {.batch = 8, .micro_tokens = 40, .seed = 1}));
   ASSERT_OK_AND_ASSIGN(const Training training, Train(*learner, *objective, Options(60)));
@@ -345,7 +346,7 @@ TEST_F(TrainTest, MicroBatchesAddUp) {
   const Sequences sequences = Counting(30, 12);
   std::vector<double> losses;
   for (const int64_t micro : {12, 1000}) {
-    ASSERT_OK_AND_ASSIGN(auto learner, Learner::Create(graph, machine_, All(graph, std::nullopt), {}));
+    ASSERT_OK_AND_ASSIGN(auto learner, WeightLearner::Create(graph, machine_, All(graph, std::nullopt), {}));
     ASSERT_OK_AND_ASSIGN(auto objective, LanguageModel::Create(sequences, {.batch = 8, .micro_tokens = micro}));
     ASSERT_OK_AND_ASSIGN(const Training training, Train(*learner, *objective, Options(5)));
     losses.push_back(training.steps.back().loss);
@@ -360,7 +361,7 @@ TEST_F(TrainTest, AKilledTrainingEndsAtTheSameLoss) {
   for (const bool interrupted : {false, true}) {
     const std::string folder = absl::StrCat(TestTempDir(), "/", interrupted);
     for (int run = 0; run < (interrupted ? 3 : 1); ++run) {
-      ASSERT_OK_AND_ASSIGN(auto learner, Learner::Create(graph, machine_, All(graph, Integers(4, 8, QuantScheme::HALF_RANGE)), {}));
+      ASSERT_OK_AND_ASSIGN(auto learner, WeightLearner::Create(graph, machine_, All(graph, Integers(4, 8, QuantScheme::HALF_RANGE)), {}));
       ASSERT_OK_AND_ASSIGN(auto objective, LanguageModel::Create(sequences, {.batch = 4, .micro_tokens = 30, .seed = 3}));
       TrainerOptions options = Options(20, folder);
       options.quantize_after = 6;
@@ -382,7 +383,7 @@ TEST_F(TrainTest, ACheckpointOfAnotherTrainingIsRefused) {
   const ir::Graph graph = Graph(Config());
   const std::string folder = TestTempDir();
   const auto train = [&](const std::string& identity) -> absl::Status {
-    NIBBLE_ASSIGN_OR_RETURN(auto learner, Learner::Create(graph, machine_, All(graph, std::nullopt), {}));
+    NIBBLE_ASSIGN_OR_RETURN(auto learner, WeightLearner::Create(graph, machine_, All(graph, std::nullopt), {}));
     NIBBLE_ASSIGN_OR_RETURN(auto objective, LanguageModel::Create(sequences, {.batch = 4}));
     TrainerOptions options = Options(2, folder);
     options.identity = identity;
@@ -402,7 +403,7 @@ TEST_F(TrainTest, ConvertedModelIsTheFakeQuantizedOne) {
   ASSERT_OK_AND_ASSIGN(const auto blocks, ir::SelectOps(graph, {"blocks", "head"}));
   ASSERT_OK(ir::AttachActivation(graph, blocks, TokenInt8()));
   for (const QuantScheme::Divisor divisor : {QuantScheme::MAX_CODE, QuantScheme::HALF_RANGE}) {
-    ASSERT_OK_AND_ASSIGN(auto learner, Learner::Create(graph, machine_, All(graph, Integers(3, 16, divisor)), {}));
+    ASSERT_OK_AND_ASSIGN(auto learner, WeightLearner::Create(graph, machine_, All(graph, Integers(3, 16, divisor)), {}));
     const Sequences sequences = Counting(30, 12);
     ASSERT_OK_AND_ASSIGN(auto objective, LanguageModel::Create(sequences, {.batch = 4, .micro_tokens = 100, .seed = 3}));
     ASSERT_OK(Train(*learner, *objective, Options(10)));
@@ -435,7 +436,7 @@ TEST_F(TrainTest, PreferencesRaiseTheChosen) {
     pairs.Add({start, 3, 7, 8}, learned);
     pairs.Add({start, 3, 8, 7}, learned);
   }
-  ASSERT_OK_AND_ASSIGN(auto learner, Learner::Create(graph, machine_, All(graph, std::nullopt), {}));
+  ASSERT_OK_AND_ASSIGN(auto learner, WeightLearner::Create(graph, machine_, All(graph, std::nullopt), {}));
   ASSERT_OK_AND_ASSIGN(std::vector<double> references, SumLogProbs(*learner, pairs, 64));
   ASSERT_OK_AND_ASSIGN(auto objective, Preferences::Create(pairs, std::move(references), {.batch = 4}, {.beta = 0.5}));
   ASSERT_OK_AND_ASSIGN(const Training training, Train(*learner, *objective, Options(20)));
@@ -455,10 +456,10 @@ TEST_F(TrainTest, Distills) {
   for (TrainedParameter& p : sharp) {
     for (float& v : p.master) v *= teacher_graph.parameter(p.id).shape().size() > 1 ? 6.0f : 1.0f;
   }
-  ASSERT_OK_AND_ASSIGN(auto teacher, Learner::Create(teacher_graph, machine_, std::move(sharp), {}));
+  ASSERT_OK_AND_ASSIGN(auto teacher, WeightLearner::Create(teacher_graph, machine_, std::move(sharp), {}));
   const Sequences sequences = Counting(30, 12);
   for (const double hidden_weight : {0.0, 0.5}) {
-    ASSERT_OK_AND_ASSIGN(auto student, Learner::Create(*student_graph, machine_, All(*student_graph, std::nullopt), {}));
+    ASSERT_OK_AND_ASSIGN(auto student, WeightLearner::Create(*student_graph, machine_, All(*student_graph, std::nullopt), {}));
     ASSERT_OK_AND_ASSIGN(auto objective, LanguageModel::Create(sequences, {.batch = 8}, teacher.get(), {.weight = 1, .hidden_weight = hidden_weight}));
     ASSERT_OK_AND_ASSIGN(const Training training, Train(*student, *objective, Options(80)));
     EXPECT_LT(training.last_loss(), 0.5 * training.first_loss()) << hidden_weight;

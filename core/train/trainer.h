@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "core/train/adamw.h"
 #include "core/train/learner.h"
 
 namespace nibble::train {

@@ -69,10 +69,10 @@ class QatMethod : public Method {
       master.learn_scales = options_.learn_scales() && train::CanLearnScales(master);
       masters.push_back(std::move(master));
     }
-    std::unique_ptr<train::Learner> teacher;
+    std::unique_ptr<train::WeightLearner> teacher;
     if (options_.has_distill()) {
       NIBBLE_ASSIGN_OR_RETURN(const train::Machine machine, TrainingMachine(context));
-      NIBBLE_ASSIGN_OR_RETURN(teacher, train::Learner::Create(graph, machine, {}, {}));
+      NIBBLE_ASSIGN_OR_RETURN(teacher, train::WeightLearner::Create(graph, machine, {}, {}));
     }
     const std::string specification = absl::StrCat(PipelineToString(options_.quantize()), "\n", ProtoToLine(options_.distill()),
                                                    options_.learn_scales() ? "\nlearned scales" : "");

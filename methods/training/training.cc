@@ -137,7 +137,7 @@ absl::Status Learn(Context& context, const Lesson& lesson, std::vector<train::Tr
                    ir::Graph& graph) {
   const std::string identity = IdentityOf(context, lesson, trained, graph);
   NIBBLE_ASSIGN_OR_RETURN(const train::Machine machine, TrainingMachine(context));
-  NIBBLE_ASSIGN_OR_RETURN(auto learner, train::Learner::Create(graph, machine, std::move(trained), LearnerOptionsOf(lesson.options)));
+  NIBBLE_ASSIGN_OR_RETURN(auto learner, train::WeightLearner::Create(graph, machine, std::move(trained), LearnerOptionsOf(lesson.options)));
   train::TrainerOptions options;
   options.label = lesson.label;
   options.identity = identity;

@@ -11,6 +11,7 @@
 
 #include "core/train/objectives.h"
 #include "core/train/trainer.h"
+#include "core/train/weight_learner.h"
 #include "methods/method.h"
 #include "methods/training/training.pb.h"
 
