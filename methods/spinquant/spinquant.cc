@@ -1,7 +1,5 @@
 // spinquant: rotations merged into the weights, and Hadamard transforms at run
-// time where they cannot be.
-
-#include <map>
+// time where they cannot be; learned where asked (learning.h).
 
 #include "absl/strings/str_cat.h"
 #include "core/base/rng.h"
@@ -10,6 +8,7 @@
 #include "core/ir/rotations.h"
 #include "core/tensor/hadamard.h"
 #include "methods/method.h"
+#include "methods/spinquant/learning.h"
 #include "methods/spinquant/spinquant.pb.h"
 
 namespace nibble {
@@ -45,6 +44,13 @@ class FloatFormats {
   std::vector<QuantScheme> schemes_;  // by ParameterId
 };
 
+// The learned matrices of a file; as many as the model has layers, or none.
+absl::StatusOr<train::LearnedRotations> ReadRotationsFor(const ir::Graph& graph, const std::string& path) {
+  NIBBLE_ASSIGN_OR_RETURN(train::LearnedRotations rotations, train::ReadRotations(path));
+  if (rotations.r2.empty() || static_cast<int>(rotations.r2.size()) == graph.num_layers()) return rotations;
+  return absl::InvalidArgumentError(absl::StrCat(path, ": holds R2 of ", rotations.r2.size(), " layers, the model has ", graph.num_layers()));
+}
+
 class SpinquantMethod : public Method {
  public:
   explicit SpinquantMethod(SpinquantOptions options) : options_(std::move(options)) {}
@@ -57,32 +63,47 @@ class SpinquantMethod : public Method {
     if (!options.r1() && !options.r2() && !options.r3() && !options.r4()) {
       return absl::InvalidArgumentError("every rotation is off; leave one of r1, r2, r3, r4 on");
     }
+    if (options.has_learn()) NIBBLE_RETURN_IF_ERROR(CheckLearning(options));
     return std::make_unique<SpinquantMethod>(options);
   }
+
+  bool learns() const override { return options_.has_learn(); }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     NIBBLE_RETURN_IF_ERROR(ir::UntieHead(graph));
     NIBBLE_ASSIGN_OR_RETURN(const FloatFormats formats, FloatFormats::Of(graph));
     NIBBLE_RETURN_IF_ERROR(ir::FoldNorms(graph));
-    Rng seeds(options_.seed());
-    const uint64_t first = seeds.Next();
-    if (options_.r1()) {
-      NIBBLE_ASSIGN_OR_RETURN(const ir::SquareMatrix r1, Start(graph.hidden_size(), first, "r1"));
-      NIBBLE_RETURN_IF_ERROR(ir::RotateResidual(graph, r1, context.pool()));
-    }
-    for (int layer = 0; layer < graph.num_layers(); ++layer) {
-      const uint64_t seed = seeds.Next();
-      if (!options_.r2()) continue;
-      NIBBLE_ASSIGN_OR_RETURN(const ir::ValuePath path, ir::FindValuePath(graph, layer));
-      NIBBLE_ASSIGN_OR_RETURN(const ir::SquareMatrix r2, Start(path.head_dim, seed, "r2"));
-      NIBBLE_RETURN_IF_ERROR(ir::RotateValues(graph, layer, r2, context.pool()));
-    }
     if (options_.r3()) NIBBLE_RETURN_IF_ERROR(ir::RotateQueriesAndKeys(graph));
     if (options_.r4()) NIBBLE_RETURN_IF_ERROR(RotateDownProjections(context, graph));
+    NIBBLE_ASSIGN_OR_RETURN(train::LearnedRotations rotations, FirstRotations(context, graph));
+    if (options_.has_learn()) {
+      NIBBLE_ASSIGN_OR_RETURN(rotations, LearnRotations(context, options_, graph, rotations));
+    }
+    if (rotations.r1.has_value()) NIBBLE_RETURN_IF_ERROR(ir::RotateResidual(graph, *rotations.r1, context.pool()));
+    for (size_t layer = 0; layer < rotations.r2.size(); ++layer) {
+      NIBBLE_RETURN_IF_ERROR(ir::RotateValues(graph, static_cast<int>(layer), rotations.r2[layer], context.pool()));
+    }
     return formats.Restore(graph, context.pool());
   }
 
  private:
+  // Those of the file, or random ones.
+  absl::StatusOr<train::LearnedRotations> FirstRotations(const Context& context, const ir::Graph& graph) const {
+    if (options_.has_rotations()) return ReadRotationsFor(graph, absl::StrCat(context.workplace().directory, "/", options_.rotations()));
+    train::LearnedRotations rotations;
+    Rng seeds(options_.seed());
+    const uint64_t first = seeds.Next();
+    if (options_.r1()) {
+      NIBBLE_ASSIGN_OR_RETURN(rotations.r1, Start(graph.hidden_size(), first, "r1"));
+    }
+    for (int layer = 0; options_.r2() && layer < graph.num_layers(); ++layer) {
+      NIBBLE_ASSIGN_OR_RETURN(const ir::ValuePath path, ir::FindValuePath(graph, layer));
+      NIBBLE_ASSIGN_OR_RETURN(ir::SquareMatrix r2, Start(path.head_dim, seeds.Next(), "r2"));
+      rotations.r2.push_back(std::move(r2));
+    }
+    return rotations;
+  }
+
   absl::StatusOr<ir::SquareMatrix> Start(int64_t size, uint64_t seed, const char* which) const {
     if (options_.start() == SpinquantOptions::RANDOM) return ir::RandomOrthogonal(size, seed);
     auto hadamard = ir::RandomHadamard(size, seed);

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 
 #include "core/ir/rotations.h"
@@ -55,6 +56,50 @@ TEST(Spinquant, ComposesWithRoundingAndLastsInThePlan) {
   ASSERT_OK(ApplyText("step { [nibble.spinquant] { r3: true r4_block: 20 } } step { [nibble.llama32_ptq] {} }", graph));
   EXPECT_EQ(WeightScheme(graph, "model.layers.0.mlp.down_proj").format(), "int4");
   EXPECT_EQ(ir::OnlineRotationsOf(graph).size(), 4);
+}
+
+std::string Learning(const std::string& options) {
+  return absl::StrCat("step { [nibble.spinquant] { r4_block: 20 learn { data { text: \"text.txt\" window: 32 } quantize { [nibble.activations] "
+                      "{ bits: 4 } } steps: 6 batch: 2 ", options, " } } }");
+}
+
+TEST(Spinquant, LearnsAndKeepsTheFunction) {
+  ir::Graph graph = FloatGraph();
+  const std::vector<float> before = TinyLogits(graph);
+  std::vector<LossCurve> curves;
+  const std::string cache = TestTempDir();
+  ASSERT_OK(ApplyText(Learning(""), graph, 1, &curves, cache));
+  EXPECT_LT(Change(before, TinyLogits(graph)), 1e-4);
+  ASSERT_EQ(curves.size(), 1);
+  EXPECT_EQ(curves[0].label, "spinquant");
+  EXPECT_EQ(curves[0].loss.size(), 6);
+  EXPECT_FALSE(curves[0].reused);
+  // Learned before: taken from the cache, with the same weights.
+  ir::Graph again = FloatGraph();
+  ASSERT_OK(ApplyText(Learning("checkpoint_seconds: 7"), again, 2, &curves, cache));
+  EXPECT_TRUE(curves[0].reused);
+  EXPECT_EQ(TinyLogits(again), TinyLogits(graph));
+  const std::string folder = curves[0].log.substr(0, curves[0].log.rfind('/'));
+  ASSERT_OK_AND_ASSIGN(const std::string log, ReadFile(folder + "/rotations.csv"));
+  EXPECT_EQ(std::count(log.begin(), log.end(), '\n'), 7) << log;
+  // The file of matrices serves another variant.
+  ASSERT_OK_AND_ASSIGN(const std::string matrices, ReadFile(folder + "/rotations.safetensors"));
+  ASSERT_OK(WriteFile(TestWorkplace().directory + "/learned.safetensors", matrices));
+  ir::Graph reused = FloatGraph();
+  ASSERT_OK(ApplyText("step { [nibble.spinquant] { r4_block: 20 rotations: \"learned.safetensors\" } }", reused));
+  EXPECT_EQ(TinyLogits(reused), TinyLogits(graph));
+}
+
+TEST(Spinquant, LearningMistakesAreNamed) {
+  const auto message = [](const std::string& step) {
+    ir::Graph graph = TinyGraph();
+    return std::string(ApplyText(step, graph).message());
+  };
+  EXPECT_THAT(message("step { [nibble.spinquant] { learn {} } }"), HasSubstr("learn.data"));
+  EXPECT_THAT(message("step { [nibble.spinquant] { learn { data { text: \"text.txt\" } } } }"), HasSubstr("quantize is empty"));
+  EXPECT_THAT(message(Learning("learning_rate: 0")), HasSubstr("learning_rate"));
+  EXPECT_THAT(message(Learning("momentum: 1")), HasSubstr("momentum"));
+  EXPECT_THAT(message("step { [nibble.spinquant] { rotations: \"nothing.safetensors\" } }"), HasSubstr("nothing.safetensors"));
 }
 
 // The tiny model's 100 columns have no Hadamard matrix.

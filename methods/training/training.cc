@@ -17,14 +17,6 @@ namespace {
 // Raised when the same lesson gives other weights than before.
 constexpr int kTrainingVersion = 1;
 
-train::Decay DecayOf(TrainingOptions::Decay decay) {
-  switch (decay) {
-    case TrainingOptions::LINEAR: return train::Decay::kLinear;
-    case TrainingOptions::CONSTANT: return train::Decay::kConstant;
-    default: return train::Decay::kCosine;
-  }
-}
-
 train::LearnerOptions LearnerOptionsOf(const TrainingOptions& options) {
   train::LearnerOptions learner;
   learner.adamw.beta1 = options.beta1();
@@ -34,17 +26,6 @@ train::LearnerOptions LearnerOptionsOf(const TrainingOptions& options) {
   learner.recompute_blocks = options.recompute_blocks();
   learner.bf16_masters = options.bf16_masters();
   return learner;
-}
-
-std::string HashOf(const train::Sequences& sequences) {
-  std::string digests;
-  for (int64_t i = 0; i < sequences.size(); ++i) {
-    const auto tokens = sequences.tokens(i);
-    const auto learned = sequences.learned(i);
-    absl::StrAppend(&digests, Sha256({reinterpret_cast<const char*>(tokens.data()), tokens.size() * sizeof(int32_t)}),
-                    Sha256({reinterpret_cast<const char*>(learned.data()), learned.size()}));
-  }
-  return Sha256(digests);
 }
 
 std::string IdentityOf(const Context& context, const Lesson& lesson, const std::vector<train::TrainedParameter>& trained, const ir::Graph& graph) {
@@ -57,6 +38,27 @@ std::string IdentityOf(const Context& context, const Lesson& lesson, const std::
     absl::StrAppend(&parts, graph.parameter(parameter.id).name(), parameter.scheme.has_value() ? SchemeToString(*parameter.scheme) : "", "\n");
   }
   return Sha256(parts);
+}
+
+}  // namespace
+
+train::Decay DecayOf(TrainingOptions::Decay decay) {
+  switch (decay) {
+    case TrainingOptions::LINEAR: return train::Decay::kLinear;
+    case TrainingOptions::CONSTANT: return train::Decay::kConstant;
+    default: return train::Decay::kCosine;
+  }
+}
+
+std::string HashOf(const train::Sequences& sequences) {
+  std::string digests;
+  for (int64_t i = 0; i < sequences.size(); ++i) {
+    const auto tokens = sequences.tokens(i);
+    const auto learned = sequences.learned(i);
+    absl::StrAppend(&digests, Sha256({reinterpret_cast<const char*>(tokens.data()), tokens.size() * sizeof(int32_t)}),
+                    Sha256({reinterpret_cast<const char*>(learned.data()), learned.size()}));
+  }
+  return Sha256(digests);
 }
 
 LossCurve CurveOf(const train::TrainerOptions& options, const train::Training& training, bool reused) {
@@ -72,8 +74,6 @@ LossCurve CurveOf(const train::TrainerOptions& options, const train::Training& t
   }
   return curve;
 }
-
-}  // namespace
 
 absl::Status CheckTraining(const TrainingOptions& options) {
   const auto bad = [](absl::string_view field, double value, absl::string_view expected) {

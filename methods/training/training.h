@@ -26,6 +26,14 @@ absl::StatusOr<train::Sequences> ReadTrainingData(Context& context, const Traini
 // out as a counted event.
 absl::StatusOr<train::Sequences> ReadPreferenceData(Context& context, const PreferenceData& data);
 
+// A name for their contents.
+std::string HashOf(const train::Sequences& sequences);
+
+train::Decay DecayOf(TrainingOptions::Decay decay);
+
+// How a training went, for reports.
+LossCurve CurveOf(const train::TrainerOptions& options, const train::Training& training, bool reused);
+
 // The machine that training runs on.
 absl::StatusOr<train::Machine> TrainingMachine(Context& context);
 

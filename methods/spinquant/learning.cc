@@ -1,0 +1,127 @@
+#include "methods/spinquant/learning.h"
+
+#include <filesystem>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
+#include "core/base/file.h"
+#include "core/base/proto.h"
+#include "core/base/status.h"
+#include "methods/training/training.h"
+
+namespace nibble {
+namespace {
+
+// Raised when the same options give other rotations than before.
+constexpr int kLearningVersion = 1;
+
+// Writes a line of rotations.csv for each update: how far it went, and how
+// orthogonal the matrices are.
+class Logged : public train::Objective {
+ public:
+  Logged(train::Objective& objective, const train::RotationLearner& learner, std::string path)
+      : objective_(objective), learner_(learner), path_(std::move(path)) {}
+
+  absl::StatusOr<train::Observation> Accumulate(train::Learner& learner, int64_t step) override {
+    NIBBLE_RETURN_IF_ERROR(Log());
+    return objective_.Accumulate(learner, step);
+  }
+
+  // The last update's line; a restarted learning takes up the lines before it.
+  absl::Status Log() {
+    if (path_.empty() || learner_.step() == logged_) return absl::OkStatus();
+    if (text_.empty()) TakeUp();
+    if (logged_ < learner_.step()) {
+      absl::StrAppendFormat(&text_, "%d,%.6g,%.6g,%.3g\n", learner_.step(), learner_.last_step().alpha, learner_.last_step().skew_norm,
+                            learner_.OrthogonalityError());
+      logged_ = learner_.step();
+    }
+    return WriteFile(path_, text_);
+  }
+
+ private:
+  void TakeUp() {
+    text_ = "step,alpha,skew_norm,orthogonality_error\n";
+    const auto before = ReadFile(path_);
+    if (!before.ok()) return;
+    for (const absl::string_view line : absl::StrSplit(*before, '\n')) {
+      const int64_t step = std::atoll(std::string(line).c_str());
+      if (step < 1 || step > learner_.step()) continue;
+      absl::StrAppend(&text_, line, "\n");
+      logged_ = step;
+    }
+  }
+
+  train::Objective& objective_;
+  const train::RotationLearner& learner_;
+  const std::string path_;
+  std::string text_;
+  int64_t logged_ = 0;
+};
+
+std::string IdentityOf(const Context& context, const SpinquantOptions& options, const train::Sequences& sequences) {
+  SpinquantOptions deciding = options;
+  deciding.mutable_learn()->clear_checkpoint_seconds();
+  return Sha256(absl::StrCat(kLearningVersion, "\n", context.workplace().model, "\n", context.history(), "\n", ProtoToLine(deciding), "\n",
+                             HashOf(sequences)));
+}
+
+}  // namespace
+
+absl::Status CheckLearning(const SpinquantOptions& options) {
+  const RotationLearning& learn = options.learn();
+  const auto error = [](auto... parts) { return absl::InvalidArgumentError(absl::StrCat("learn.", parts...)); };
+  if (!options.r1() && !options.r2()) return error("steps: there is nothing to learn without r1 and r2");
+  if (!learn.has_data()) return error("data is missing: data { text: \"wikitext-2-raw/train-part\" window: 2048 }");
+  if (learn.quantize().empty()) return error("quantize is empty: say what to learn for, quantize { [nibble.activations] { bits: 4 } }");
+  if (learn.steps() < 1) return error("steps: ", learn.steps(), " must be 1 or more");
+  if (learn.batch() < 1) return error("batch: ", learn.batch(), " must be 1 or more");
+  if (learn.micro_tokens() < 1) return error("micro_tokens: ", learn.micro_tokens(), " must be 1 or more");
+  if (!(learn.learning_rate() > 0)) return error("learning_rate: ", learn.learning_rate(), " must be above 0");
+  if (!(learn.momentum() >= 0 && learn.momentum() < 1)) return error("momentum: ", learn.momentum(), " must be from 0 to below 1");
+  for (const Step& step : learn.quantize()) {
+    NIBBLE_ASSIGN_OR_RETURN(const auto method, MakeMethod(step));
+    if (method->learns()) return error("quantize: a step that learns cannot say how the model is quantized");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<train::LearnedRotations> LearnRotations(Context& context, const SpinquantOptions& options, const ir::Graph& graph,
+                                                       const train::LearnedRotations& start) {
+  const RotationLearning& learn = options.learn();
+  NIBBLE_ASSIGN_OR_RETURN(const train::Sequences sequences, ReadTrainingData(context, learn.data()));
+  train::TrainerOptions trainer;
+  trainer.label = "spinquant";
+  trainer.identity = IdentityOf(context, options, sequences);
+  trainer.checkpoint_seconds = learn.checkpoint_seconds();
+  trainer.schedule = {learn.learning_rate(), 0, learn.steps(), DecayOf(learn.decay()), 0};
+  const std::string& cache = context.workplace().cache;
+  if (!cache.empty()) trainer.folder = absl::StrCat(cache, "/spinquant-", trainer.identity.substr(0, 16));
+  const std::string result = trainer.folder + "/rotations.safetensors";
+  if (!trainer.folder.empty() && FileExists(result)) {
+    NIBBLE_ASSIGN_OR_RETURN(auto steps, train::ReadStepLog(train::LogPath(trainer.folder)));
+    context.AddCurve(CurveOf(trainer, {std::move(steps), true}, /*reused=*/true));
+    return train::ReadRotations(result);
+  }
+  ir::Graph student = graph;
+  NIBBLE_RETURN_IF_ERROR(ApplyPipeline(context, learn.quantize(), student));
+  NIBBLE_ASSIGN_OR_RETURN(const train::Machine machine, TrainingMachine(context));
+  train::RotationOptions rotation_options;
+  rotation_options.cayley.momentum = learn.momentum();
+  rotation_options.recompute_blocks = learn.recompute_blocks();
+  NIBBLE_ASSIGN_OR_RETURN(const auto learner, train::RotationLearner::Create(student, graph, machine, start, rotation_options));
+  const train::BatchOptions batch = {learn.batch(), learn.micro_tokens(), learn.seed()};
+  NIBBLE_ASSIGN_OR_RETURN(const auto objective, train::LanguageModel::Create(sequences, batch));
+  Logged logged(*objective, *learner, trainer.folder.empty() ? "" : trainer.folder + "/rotations.csv");
+  NIBBLE_ASSIGN_OR_RETURN(const train::Training training, train::Train(*learner, logged, trainer));
+  NIBBLE_RETURN_IF_ERROR(logged.Log());
+  if (!trainer.folder.empty()) {
+    NIBBLE_RETURN_IF_ERROR(train::WriteRotations(result, learner->rotations()));
+    std::filesystem::remove(train::CheckpointPath(trainer.folder));
+  }
+  context.AddCurve(CurveOf(trainer, training, /*reused=*/false));
+  return learner->rotations();
+}
+
+}  // namespace nibble
