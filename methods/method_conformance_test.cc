@@ -13,7 +13,7 @@ namespace {
 TEST(MethodRegistry, HoldsTheMethodsThatMustExist) {
   std::vector<std::string> names;
   for (const auto& [name, info] : RegisteredMethods()) names.push_back(name);
-  EXPECT_THAT(names, ::testing::IsSupersetOf({"activations", "baseline", "dpo", "dynamic_int8", "gptq", "kv_cache", "llama32_ptq", "lora", "qat", "rtn",
+  EXPECT_THAT(names, ::testing::IsSupersetOf({"activations", "baseline", "dpo", "dynamic_int8", "gptq", "kv_cache", "llama32_ptq", "lora", "outlier_stress", "qat", "rtn",
                                              "sft", "spinquant"}));
 }
 

@@ -3,11 +3,18 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "core/base/status.h"
+#include "core/calibration/block_runner.h"
+#include "datasets/registry.h"
 #include "eval/size.h"
+#include "experiments/expand.h"
 #include "experiments/model.h"
+#include "experiments/text_config.h"
+#include "methods/method.h"
+#include "methods/training/data.h"
 #include "tools/command.h"
 
 namespace nibble::tools {
@@ -41,7 +48,7 @@ struct Moments {
   double max = 0, mean_magnitude = 0, kurtosis = 0;
 };
 
-Moments MomentsOf(const std::vector<float>& values) {
+Moments MomentsOf(absl::Span<const float> values) {
   double mean = 0, magnitude = 0, max = 0;
   for (const float v : values) {
     mean += v;
@@ -76,6 +83,53 @@ absl::Status PrintOutliers(const ir::Graph& graph) {
   return absl::OkStatus();
 }
 
+// Moments of what each group of linears that share an input reads, by the first of them.
+using InputMoments = std::vector<std::pair<std::string, Moments>>;
+
+absl::StatusOr<InputMoments> MeasureInputs(const ir::Graph& graph, absl::Span<const int32_t> tokens, train::Machine machine) {
+  InputMoments inputs;
+  NIBBLE_ASSIGN_OR_RETURN(std::vector<float> hidden, calibration::EmbedTokens(graph, tokens));
+  for (int layer = 0; layer < graph.num_layers(); ++layer) {
+    NIBBLE_ASSIGN_OR_RETURN(calibration::BlockRunner runner, calibration::BlockRunner::Create(graph, layer, machine));
+    std::set<size_t> first;
+    for (const std::vector<size_t>& group : runner.LinearsByInput()) first.insert(group[0]);
+    runner.Run({0, static_cast<int64_t>(tokens.size())}, &hidden, [&](size_t op, absl::Span<const float> x) {
+      if (first.count(op) > 0) inputs.emplace_back(graph.ops()[op].name, MomentsOf(x));
+    });
+  }
+  return inputs;
+}
+
+// What linears read on a text, before and after the steps of a pipeline.
+absl::Status PrintInputOutliers(const OpenedModel& model, const Options& options) {
+  if (model.source.tokenizer == nullptr) return absl::InvalidArgumentError("--activations needs a model with a tokenizer");
+  NIBBLE_ASSIGN_OR_RETURN(const datasets::ResolvedDataset text, datasets::ResolveDataset(options.Text("activations"), "."));
+  NIBBLE_ASSIGN_OR_RETURN(std::vector<int32_t> tokens, TokenStream(*model.source.tokenizer, {text.path}));
+  tokens.resize(std::min<size_t>(tokens.size(), options.Get<int>("tokens")));
+  if (tokens.empty()) return absl::InvalidArgumentError(absl::StrCat(text.path, ": no tokens"));
+  ThreadPool pool(AvailableCpus());
+  NIBBLE_ASSIGN_OR_RETURN(const auto* table, kernels::ChooseTable());
+  const train::Machine machine{pool, *table};
+  NIBBLE_ASSIGN_OR_RETURN(const InputMoments before, MeasureInputs(model.graph, tokens, machine));
+  InputMoments after = before;
+  if (options.Has("pipeline")) {
+    NIBBLE_ASSIGN_OR_RETURN(const Pipeline pipeline, LoadPipeline(options.Text("pipeline")));
+    ir::Graph changed = model.graph;
+    Context context(pool, {model.source.tokenizer.get(), DirectoryOf(options.Text("pipeline")), "", ""});
+    NIBBLE_RETURN_IF_ERROR(ApplyPipeline(context, pipeline.step(), changed));
+    NIBBLE_ASSIGN_OR_RETURN(after, MeasureInputs(changed, tokens, machine));
+  }
+  const auto ratio = [](const Moments& m) { return m.mean_magnitude > 0 ? m.max / m.mean_magnitude : 0; };
+  std::printf("\n%-44s %10s %10s", "input of", "max/mean", "kurtosis");
+  std::printf(options.Has("pipeline") ? " %14s %14s\n" : "\n", "max/mean after", "kurtosis after");
+  for (size_t i = 0; i < before.size(); ++i) {
+    std::printf("%-44s %10.2f %10.2f", before[i].first.c_str(), ratio(before[i].second), before[i].second.kurtosis);
+    if (options.Has("pipeline")) std::printf(" %14.2f %14.2f", ratio(after[i].second), after[i].second.kurtosis);
+    std::printf("\n");
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<int> Inspect(const Options& options) {
   NIBBLE_ASSIGN_OR_RETURN(const OpenedModel model, OpenModel(options.Text("model")));
   PrintArchitecture(model);
@@ -83,6 +137,10 @@ absl::StatusOr<int> Inspect(const Options& options) {
   if (options.Has("ops")) {
     NIBBLE_ASSIGN_OR_RETURN(const std::string text, ir::Print(model.graph));
     std::printf("\n%s", text.c_str());
+    return kDone;
+  }
+  if (options.Has("activations")) {
+    NIBBLE_RETURN_IF_ERROR(PrintInputOutliers(model, options));
     return kDone;
   }
   if (!options.Has("brief")) NIBBLE_RETURN_IF_ERROR(PrintOutliers(model.graph));
@@ -96,14 +154,18 @@ Command InspectCommand() {
   Command command;
   command.name = "inspect";
   command.summary = "Shows a model's architecture, size by part, and weight outliers by layer.";
-  command.usage = "inspect M [--brief | --ops]";
+  command.usage = "inspect M [--brief | --ops | --activations TEXT [--pipeline FILE]]";
   command.examples =
       "  nibble inspect smollm2-135m\n"
       "  nibble inspect synthetic:llama-3.2-1b --brief\n"
-      "  nibble inspect out/smollm2-w4a8 --ops\n";
+      "  nibble inspect out/smollm2-w4a8 --ops\n"
+      "  nibble inspect smollm2-135m --activations quickstart/passages --pipeline configs/pipelines/hadamard.textproto\n";
   command.options.add_options()("model", po::value<std::string>(),
                                 "a folder, a .gguf or llama2.c .bin file, synthetic:<preset>, or a fetched name")(
-      "brief", "architecture and size only")("ops", "print the graph, an op a line, in place of outliers");
+      "brief", "architecture and size only")("ops", "print the graph, an op a line, in place of outliers")(
+      "activations", po::value<std::string>(), "a text: outliers of what linears read on it, in place of weights'")(
+      "pipeline", po::value<std::string>(), "steps whose effect on activations is shown beside")(
+      "tokens", po::value<int>()->default_value(512), "tokens of the text");
   command.positional = {"model"};
   command.required = {"model"};
   command.run = Inspect;

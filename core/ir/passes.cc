@@ -18,15 +18,21 @@ absl::Status ScaleColumns(Parameter& weight, absl::Span<const float> gain) {
   });
 }
 
-absl::Status FoldNorm(Graph& graph, const Op& norm) {
-  std::vector<ParameterId> consumers;
+// The weights of the linears that read a norm.
+absl::StatusOr<std::vector<ParameterId>> NormReaders(const Graph& graph, const Op& norm) {
+  std::vector<ParameterId> readers;
   for (const Op& op : graph.ops()) {
     if (std::find(op.inputs.begin(), op.inputs.end(), norm.output) == op.inputs.end()) continue;
     if (!op.is_linear()) {
       return absl::FailedPreconditionError(absl::StrCat(norm.name, " is read by ", op.name, ", which is not a linear"));
     }
-    consumers.push_back(*op.weight);
+    readers.push_back(*op.weight);
   }
+  return readers;
+}
+
+absl::Status FoldNorm(Graph& graph, const Op& norm) {
+  NIBBLE_ASSIGN_OR_RETURN(const std::vector<ParameterId> consumers, NormReaders(graph, norm));
   Parameter& gain = graph.mutable_parameter(*norm.weight);
   NIBBLE_ASSIGN_OR_RETURN(const std::vector<float> gains, gain.LoadFloats());
   for (const ParameterId id : consumers) NIBBLE_RETURN_IF_ERROR(ScaleColumns(graph.mutable_parameter(id), gains));
@@ -59,6 +65,28 @@ absl::Status FoldNorms(Graph& graph) {
   NIBBLE_RETURN_IF_ERROR(UntieHead(graph));
   for (const Op& op : graph.ops()) {
     if (op.kind == OpKind::kRmsNorm) NIBBLE_RETURN_IF_ERROR(FoldNorm(graph, op));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ScaleNorm(Graph& graph, const Op& norm, absl::Span<const double> factors) {
+  NIBBLE_ASSIGN_OR_RETURN(std::vector<ParameterId> parameters, NormReaders(graph, norm));
+  for (const ParameterId id : parameters) {
+    if (graph.Users(id).size() == 1) continue;
+    return absl::FailedPreconditionError(absl::StrCat(graph.parameter(id).name(), " is shared by several ops; untie it first"));
+  }
+  parameters.push_back(*norm.weight);
+  for (const ParameterId id : parameters) {
+    Parameter& parameter = graph.mutable_parameter(id);
+    NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor before, parameter.Load());
+    const bool is_gain = id == *norm.weight;
+    NIBBLE_RETURN_IF_ERROR(TransformRows(parameter, nullptr, [&](absl::Span<double> row) {
+      for (size_t c = 0; c < row.size(); ++c) row[c] = is_gain ? row[c] * factors[c] : row[c] / factors[c];
+    }));
+    NIBBLE_ASSIGN_OR_RETURN(const std::vector<float> values, parameter.LoadFloats());
+    auto encoded = Encode(before.scheme, parameter.shape(), values);
+    if (!encoded.ok()) return Annotate(encoded.status(), parameter.name());
+    NIBBLE_RETURN_IF_ERROR(parameter.Replace(*std::move(encoded)));
   }
   return absl::OkStatus();
 }

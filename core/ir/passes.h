@@ -20,6 +20,12 @@ absl::Status UntieHead(Graph& graph);
 // would be lost.
 absl::Status FoldNorms(Graph& graph);
 
+// Multiplies a norm's outputs by `factors`, one a channel, and divides the
+// columns that read them: gain <- gain f, W <- W diag(1 / f), each kept in the
+// float format that it has. Errors: a reader that is no linear, a reader whose
+// weight is shared (a tied head) or quantized.
+absl::Status ScaleNorm(Graph& graph, const Op& norm, absl::Span<const double> factors);
+
 // Linears, and the embedding, by selectors: "blocks" (every linear inside the
 // decoder blocks), "attention", "mlp", "embedding", "head", or a pattern over
 // module names with * wildcards ("model.layers.0.*", "*.down_proj"). Adapters
