@@ -176,6 +176,17 @@ TEST(Cli, TrainWritesAModelThatEverythingLoads) {
 }
 
 // Killed as soon as its first checkpoint is there, and run again.
+// Activations before and after rotations, on the reference checkpoint.
+TEST(Cli, InspectShowsWhatAPipelineDoesToActivations) {
+  const std::string dir = TestTempDir();
+  ASSERT_OK(WriteFile(dir + "/rotate.textproto", "step { [nibble.spinquant] {} }\n"));
+  const std::string inspect = "inspect configs/models/novelist --tokens 32 --activations ";
+  ExpectOutcome(absl::StrCat(inspect, "quickstart/passages --pipeline ", dir, "/rotate.textproto"), 0,
+                {"kurtosis after", "model.layers.5.mlp.down_proj"});
+  ExpectOutcome(absl::StrCat(inspect, "quickstart/passages"), 0, {"max/mean", "model.layers.0.self_attn.q_proj"});
+  ExpectOutcome(absl::StrCat(inspect, "no/such/text"), 2, {"no/such/text"});
+}
+
 TEST(Cli, AKilledTrainingEndsAtTheSameLoss) {
   const std::string dir = TestTempDir(), config = WriteTrainConfig(dir, 400);
   const Outcome whole = Nibble(absl::StrCat("train --threads 1 ", config, " --out ", dir, "/whole"));
