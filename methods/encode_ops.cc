@@ -11,17 +11,20 @@ namespace nibble {
 namespace {
 
 absl::Status EncodeParameter(Context& context, ir::Parameter& parameter, const QuantScheme& scheme) {
-  NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor before, parameter.Load());
-  if (!IsFloatFormat(before.scheme)) {
-    return absl::FailedPreconditionError(absl::StrCat(parameter.name(), " is already quantized (", SchemeToString(before.scheme),
-                                                      "); give each layer to one weight method, or narrow layers"));
-  }
-  auto encoded = Encode(scheme, parameter.shape(), Decode(before), &context.pool());
+  NIBBLE_ASSIGN_OR_RETURN(const std::vector<float> values, LoadUnquantized(parameter));
+  auto encoded = Encode(scheme, parameter.shape(), values, &context.pool());
   if (!encoded.ok()) return Annotate(encoded.status(), parameter.name());
   return parameter.Replace(*std::move(encoded));
 }
 
 }  // namespace
+
+absl::StatusOr<std::vector<float>> LoadUnquantized(const ir::Parameter& parameter) {
+  NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor value, parameter.Load());
+  if (IsFloatFormat(value.scheme)) return Decode(value);
+  return absl::FailedPreconditionError(absl::StrCat(parameter.name(), " is already quantized (", SchemeToString(value.scheme),
+                                                    "); give each layer to one weight method, or narrow layers"));
+}
 
 absl::Status EncodeOps(Context& context, ir::Graph& graph, const std::vector<std::string>& selectors, const QuantScheme& scheme) {
   NIBBLE_RETURN_IF_ERROR(ValidateScheme(scheme));

@@ -10,10 +10,13 @@
 
 namespace nibble {
 
+// The values of a parameter that is to be quantized. One that is already
+// quantized is an error: its first grid would be lost.
+absl::StatusOr<std::vector<float>> LoadUnquantized(const ir::Parameter& parameter);
+
 // Replaces the parameter of each op by its encoding under `scheme`. When the
 // selection holds only one of a tied embedding and head, the head is untied
-// first, so that the other keeps its values. A parameter that is already
-// quantized is an error: its first grid would be lost.
+// first, so that the other keeps its values.
 absl::Status EncodeOps(Context& context, ir::Graph& graph, const std::vector<std::string>& selectors, const QuantScheme& scheme);
 
 }  // namespace nibble

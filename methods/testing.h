@@ -2,6 +2,7 @@
 #ifndef NIBBLE_METHODS_TESTING_H_
 #define NIBBLE_METHODS_TESTING_H_
 
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -85,6 +86,13 @@ inline std::vector<float> TinyLogits(const ir::Graph& graph) {
   auto logits = RunReference(graph, {5, 17, 3, 96, 0, 42});
   EXPECT_OK(logits);
   return *std::move(logits);
+}
+
+// |b - a| / |a|, Euclidean.
+inline double RelativeChange(const std::vector<float>& a, const std::vector<float>& b) {
+  double change = 0, size = 0;
+  for (size_t i = 0; i < a.size(); ++i) change += std::pow(a[i] - b[i], 2), size += std::pow(a[i], 2);
+  return std::sqrt(change / size);
 }
 
 }  // namespace nibble

@@ -88,7 +88,7 @@ using InputMoments = std::vector<std::pair<std::string, Moments>>;
 
 absl::StatusOr<InputMoments> MeasureInputs(const ir::Graph& graph, absl::Span<const int32_t> tokens, train::Machine machine) {
   InputMoments inputs;
-  NIBBLE_ASSIGN_OR_RETURN(std::vector<float> hidden, calibration::EmbedTokens(graph, tokens));
+  NIBBLE_ASSIGN_OR_RETURN(std::vector<float> hidden, ir::EmbedTokens(graph, tokens));
   for (int layer = 0; layer < graph.num_layers(); ++layer) {
     NIBBLE_ASSIGN_OR_RETURN(calibration::BlockRunner runner, calibration::BlockRunner::Create(graph, layer, machine));
     std::set<size_t> first;

@@ -1,7 +1,6 @@
 #include "core/calibration/block_runner.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "absl/strings/str_cat.h"
 #include "core/base/check.h"
@@ -13,18 +12,6 @@ using ir::Op;
 using ir::OpKind;
 using ir::ValueId;
 
-absl::StatusOr<std::vector<float>> EmbedTokens(const ir::Graph& graph, absl::Span<const int32_t> tokens) {
-  NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor table, graph.parameter(*graph.embedding().weight).Load());
-  std::vector<float> hidden(tokens.size() * table.cols());
-  for (size_t t = 0; t < tokens.size(); ++t) {
-    if (tokens[t] < 0 || tokens[t] >= table.rows()) {
-      return absl::InvalidArgumentError(absl::StrCat("token ", tokens[t], " is outside the vocabulary of ", table.rows()));
-    }
-    DecodeRows(table, tokens[t], tokens[t] + 1, hidden.data() + t * table.cols());
-  }
-  return hidden;
-}
-
 absl::StatusOr<BlockRunner> BlockRunner::Create(const ir::Graph& graph, int layer, train::Machine machine) {
   BlockRunner runner(graph, machine);
   const auto& ops = graph.ops();
@@ -35,6 +22,9 @@ absl::StatusOr<BlockRunner> BlockRunner::Create(const ir::Graph& graph, int laye
   runner.input_ = ops[runner.first_].inputs[0];
   for (size_t i = runner.first_; i < runner.end_; ++i) {
     if (ops[i].weight.has_value()) NIBBLE_RETURN_IF_ERROR(runner.Reload(i));
+    if (ops[i].kind == OpKind::kMul && graph.ProducerOf(ops[i].inputs[0])->kind != OpKind::kSilu) {
+      return absl::UnimplementedError(absl::StrCat(ops[i].name, ": a product whose first factor is no silu"));
+    }
     if (ops[i].kind != OpKind::kRotate) continue;
     NIBBLE_ASSIGN_OR_RETURN(Hadamard hadamard, Hadamard::Create(ops[i].block));
     runner.hadamards_.emplace(ops[i].block, std::move(hadamard));
@@ -120,10 +110,10 @@ void BlockRunner::RunOp(const Op& op, absl::Span<const int64_t> starts, Values* 
       break;
     }
     case OpKind::kSilu:
-      for (size_t i = 0; i < y.size(); ++i) y[i] = x[i] / (1.0f + std::exp(-x[i]));
+      y = x;  // computed by the product that reads it
       break;
     case OpKind::kMul:
-      for (size_t i = 0; i < y.size(); ++i) y[i] = x[i] * second()[i];
+      train::SiluMul(machine_, static_cast<int64_t>(y.size()), x.data(), second(), y.data());
       break;
     case OpKind::kAdd:
       y = x;

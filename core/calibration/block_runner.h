@@ -19,13 +19,10 @@
 
 namespace nibble::calibration {
 
-// Rows of the embedding for tokens, [tokens, hidden]. An error for a token
-// outside the vocabulary.
-absl::StatusOr<std::vector<float>> EmbedTokens(const ir::Graph& graph, absl::Span<const int32_t> tokens);
-
 class BlockRunner {
  public:
-  // Decodes the block's weights; `graph` outlives the runner and may change.
+  // Decodes the block's weights; `graph` outlives the runner and may change. An
+  // error: a product whose first factor is no silu.
   static absl::StatusOr<BlockRunner> Create(const ir::Graph& graph, int layer, train::Machine machine);
 
   // Decodes the weight of an op anew, after it was replaced.

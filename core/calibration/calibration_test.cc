@@ -39,7 +39,7 @@ void ExpectNear(absl::Span<const float> got, absl::Span<const float> expected) {
 
 TEST_F(BlockRunnerTest, BlocksInTurnAreTheModel) {
   auto values = ReferenceValues(graph_, kTokens);
-  ASSERT_OK_AND_ASSIGN(std::vector<float> hidden, EmbedTokens(graph_, kTokens));
+  ASSERT_OK_AND_ASSIGN(std::vector<float> hidden, ir::EmbedTokens(graph_, kTokens));
   for (int layer = 0; layer < graph_.num_layers(); ++layer) {
     ASSERT_OK_AND_ASSIGN(BlockRunner runner, BlockRunner::Create(graph_, layer, machine_));
     std::map<std::string, std::vector<float>> seen;
@@ -54,8 +54,8 @@ TEST_F(BlockRunnerTest, BlocksInTurnAreTheModel) {
 
 // Two sequences side by side are two sequences.
 TEST_F(BlockRunnerTest, SequencesDoNotMix) {
-  ASSERT_OK_AND_ASSIGN(std::vector<float> together, EmbedTokens(graph_, {1, 17, 90, 4, 4}));
-  ASSERT_OK_AND_ASSIGN(std::vector<float> second, EmbedTokens(graph_, {4, 4}));
+  ASSERT_OK_AND_ASSIGN(std::vector<float> together, ir::EmbedTokens(graph_, {1, 17, 90, 4, 4}));
+  ASSERT_OK_AND_ASSIGN(std::vector<float> second, ir::EmbedTokens(graph_, {4, 4}));
   ASSERT_OK_AND_ASSIGN(BlockRunner runner, BlockRunner::Create(graph_, 0, machine_));
   const auto ignore = [](size_t, absl::Span<const float>) {};
   runner.Run({0, 3, 5}, &together, ignore);
@@ -64,7 +64,7 @@ TEST_F(BlockRunnerTest, SequencesDoNotMix) {
 }
 
 TEST_F(BlockRunnerTest, StopsAtALinearAndGroupsThem) {
-  ASSERT_OK_AND_ASSIGN(const std::vector<float> hidden, EmbedTokens(graph_, kTokens));
+  ASSERT_OK_AND_ASSIGN(const std::vector<float> hidden, ir::EmbedTokens(graph_, kTokens));
   ASSERT_OK_AND_ASSIGN(BlockRunner runner, BlockRunner::Create(graph_, 1, machine_));
   const auto groups = runner.LinearsByInput();
   ASSERT_EQ(groups.size(), 4);
@@ -77,7 +77,7 @@ TEST_F(BlockRunnerTest, StopsAtALinearAndGroupsThem) {
 
 TEST_F(BlockRunnerTest, Errors) {
   EXPECT_FALSE(BlockRunner::Create(graph_, 2, machine_).ok());
-  EXPECT_FALSE(EmbedTokens(graph_, {1, 97}).ok());
+  EXPECT_FALSE(ir::EmbedTokens(graph_, {1, 97}).ok());
 }
 
 TEST_F(BlockRunnerTest, SecondMomentByHand) {

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "core/base/file.h"
@@ -188,66 +189,62 @@ absl::Status ReadText(const json& object, const char* key, const std::string& pa
   return absl::OkStatus();
 }
 
-absl::Status ReadActivations(const json& object, const std::string& path, HfModel* model) {
-  const auto activations = object.find("activations");
-  if (activations == object.end()) return absl::OkStatus();
-  if (!activations->is_object()) return absl::InvalidArgumentError(absl::StrCat(path, ": activations is not an object"));
-  for (const auto& [module, text] : activations->items()) {
-    const std::string where = absl::StrCat(path, ": activations of '", module, "'");
-    if (!text.is_string()) return absl::InvalidArgumentError(absl::StrCat(where, ": not a string"));
-    auto scheme = SchemeFromText(text.get_ref<const std::string&>());
-    if (!scheme.ok()) return Annotate(scheme.status(), where);
-    model->attachments.activations[module] = *std::move(scheme);
+// The entries of the object `key`, by module, where it is there. Errors name
+// them.
+absl::Status ForEachEntry(const json& object, const char* key, const std::string& path,
+                          absl::FunctionRef<absl::Status(const std::string& module, const json& entry)> read) {
+  const auto found = object.find(key);
+  if (found == object.end()) return absl::OkStatus();
+  if (!found->is_object()) return absl::InvalidArgumentError(absl::StrCat(path, ": ", key, " is not an object"));
+  for (const auto& [module, entry] : found->items()) {
+    NIBBLE_RETURN_IF_ERROR(Annotate(read(module, entry), absl::StrCat(path, ": ", key, " of '", module, "'")));
   }
   return absl::OkStatus();
 }
 
-absl::Status ReadAdapters(const json& object, const std::string& path, HfModel* model) {
-  const auto adapters = object.find("adapters");
-  if (adapters == object.end()) return absl::OkStatus();
-  if (!adapters->is_object()) return absl::InvalidArgumentError(absl::StrCat(path, ": adapters is not an object"));
-  for (const auto& [module, entry] : adapters->items()) {
-    const auto rank = entry.is_object() ? entry.find("rank") : entry.end();
-    const auto scale = entry.is_object() ? entry.find("scale") : entry.end();
-    if (!entry.is_object() || rank == entry.end() || !rank->is_number_unsigned() || scale == entry.end() || !scale->is_number()) {
-      return absl::InvalidArgumentError(absl::StrCat(path, ": adapter of '", module, "': expected {\"rank\": 16, \"scale\": 2}, got ",
-                                                     entry.dump()));
+absl::Status ReadActivation(const std::string& module, const json& text, ir::Attachments* attachments) {
+  if (!text.is_string()) return absl::InvalidArgumentError("not a string");
+  NIBBLE_ASSIGN_OR_RETURN(attachments->activations[module], SchemeFromText(text.get_ref<const std::string&>()));
+  return absl::OkStatus();
+}
+
+absl::Status ReadAdapter(const std::string& module, const json& entry, ir::Attachments* attachments) {
+  const auto rank = entry.is_object() ? entry.find("rank") : entry.end();
+  const auto scale = entry.is_object() ? entry.find("scale") : entry.end();
+  if (!entry.is_object() || rank == entry.end() || !rank->is_number_unsigned() || scale == entry.end() || !scale->is_number()) {
+    return absl::InvalidArgumentError(absl::StrCat("expected {\"rank\": 16, \"scale\": 2}, got ", entry.dump()));
+  }
+  attachments->adapters.push_back({module, static_cast<int64_t>(rank->get<uint64_t>()), scale->get<float>()});
+  return absl::OkStatus();
+}
+
+absl::Status ReadRotation(const std::string& module, const json& block, ir::Attachments* attachments) {
+  if (!block.is_number_unsigned() || block.get<uint64_t>() > (uint64_t{1} << 20)) {
+    return absl::InvalidArgumentError(absl::StrCat("expected the columns of a block, got ", block.dump()));
+  }
+  attachments->rotations.push_back({module, static_cast<int64_t>(block.get<uint64_t>())});
+  return absl::OkStatus();
+}
+
+absl::Status ReadCache(const std::string& module, const json& entry, ir::Attachments* attachments) {
+  ir::Attachments::CacheSchemes& schemes = attachments->caches[module];
+  for (const auto& [which, text] : entry.items()) {
+    if ((which != "keys" && which != "values") || !text.is_string()) {
+      return absl::InvalidArgumentError(absl::StrCat("expected schemes of \"keys\" and \"values\", got ", entry.dump()));
     }
-    model->attachments.adapters.push_back({module, static_cast<int64_t>(rank->get<uint64_t>()), scale->get<float>()});
+    NIBBLE_ASSIGN_OR_RETURN((which == "keys" ? schemes.keys : schemes.values), SchemeFromText(text.get_ref<const std::string&>()));
   }
   return absl::OkStatus();
 }
 
-absl::Status ReadRotations(const json& object, const std::string& path, HfModel* model) {
-  const auto rotations = object.find("rotations");
-  if (rotations == object.end()) return absl::OkStatus();
-  if (!rotations->is_object()) return absl::InvalidArgumentError(absl::StrCat(path, ": rotations is not an object"));
-  for (const auto& [module, block] : rotations->items()) {
-    if (!block.is_number_unsigned() || block.get<uint64_t>() > (uint64_t{1} << 20)) {
-      return absl::InvalidArgumentError(absl::StrCat(path, ": rotation of '", module, "': expected the columns of a block, got ", block.dump()));
-    }
-    model->attachments.rotations.push_back({module, static_cast<int64_t>(block.get<uint64_t>())});
-  }
-  return absl::OkStatus();
-}
-
-absl::Status ReadCaches(const json& object, const std::string& path, HfModel* model) {
-  const auto caches = object.find("caches");
-  if (caches == object.end()) return absl::OkStatus();
-  if (!caches->is_object()) return absl::InvalidArgumentError(absl::StrCat(path, ": caches is not an object"));
-  for (const auto& [module, entry] : caches->items()) {
-    ir::Attachments::CacheSchemes& schemes = model->attachments.caches[module];
-    for (const auto& [which, text] : entry.items()) {
-      const std::string where = absl::StrCat(path, ": cache of '", module, "'");
-      if ((which != "keys" && which != "values") || !text.is_string()) {
-        return absl::InvalidArgumentError(absl::StrCat(where, ": expected schemes of \"keys\" and \"values\", got ", entry.dump()));
-      }
-      auto scheme = SchemeFromText(text.get_ref<const std::string&>());
-      if (!scheme.ok()) return Annotate(scheme.status(), where);
-      (which == "keys" ? schemes.keys : schemes.values) = *std::move(scheme);
-    }
-  }
-  return absl::OkStatus();
+absl::Status ReadAttachments(const json& object, const std::string& path, ir::Attachments* attachments) {
+  const auto each = [&](const char* key, const auto& read) {
+    return ForEachEntry(object, key, path, [&](const std::string& module, const json& entry) { return read(module, entry, attachments); });
+  };
+  NIBBLE_RETURN_IF_ERROR(each("activations", ReadActivation));
+  NIBBLE_RETURN_IF_ERROR(each("adapters", ReadAdapter));
+  NIBBLE_RETURN_IF_ERROR(each("rotations", ReadRotation));
+  return each("caches", ReadCache);
 }
 
 absl::Status ReadNibbleFile(const std::string& folder, HfModel* model) {
@@ -262,10 +259,7 @@ absl::Status ReadNibbleFile(const std::string& folder, HfModel* model) {
   }
   NIBBLE_RETURN_IF_ERROR(ReadText(object, "pipeline", path, &model->pipeline));
   NIBBLE_RETURN_IF_ERROR(ReadText(object, "note", path, &model->note));
-  NIBBLE_RETURN_IF_ERROR(ReadAdapters(object, path, model));
-  NIBBLE_RETURN_IF_ERROR(ReadRotations(object, path, model));
-  NIBBLE_RETURN_IF_ERROR(ReadCaches(object, path, model));
-  return ReadActivations(object, path, model);
+  return ReadAttachments(object, path, &model->attachments);
 }
 
 }  // namespace

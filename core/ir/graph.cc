@@ -59,6 +59,11 @@ const Op* Graph::FindOp(const std::string& name) const {
   return it == ops_.end() ? nullptr : &*it;
 }
 
+const Op* Graph::ProducerOf(ValueId value) const {
+  const auto it = std::find_if(ops_.begin(), ops_.end(), [&](const Op& op) { return op.output == value; });
+  return it == ops_.end() ? nullptr : &*it;
+}
+
 int Graph::num_layers() const {
   int layers = 0;
   for (const Op& op : ops_) layers = std::max(layers, op.layer + 1);
@@ -188,6 +193,24 @@ absl::Status CheckCacheScheme(const QuantScheme& scheme, int64_t head_dim) {
   if (per_head && plain && (scheme.format() == "int4" || scheme.format() == "int8")) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("a cache stores fp32, fp16, bf16, or int4 or int8 per group of ", head_dim,
                                                  " (its heads) with fp32 scales from the largest magnitude, not ", SchemeToString(scheme)));
+}
+
+QuantScheme IntegerCacheScheme(int bits, bool asymmetric, int64_t head_dim) {
+  QuantScheme scheme = IntegerScheme(bits, static_cast<int>(head_dim), asymmetric);
+  scheme.set_dynamic(true);
+  return scheme;
+}
+
+absl::StatusOr<std::vector<float>> EmbedTokens(const Graph& graph, absl::Span<const int32_t> tokens) {
+  NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor table, graph.parameter(*graph.embedding().weight).Load());
+  std::vector<float> hidden(tokens.size() * table.cols());
+  for (size_t t = 0; t < tokens.size(); ++t) {
+    if (tokens[t] < 0 || tokens[t] >= table.rows()) {
+      return absl::InvalidArgumentError(absl::StrCat("token ", tokens[t], " is outside the vocabulary of ", table.rows()));
+    }
+    DecodeRows(table, tokens[t], tokens[t] + 1, hidden.data() + t * table.cols());
+  }
+  return hidden;
 }
 
 absl::Status Verify(const Graph& graph) { return Verifier(graph).Run(); }

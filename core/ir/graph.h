@@ -117,6 +117,8 @@ class Graph {
   Parameter& mutable_parameter(ParameterId id) { return parameters_[id]; }
 
   const Op* FindOp(const std::string& name) const;
+  // The op that makes a value, or null.
+  const Op* ProducerOf(ValueId value) const;
   const Op& head() const { return ops_.back(); }
   const Op& embedding() const { return ops_.front(); }
   // Embedding and head share one parameter.
@@ -137,6 +139,13 @@ class Graph {
 // Whether an attention's cache can store keys or values so: a float format, or
 // int4 or int8 with a scale for each head of each position.
 absl::Status CheckCacheScheme(const QuantScheme& scheme, int64_t head_dim);
+
+// The integer scheme that fits a cache: a scale for each head of each position.
+QuantScheme IntegerCacheScheme(int bits, bool asymmetric, int64_t head_dim);
+
+// Rows of the embedding for tokens, [tokens, hidden]. An error for a token
+// outside the vocabulary.
+absl::StatusOr<std::vector<float>> EmbedTokens(const Graph& graph, absl::Span<const int32_t> tokens);
 
 // Every value is made once and before its use, widths agree, parameter shapes
 // fit their ops, schemes are valid, the first op embeds and the last gives

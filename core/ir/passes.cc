@@ -83,10 +83,7 @@ absl::Status ScaleNorm(Graph& graph, const Op& norm, absl::Span<const double> fa
     NIBBLE_RETURN_IF_ERROR(TransformRows(parameter, nullptr, [&](absl::Span<double> row) {
       for (size_t c = 0; c < row.size(); ++c) row[c] = is_gain ? row[c] * factors[c] : row[c] / factors[c];
     }));
-    NIBBLE_ASSIGN_OR_RETURN(const std::vector<float> values, parameter.LoadFloats());
-    auto encoded = Encode(before.scheme, parameter.shape(), values);
-    if (!encoded.ok()) return Annotate(encoded.status(), parameter.name());
-    NIBBLE_RETURN_IF_ERROR(parameter.Replace(*std::move(encoded)));
+    NIBBLE_RETURN_IF_ERROR(RestoreFormat(parameter, before.scheme, nullptr));
   }
   return absl::OkStatus();
 }

@@ -166,16 +166,20 @@ absl::StatusOr<SquareMatrix> RandomHadamard(int64_t size, uint64_t seed) {
   return r;
 }
 
-SquareMatrix RandomOrthogonal(int64_t size, uint64_t seed) {
+void Orthogonalize(int64_t size, double* matrix) {
   using Matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-  SquareMatrix r{size, NormalMatrix(size, seed)};
-  Eigen::Map<Matrix> map(r.values.data(), size, size);
+  Eigen::Map<Matrix> map(matrix, size, size);
   const Eigen::HouseholderQR<Matrix> qr(map);
   Matrix q = qr.householderQ();
   for (int64_t i = 0; i < size; ++i) {
     if (qr.matrixQR()(i, i) < 0) q.col(i) *= -1;
   }
   map = q;
+}
+
+SquareMatrix RandomOrthogonal(int64_t size, uint64_t seed) {
+  SquareMatrix r{size, NormalMatrix(size, seed)};
+  Orthogonalize(size, r.values.data());
   return r;
 }
 
@@ -198,12 +202,12 @@ absl::StatusOr<ValuePath> FindValuePath(const Graph& graph, int layer) {
   const auto& ops = graph.ops();
   const auto attention = std::find_if(ops.begin(), ops.end(), [&](const Op& op) { return op.kind == OpKind::kAttention && op.layer == layer; });
   if (attention == ops.end()) return absl::InvalidArgumentError(absl::StrCat("layer ", layer, " has no attention"));
-  const auto v = std::find_if(ops.begin(), ops.end(), [&](const Op& op) { return op.output == attention->inputs[2]; });
+  const Op* v = graph.ProducerOf(attention->inputs[2]);
   const auto o = std::find_if(ops.begin(), ops.end(), [&](const Op& op) { return !op.inputs.empty() && op.inputs[0] == attention->output; });
-  if (v == ops.end() || v->kind != OpKind::kLinear || o == ops.end() || o->kind != OpKind::kLinear) {
+  if (v == nullptr || v->kind != OpKind::kLinear || o == ops.end() || o->kind != OpKind::kLinear) {
     return absl::UnimplementedError(absl::StrCat(attention->name, ": expected linears before its values and after it"));
   }
-  return ValuePath{static_cast<size_t>(v - ops.begin()), static_cast<size_t>(o - ops.begin()), attention->head_dim};
+  return ValuePath{static_cast<size_t>(v - ops.data()), static_cast<size_t>(o - ops.begin()), attention->head_dim};
 }
 
 absl::Status RotateValues(Graph& graph, int layer, const SquareMatrix& r2, ThreadPool& pool) {

@@ -37,8 +37,12 @@ struct SquareMatrix {
 // Random signs before a Hadamard transform: diag(s) H. An error where there is
 // no Hadamard matrix of that size.
 absl::StatusOr<SquareMatrix> RandomHadamard(int64_t size, uint64_t seed);
-// Of Haar's distribution: Q of a normal matrix's QR, signs fixed by R's diagonal
-// (Mezzadri 2007).
+// The orthogonal factor of a [size, size] matrix's QR factorization, with the
+// signs that make R's diagonal positive: the factor of one that is orthogonal
+// already is itself.
+void Orthogonalize(int64_t size, double* matrix);
+// Of Haar's distribution: the orthogonal factor of a normal matrix (Mezzadri
+// 2007).
 SquareMatrix RandomOrthogonal(int64_t size, uint64_t seed);
 
 // The linears that R1 is merged into, as indices into graph.ops(): `readers`

@@ -19,6 +19,14 @@ absl::Status ReplaceFloats(Parameter& parameter, absl::Span<const float> values)
   return parameter.Replace(std::move(value));
 }
 
+absl::Status RestoreFormat(Parameter& parameter, const QuantScheme& scheme, ThreadPool* pool) {
+  NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor value, parameter.Load());
+  if (SameScheme(value.scheme, scheme)) return absl::OkStatus();
+  auto encoded = Encode(scheme, parameter.shape(), Decode(value), pool);
+  if (!encoded.ok()) return Annotate(encoded.status(), parameter.name());
+  return parameter.Replace(*std::move(encoded));
+}
+
 absl::Status TransformRows(Parameter& weight, ThreadPool* pool, absl::FunctionRef<void(absl::Span<double>)> map) {
   NIBBLE_ASSIGN_OR_RETURN(std::vector<float> values, LoadForTransform(weight));
   const int64_t cols = weight.shape().back(), rows = static_cast<int64_t>(values.size()) / cols;

@@ -17,6 +17,10 @@ absl::StatusOr<std::vector<float>> LoadForTransform(const Parameter& weight);
 // Replaces a parameter's value by fp32 `values`.
 absl::Status ReplaceFloats(Parameter& parameter, absl::Span<const float> values);
 
+// Encodes a parameter's value anew under `scheme`, a float format that it had
+// before. No-op when it has it. `pool` may be null.
+absl::Status RestoreFormat(Parameter& parameter, const QuantScheme& scheme, ThreadPool* pool);
+
 // map(row) changes each row of a weight in place, in fp64. `pool` may be null.
 absl::Status TransformRows(Parameter& weight, ThreadPool* pool, absl::FunctionRef<void(absl::Span<double>)> map);
 

@@ -15,9 +15,9 @@
 namespace nibble {
 
 // Parameters load lazily from `weights`. `attachments` are those of a
-// checkpoint, adapters' weights in the store. A head that the configuration ties is untied when the store holds a
-// "lm_head.weight" of its own. Errors: a missing parameter, an attachment to an
-// unknown module, an invalid configuration.
+// checkpoint, adapters' weights in the store. A head that the configuration ties
+// is untied when the store holds a "lm_head.weight" of its own. Errors: a missing
+// parameter, an attachment to an unknown module, an invalid configuration.
 absl::StatusOr<ir::Graph> BuildLlama(const LlamaConfig& config, std::shared_ptr<const WeightStore> weights,
                                      const ir::Attachments& attachments = {});
 

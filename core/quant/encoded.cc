@@ -49,6 +49,15 @@ int64_t EncodedTensor::byte_size() const {
   return bytes;
 }
 
+QuantScheme IntegerScheme(int bits, int group_size, bool asymmetric) {
+  QuantScheme scheme;
+  scheme.set_format(absl::StrCat("int", bits));
+  scheme.set_per(group_size != 0 ? QuantScheme::PER_GROUP : QuantScheme::PER_ROW);
+  if (group_size != 0) scheme.set_group_size(group_size);
+  if (asymmetric) scheme.set_asymmetric(true);
+  return scheme;
+}
+
 QuantScheme FloatScheme(const std::string& format) {
   QuantScheme scheme;
   scheme.set_format(format);

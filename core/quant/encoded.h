@@ -58,6 +58,9 @@ std::string SchemeToString(const QuantScheme& scheme);
 
 // A scheme of a float format by name: "fp32", "bf16", "fp16".
 QuantScheme FloatScheme(const std::string& format);
+
+// "int<bits>" with a scale per group of `group_size`, or per row where that is 0.
+QuantScheme IntegerScheme(int bits, int group_size, bool asymmetric);
 bool IsFloatFormat(const QuantScheme& scheme);
 bool SameScheme(const QuantScheme& a, const QuantScheme& b);
 

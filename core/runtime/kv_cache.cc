@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 
+#include "core/ir/graph.h"
 #include "core/quant/integer_grid.h"
 #include "core/tensor/dtype.h"
 
@@ -40,15 +41,8 @@ QuantScheme CacheScheme(CacheType type, int64_t head_dim) {
     case CacheType::kFp32: return FloatScheme("fp32");
     case CacheType::kFp16: return FloatScheme("fp16");
     case CacheType::kBf16: return FloatScheme("bf16");
-    default: break;
+    default: return ir::IntegerCacheScheme(CacheBits(type), /*asymmetric=*/true, head_dim);
   }
-  QuantScheme scheme;
-  scheme.set_format(type == CacheType::kInt8 ? "int8" : "int4");
-  scheme.set_per(QuantScheme::PER_GROUP);
-  scheme.set_group_size(static_cast<int32_t>(head_dim));
-  scheme.set_asymmetric(true);
-  scheme.set_dynamic(true);
-  return scheme;
 }
 
 KvCache::KvCache(const QuantScheme& keys, const QuantScheme& values, int streams, int64_t kv_heads, int64_t head_dim, int64_t max_positions)

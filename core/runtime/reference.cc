@@ -50,15 +50,8 @@ class Interpreter {
   }
 
   absl::StatusOr<Matrix> Embed(const Op& op) {
-    NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor table, graph_.parameter(*op.weight).Load());
-    Matrix out(tokens_.size(), table.cols());
-    for (size_t t = 0; t < tokens_.size(); ++t) {
-      if (tokens_[t] < 0 || tokens_[t] >= table.rows()) {
-        return absl::InvalidArgumentError(absl::StrCat("token ", tokens_[t], " is outside the vocabulary of ", table.rows()));
-      }
-      DecodeRows(table, tokens_[t], tokens_[t] + 1, out.row(t).data());
-    }
-    return out;
+    NIBBLE_ASSIGN_OR_RETURN(const std::vector<float> rows, ir::EmbedTokens(graph_, tokens_));
+    return Matrix(Eigen::Map<const Matrix>(rows.data(), tokens_.size(), graph_.values()[op.output].width));
   }
 
   absl::StatusOr<Matrix> RmsNorm(const Op& op) {

@@ -7,7 +7,7 @@
 #include "core/ir/adapters.h"
 #include "core/ir/passes.h"
 #include "core/ir/rotations.h"
-#include "core/models/llama.h"
+#include "core/models/testing.h"
 #include "core/runtime/plan.h"
 #include "core/runtime/reference.h"
 #include "core/runtime/session.h"
@@ -24,25 +24,7 @@ struct RotationCase {
   bool tied;
 };
 
-// fp32 weights with gains that differ, large enough for attention to choose.
-ir::Graph Build(const RotationCase& shape) {
-  LlamaConfig config = *ShapePreset("tiny");
-  config.hidden_size = 24;
-  config.intermediate_size = 40;
-  config.num_attention_heads = shape.heads;
-  config.num_key_value_heads = shape.kv_heads;
-  config.head_dim = 8;
-  config.tie_word_embeddings = shape.tied;
-  auto graph = BuildLlama(config, SyntheticWeights(config, 7));
-  EXPECT_OK(graph);
-  for (size_t p = 0; p < graph->parameters().size(); ++p) {
-    ir::Parameter& parameter = graph->mutable_parameter(static_cast<ir::ParameterId>(p));
-    std::vector<float> values = *parameter.LoadFloats();
-    for (size_t i = 0; i < values.size(); ++i) values[i] *= parameter.shape().size() == 2 ? 8.0f : 0.5f + 0.1f * static_cast<float>(i % 9);
-    EXPECT_OK(parameter.Replace(*WrapFloats(Tensor::FromFloats(parameter.shape(), values))));
-  }
-  return *std::move(graph);
-}
+ir::Graph Build(const RotationCase& shape) { return AttentiveGraph(shape.heads, shape.kv_heads, shape.tied); }
 
 std::vector<float> PlanLogits(const ir::Graph& graph) {
   const auto plan = Plan::Create(graph, *kernels::AvailableTables().back());

@@ -58,14 +58,7 @@ struct SchemePair {
   bool native;
 };
 
-QuantScheme Weights(int bits, int group, bool asymmetric = false) {
-  QuantScheme scheme;
-  scheme.set_format(absl::StrCat("int", bits));
-  scheme.set_per(group > 0 ? QuantScheme::PER_GROUP : QuantScheme::PER_ROW);
-  if (group > 0) scheme.set_group_size(group);
-  scheme.set_asymmetric(asymmetric);
-  return scheme;
-}
+QuantScheme Weights(int bits, int group, bool asymmetric = false) { return IntegerScheme(bits, group, asymmetric); }
 
 QuantScheme Activations(int bits, bool asymmetric) {
   QuantScheme scheme;

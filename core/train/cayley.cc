@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/base/check.h"
+#include "core/ir/rotations.h"
 #include "eigen3/Eigen/Dense"
 
 namespace nibble::train {
@@ -54,15 +55,7 @@ CayleyStep RotationParameter::Update(absl::Span<const double> gradient, double r
   return step;
 }
 
-void RotationParameter::Orthogonalize() {
-  Map r(value_.data(), size_, size_);
-  const Eigen::HouseholderQR<Matrix> qr(r);
-  Matrix q = qr.householderQ();
-  for (int64_t i = 0; i < size_; ++i) {
-    if (qr.matrixQR()(i, i) < 0) q.col(i) *= -1;
-  }
-  r = q;
-}
+void RotationParameter::Orthogonalize() { ir::Orthogonalize(size_, value_.data()); }
 
 double RotationParameter::OrthogonalityError() const {
   const ConstMap r(value_.data(), size_, size_);

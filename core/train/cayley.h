@@ -40,8 +40,8 @@ class RotationParameter {
   // (the Cayley transform by fixed point), R <- Y^T, V <- W X^T.
   CayleyStep Update(absl::Span<const double> gradient, double rate, const CayleyOptions& options);
 
-  // Replaces R by the nearest of its QR factorization, signs kept: takes away
-  // what rounding has left of non-orthogonality.
+  // Replaces R by its orthogonal factor (core/ir/rotations.h): takes away what
+  // rounding has left of non-orthogonality.
   void Orthogonalize();
 
   // The largest entry of |R R^T - I|.

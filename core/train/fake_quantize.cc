@@ -67,6 +67,12 @@ absl::Status FakeQuantizeWeights(Machine machine, const QuantScheme& scheme, int
   return absl::OkStatus();
 }
 
+void MaskGradients(Machine machine, absl::Span<const uint8_t> in_range, absl::Span<float> gradient) {
+  ForPieces(machine.pool, static_cast<int64_t>(in_range.size()), 65536, [&](int64_t first, int64_t last, int) {
+    for (int64_t i = first; i < last; ++i) gradient[i] = in_range[i] != 0 ? gradient[i] : 0.0f;
+  });
+}
+
 bool CanLearnScales(const QuantScheme& scheme) {
   if (scheme.asymmetric() || scheme.per() == QuantScheme::PER_TENSOR) return false;
   const auto format = FindFormat(scheme.format());

@@ -26,13 +26,16 @@ absl::Status StraightThroughActivations(Machine machine, const QuantScheme& sche
 absl::Status FakeQuantizeWeights(Machine machine, const QuantScheme& scheme, int64_t rows, int64_t cols, const float* master,
                                  float* decoded, std::vector<uint8_t>* in_range);
 
+// Zeroes the gradients of weights that were cut off, as FakeQuantizeWeights left
+// `in_range`.
+void MaskGradients(Machine machine, absl::Span<const uint8_t> in_range, absl::Span<float> gradient);
+
 // Learned step sizes (LSQ: Esser et al., ICLR 2020) are for symmetric integers
 // per row or group.
 bool CanLearnScales(const QuantScheme& scheme);
 
-// The scales of a symmetric
-// integer scheme as `master` and the scheme's range rule choose them, [rows,
-// groups] in order.
+// The scales of a symmetric integer scheme as `master` and the scheme's range
+// rule choose them, [rows, groups] in order.
 absl::StatusOr<std::vector<float>> FirstScales(const QuantScheme& scheme, int64_t rows, int64_t cols, absl::Span<const float> master);
 
 // decoded = DecodeValue(EncodeValue(master)) on grids of the given scales.

@@ -25,6 +25,14 @@ absl::Status Learner::Connect(ParameterArrays<float> arrays, const TapeOptions& 
   return absl::OkStatus();
 }
 
+absl::Status Learner::SetFakeQuantization(bool on) {
+  if (on == quantizes_) return absl::OkStatus();
+  quantizes_ = on;
+  tape_->set_quantize_activations(on);
+  head_->set_quantize_activations(on);
+  return Remake();
+}
+
 std::map<std::string, std::string> Learner::CheckpointMetadata(const std::string& note) const {
   return {{kStepKey, absl::StrCat(step_)}, {kNoteKey, note}};
 }

@@ -36,7 +36,7 @@ class Learner {
   int64_t step() const { return step_; }
 
   // Fake quantization of weights and activations from now on; it starts on.
-  virtual absl::Status SetFakeQuantization(bool on) = 0;
+  absl::Status SetFakeQuantization(bool on);
 
   // Applies the gradients, scaled by `gradient_scale`, and zeroes them. Returns
   // their norm. An error when it is not finite.
@@ -56,6 +56,11 @@ class Learner {
   // load, an op without a gradient.
   absl::Status Connect(ParameterArrays<float> arrays, const TapeOptions& options);
 
+  // Makes what the ops multiply by from what is learned, with fake quantization
+  // or without.
+  virtual absl::Status Remake() = 0;
+  bool quantizes() const { return quantizes_; }
+
   // A checkpoint's metadata, and what it says.
   std::map<std::string, std::string> CheckpointMetadata(const std::string& note) const;
   struct Position {
@@ -70,6 +75,9 @@ class Learner {
   std::unique_ptr<Tape<float>> tape_;
   std::unique_ptr<Head<float>> head_;
   int64_t step_ = 0;
+
+ private:
+  bool quantizes_ = true;
 };
 
 }  // namespace nibble::train

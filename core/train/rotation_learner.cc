@@ -144,32 +144,33 @@ void RotationLearner::TakeFloats() {
 }
 
 // W R over runs of columns.
-std::vector<float> RotationLearner::TimesRight(const Merged& merged, const std::vector<float>& weight) const {
+absl::Span<const float> RotationLearner::TimesRight(const Merged& merged, absl::Span<const float> weight, std::vector<float>* product) const {
   if (!merged.right.has_value()) return weight;
   const int64_t size = rotations_[*merged.right].size();
-  std::vector<float> product(weight.size());
+  product->resize(weight.size());
   Multiply(machine_, {false, false, static_cast<int64_t>(weight.size()) / size, size, size}, weight.data(), floats_[*merged.right].data(), false,
-           product.data());
-  return product;
+           product->data());
+  return *product;
 }
 
 // L^T W over runs of rows.
-std::vector<float> RotationLearner::TimesLeft(const Merged& merged, const std::vector<float>& weight) const {
+absl::Span<const float> RotationLearner::TimesLeft(const Merged& merged, absl::Span<const float> weight, std::vector<float>* product) const {
   if (!merged.left.has_value()) return weight;
   const int64_t size = rotations_[*merged.left].size();
-  std::vector<float> product(weight.size());
+  product->resize(weight.size());
   for (int64_t row = 0; row < merged.rows; row += size) {
     Multiply(machine_, {true, false, size, merged.cols, size}, floats_[*merged.left].data(), weight.data() + row * merged.cols, false,
-             product.data() + row * merged.cols);
+             product->data() + row * merged.cols);
   }
-  return product;
+  return *product;
 }
 
 absl::Status RotationLearner::Remake() {
+  std::vector<float> right, left;
   for (Merged& merged : merged_) {
-    const std::vector<float> rotated = TimesLeft(merged, TimesRight(merged, merged.weight));
+    const absl::Span<const float> rotated = TimesLeft(merged, TimesRight(merged, merged.weight, &right), &left);
     merged.in_range.clear();
-    if (!quantizes_ || !merged.scheme.has_value()) {
+    if (!quantizes() || !merged.scheme.has_value()) {
       std::copy(rotated.begin(), rotated.end(), merged.effective.begin());
       continue;
     }
@@ -181,23 +182,22 @@ absl::Status RotationLearner::Remake() {
 }
 
 void RotationLearner::AddGradients(Merged& merged) {
-  for (size_t i = 0; i < merged.in_range.size(); ++i) {
-    if (merged.in_range[i] == 0) merged.gradient[i] = 0;
-  }
+  MaskGradients(machine_, merged.in_range, absl::MakeSpan(merged.gradient));
+  std::vector<float> product;
   const auto add = [&](size_t rotation, const std::vector<float>& part) {
     std::vector<double>& sum = gradients_[rotation];
     for (size_t i = 0; i < part.size(); ++i) sum[i] += static_cast<double>(part[i]);
   };
   if (merged.right.has_value()) {
     const int64_t size = rotations_[*merged.right].size();
-    const std::vector<float> before = TimesLeft(merged, merged.weight);
+    const absl::Span<const float> before = TimesLeft(merged, merged.weight, &product);
     std::vector<float> part(size * size);
     Multiply(machine_, {true, false, size, size, static_cast<int64_t>(before.size()) / size}, before.data(), merged.gradient.data(), false, part.data());
     add(*merged.right, part);
   }
   if (merged.left.has_value()) {
     const int64_t size = rotations_[*merged.left].size();
-    const std::vector<float> before = TimesRight(merged, merged.weight);
+    const absl::Span<const float> before = TimesRight(merged, merged.weight, &product);
     std::vector<float> part(size * size);
     for (int64_t row = 0; row < merged.rows; row += size) {
       const int64_t at = row * merged.cols;
@@ -206,14 +206,6 @@ void RotationLearner::AddGradients(Merged& merged) {
     add(*merged.left, part);
   }
   std::fill(merged.gradient.begin(), merged.gradient.end(), 0.0f);
-}
-
-absl::Status RotationLearner::SetFakeQuantization(bool on) {
-  if (on == quantizes_) return absl::OkStatus();
-  quantizes_ = on;
-  tape_->set_quantize_activations(on);
-  head_->set_quantize_activations(on);
-  return Remake();
 }
 
 absl::StatusOr<double> RotationLearner::Update(double rate, double gradient_scale) {

@@ -55,7 +55,6 @@ class RotationLearner : public Learner {
   // Of the last update, with respect to R1 and then each R2.
   const std::vector<double>& last_gradient(size_t rotation) const { return gradients_[rotation]; }
 
-  absl::Status SetFakeQuantization(bool on) override;
   absl::StatusOr<double> Update(double rate, double gradient_scale) override;
   absl::Status Save(const std::string& path, const std::string& note) const override;
   absl::StatusOr<std::string> Restore(const std::string& path) override;
@@ -75,14 +74,15 @@ class RotationLearner : public Learner {
   absl::Status AddWeights(const ir::Graph& base);
   absl::Status AddWeight(const ir::Graph& base, ir::ParameterId id, std::optional<size_t> left, std::optional<size_t> right);
   void TakeFloats();
-  std::vector<float> TimesRight(const Merged& merged, const std::vector<float>& weight) const;
-  std::vector<float> TimesLeft(const Merged& merged, const std::vector<float>& weight) const;
-  absl::Status Remake();
+  // A weight times its rotation on one side, in `product`; the weight itself
+  // where that side has none.
+  absl::Span<const float> TimesRight(const Merged& merged, absl::Span<const float> weight, std::vector<float>* product) const;
+  absl::Span<const float> TimesLeft(const Merged& merged, absl::Span<const float> weight, std::vector<float>* product) const;
+  absl::Status Remake() override;
   void AddGradients(Merged& merged);
   std::string NameOf(size_t rotation) const;
 
   const RotationOptions options_;
-  bool quantizes_ = true;
   std::optional<size_t> r1_;            // its place
   std::vector<std::optional<size_t>> r2_;  // by layer
   std::vector<RotationParameter> rotations_;

@@ -5,30 +5,17 @@
 #include "core/base/rng.h"
 #include "core/base/testing.h"
 #include "core/ir/passes.h"
-#include "core/models/llama.h"
+#include "core/models/testing.h"
 #include "core/train/objectives.h"
 
 namespace nibble::train {
 namespace {
 
-// Hidden 24, heads of 8, GQA 2, feed-forward 40; gains folded, head untied.
+// GQA 2; gains folded, head untied.
 ir::Graph BaseGraph() {
-  LlamaConfig config = *ShapePreset("tiny");
-  config.hidden_size = 24;
-  config.intermediate_size = 40;
-  config.num_attention_heads = 4;
-  config.num_key_value_heads = 2;
-  config.head_dim = 8;
-  auto graph = BuildLlama(config, SyntheticWeights(config, 7));
-  EXPECT_OK(graph);
-  for (size_t p = 0; p < graph->parameters().size(); ++p) {
-    ir::Parameter& parameter = graph->mutable_parameter(static_cast<ir::ParameterId>(p));
-    std::vector<float> values = *parameter.LoadFloats();
-    for (size_t i = 0; i < values.size(); ++i) values[i] *= parameter.shape().size() == 2 ? 8.0f : 0.5f + 0.1f * static_cast<float>(i % 9);
-    EXPECT_OK(parameter.Replace(*WrapFloats(Tensor::FromFloats(parameter.shape(), values))));
-  }
-  EXPECT_OK(ir::FoldNorms(*graph));
-  return *std::move(graph);
+  ir::Graph graph = AttentiveGraph(4, 2, /*tied=*/true);
+  EXPECT_OK(ir::FoldNorms(graph));
+  return graph;
 }
 
 LearnedRotations Start() { return {ir::RandomOrthogonal(24, 1), {ir::RandomOrthogonal(8, 2), ir::RandomOrthogonal(8, 3)}}; }

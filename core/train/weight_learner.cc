@@ -54,16 +54,8 @@ absl::StatusOr<std::unique_ptr<WeightLearner>> WeightLearner::Create(const ir::G
   TapeOptions tape_options;
   tape_options.recompute_blocks = options.recompute_blocks;
   NIBBLE_RETURN_IF_ERROR(learner->Connect(std::move(arrays), tape_options));
-  NIBBLE_RETURN_IF_ERROR(learner->Requantize());
+  NIBBLE_RETURN_IF_ERROR(learner->Remake());
   return learner;
-}
-
-absl::Status WeightLearner::SetFakeQuantization(bool on) {
-  if (on == quantizes_) return absl::OkStatus();
-  quantizes_ = on;
-  tape_->set_quantize_activations(on);
-  head_->set_quantize_activations(on);
-  return Requantize();
 }
 
 absl::Status WeightLearner::PrepareScales(State& state) {
@@ -83,7 +75,7 @@ std::vector<float> WeightLearner::ScalesOf(const State& state) {
   return scales;
 }
 
-absl::Status WeightLearner::Requantize() {
+absl::Status WeightLearner::Remake() {
   for (State& state : states_) {
     if (!state.parameter.scheme.has_value()) continue;
     NIBBLE_RETURN_IF_ERROR(Annotate(RequantizeOne(state), name(state)));
@@ -93,7 +85,7 @@ absl::Status WeightLearner::Requantize() {
 
 absl::Status WeightLearner::RequantizeOne(State& state) {
   const std::vector<float>& master = state.parameter.master;
-  if (!quantizes_) {
+  if (!quantizes()) {
     state.decoded = master;
     state.in_range.clear();
     return absl::OkStatus();
@@ -110,14 +102,11 @@ absl::Status WeightLearner::RequantizeOne(State& state) {
 // Gradients of decoded weights become those of masters and scales.
 void WeightLearner::PassThroughRounding() {
   for (State& state : states_) {
-    if (state.learns_scales() && quantizes_) {
+    if (state.learns_scales() && quantizes()) {
       LearnedScaleGradients(machine_, *state.parameter.scheme, Rows(state), Cols(state), state.parameter.master.data(), ScalesOf(state), state.gradient.data(),
                             absl::MakeSpan(state.scale_gradient));
     }
-    if (state.in_range.empty()) continue;
-    ForPieces(machine_.pool, static_cast<int64_t>(state.gradient.size()), 65536, [&](int64_t first, int64_t last, int) {
-      for (int64_t i = first; i < last; ++i) state.gradient[i] = state.in_range[i] != 0 ? state.gradient[i] : 0.0f;
-    });
+    MaskGradients(machine_, state.in_range, absl::MakeSpan(state.gradient));
   }
 }
 
@@ -158,7 +147,7 @@ absl::StatusOr<double> WeightLearner::Update(double rate, double gradient_scale)
     std::fill(state.scale_gradient.begin(), state.scale_gradient.end(), 0.0f);
   }
   if (options_.bf16_masters) RoundMasters();
-  NIBBLE_RETURN_IF_ERROR(Requantize());
+  NIBBLE_RETURN_IF_ERROR(Remake());
   return norm;
 }
 
@@ -242,7 +231,7 @@ absl::StatusOr<std::string> WeightLearner::Restore(const std::string& path) {
   NIBBLE_ASSIGN_OR_RETURN(Position position, ReadPosition(*file));
   NIBBLE_RETURN_IF_ERROR(ReadArrays(*file, /*masters_only=*/false));
   step_ = position.step;
-  NIBBLE_RETURN_IF_ERROR(Requantize());
+  NIBBLE_RETURN_IF_ERROR(Remake());
   return std::move(position.note);
 }
 
@@ -251,7 +240,7 @@ absl::Status WeightLearner::SaveMasters(const std::string& path) const { return 
 absl::Status WeightLearner::LoadMasters(const std::string& path) {
   NIBBLE_ASSIGN_OR_RETURN(const auto file, io::SafetensorsFile::Open(path));
   NIBBLE_RETURN_IF_ERROR(ReadArrays(*file, /*masters_only=*/true));
-  return Requantize();
+  return Remake();
 }
 
 }  // namespace nibble::train

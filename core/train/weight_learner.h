@@ -51,8 +51,6 @@ class WeightLearner : public Learner {
   static absl::StatusOr<std::unique_ptr<WeightLearner>> Create(const ir::Graph& graph, Machine machine, std::vector<TrainedParameter> trained,
                                                          const LearnerOptions& options);
 
-  absl::Status SetFakeQuantization(bool on) override;
-
   // Clips and applies the gradients with AdamW; the norm is that before clipping.
   absl::StatusOr<double> Update(double rate, double gradient_scale) override;
 
@@ -82,7 +80,7 @@ class WeightLearner : public Learner {
 
   WeightLearner(const ir::Graph& graph, Machine machine, const LearnerOptions& options) : Learner(graph, machine), options_(options) {}
   absl::Status PrepareScales(State& state);
-  absl::Status Requantize();
+  absl::Status Remake() override;
   absl::Status RequantizeOne(State& state);
   void PassThroughRounding();
   void RoundMasters();
@@ -99,7 +97,6 @@ class WeightLearner : public Learner {
 
   const LearnerOptions options_;
   std::vector<State> states_;
-  bool quantizes_ = true;
 };
 
 }  // namespace nibble::train

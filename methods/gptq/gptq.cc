@@ -11,6 +11,7 @@
 #include "core/calibration/block_runner.h"
 #include "core/calibration/second_moment.h"
 #include "core/ir/passes.h"
+#include "methods/encode_ops.h"
 #include "methods/gptq/gptq.pb.h"
 #include "methods/gptq/solver.h"
 #include "methods/method.h"
@@ -25,23 +26,6 @@ using calibration::SecondMoment;
 
 // Tokens that pass through a block at a time.
 constexpr int64_t kBatchTokens = 2048;
-
-absl::StatusOr<QuantScheme> SchemeFrom(const GptqOptions& options) {
-  QuantScheme scheme;
-  NIBBLE_ASSIGN_OR_RETURN(*scheme.mutable_format(), IntegerFormat(options.bits()));
-  if (options.group_size() != 0) {
-    scheme.set_per(QuantScheme::PER_GROUP);
-    scheme.set_group_size(options.group_size());
-  } else {
-    scheme.set_per(QuantScheme::PER_ROW);
-  }
-  if (options.asymmetric()) scheme.set_asymmetric(true);
-  if (options.has_divisor()) scheme.set_divisor(options.divisor());
-  if (options.has_range()) *scheme.mutable_range() = options.range();
-  if (options.has_scale_type()) scheme.set_scale_type(options.scale_type());
-  NIBBLE_RETURN_IF_ERROR(ValidateScheme(scheme));
-  return scheme;
-}
 
 absl::Status Check(const GptqOptions& options) {
   const auto error = [](auto... parts) { return absl::InvalidArgumentError(absl::StrCat(parts...)); };
@@ -92,11 +76,10 @@ class Pass {
     if (count < options_.samples()) {
       context_.CountEvent("gptq.fewer_samples", options_.samples() - count, absl::StrCat("the text has ", count, " windows"));
     }
-    std::vector<int32_t> tokens;
     for (int64_t i = 0; i < count; ++i) {
       if (batches_.empty() || batches_.back().starts.back() >= kBatchTokens) batches_.emplace_back();
       const auto sequence = sequences.tokens(train::ShuffledIndex(i, sequences.size(), options_.seed()));
-      NIBBLE_ASSIGN_OR_RETURN(const std::vector<float> rows, calibration::EmbedTokens(graph_, sequence));
+      NIBBLE_ASSIGN_OR_RETURN(const std::vector<float> rows, ir::EmbedTokens(graph_, sequence));
       Batch& batch = batches_.back();
       batch.hidden.insert(batch.hidden.end(), rows.begin(), rows.end());
       batch.starts.push_back(batch.starts.back() + static_cast<int64_t>(sequence.size()));
@@ -111,18 +94,21 @@ class Pass {
     NIBBLE_ASSIGN_OR_RETURN(BlockRunner runner, BlockRunner::Create(graph_, layer, machine_));
     std::optional<BlockRunner> original;
     if (propagates()) original.emplace(runner);
-    for (std::vector<size_t> group : runner.LinearsByInput()) {
+    const auto reload = [&](const std::vector<size_t>& group) -> absl::Status {
+      for (const size_t op : group) NIBBLE_RETURN_IF_ERROR(runner.Reload(op));
+      return absl::OkStatus();
+    };
+    const std::vector<std::vector<size_t>> groups = runner.LinearsByInput();
+    for (std::vector<size_t> group : groups) {
       const size_t reader = group[0];
       group.erase(std::remove_if(group.begin(), group.end(), [&](size_t op) { return std::find(selected.begin(), selected.end(), op) == selected.end(); }),
                   group.end());
       if (group.empty()) continue;
       NIBBLE_RETURN_IF_ERROR(QuantizeGroup(runner, original.has_value() ? &*original : nullptr, reader, group));
-      if (!options_.sequential()) continue;
-      for (const size_t op : group) NIBBLE_RETURN_IF_ERROR(runner.Reload(op));
+      if (options_.sequential()) NIBBLE_RETURN_IF_ERROR(reload(group));
     }
-    for (const std::vector<size_t>& group : runner.LinearsByInput()) {
-      if (options_.sequential()) break;
-      for (const size_t op : group) NIBBLE_RETURN_IF_ERROR(runner.Reload(op));
+    if (!options_.sequential()) {
+      for (const std::vector<size_t>& group : groups) NIBBLE_RETURN_IF_ERROR(reload(group));
     }
     const auto ignore = [](size_t, absl::Span<const float>) {};
     for (Batch& batch : batches_) {
@@ -157,21 +143,19 @@ class Pass {
     if (factor->retries > 0) {
       context_.CountEvent("gptq.more_damping", 1, absl::StrFormat("%s: %g", graph_.ops()[reader].name, factor->damping));
     }
+    const std::vector<double> mean_change = change.Mean();
     for (const size_t op : group) {
-      NIBBLE_RETURN_IF_ERROR(Annotate(QuantizeLinear(graph_.ops()[op], *factor, change.Mean()), graph_.ops()[op].name));
+      NIBBLE_RETURN_IF_ERROR(Annotate(QuantizeLinear(graph_.ops()[op], *factor, mean_change), graph_.ops()[op].name));
     }
     return absl::OkStatus();
   }
 
   absl::Status QuantizeLinear(const ir::Op& op, const HessianFactor& factor, const std::vector<double>& change) {
     ir::Parameter& weight = graph_.mutable_parameter(*op.weight);
-    NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor before, weight.Load());
-    if (!IsFloatFormat(before.scheme)) {
-      return absl::FailedPreconditionError(absl::StrCat(weight.name(), " is already quantized (", SchemeToString(before.scheme), ")"));
-    }
-    std::vector<float> values = Decode(before);
-    if (propagates()) values = PropagateError(values, before.rows(), change, options_.propagate(), factor);
-    NIBBLE_ASSIGN_OR_RETURN(GptqSolution solution, SolveGptq(scheme_, before.rows(), values, factor, settings_, context_.pool()));
+    const int64_t rows = weight.shape()[0];
+    NIBBLE_ASSIGN_OR_RETURN(std::vector<float> values, LoadUnquantized(weight));
+    if (propagates()) values = PropagateError(values, rows, change, options_.propagate(), factor);
+    NIBBLE_ASSIGN_OR_RETURN(GptqSolution solution, SolveGptq(scheme_, rows, values, factor, settings_, context_.pool()));
     if (solution.loss > solution.rounding_loss) {
       context_.CountEvent("gptq.worse_than_rounding", 1,
                           absl::StrFormat("%s: %.4g against %.4g", op.name, solution.loss, solution.rounding_loss));
@@ -194,7 +178,8 @@ class GptqMethod : public Method {
 
   static absl::StatusOr<std::unique_ptr<Method>> Create(const GptqOptions& options) {
     NIBBLE_RETURN_IF_ERROR(Check(options));
-    NIBBLE_ASSIGN_OR_RETURN(QuantScheme scheme, SchemeFrom(options));
+    NIBBLE_ASSIGN_OR_RETURN(QuantScheme scheme, WeightSchemeFrom(options));
+    NIBBLE_RETURN_IF_ERROR(ValidateScheme(scheme));
     return std::make_unique<GptqMethod>(options, std::move(scheme));
   }
 

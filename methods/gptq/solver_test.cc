@@ -10,14 +10,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-QuantScheme Scheme(int bits, int group = 0, bool asymmetric = false) {
-  QuantScheme scheme;
-  scheme.set_format(absl::StrCat("int", bits));
-  scheme.set_per(group > 0 ? QuantScheme::PER_GROUP : QuantScheme::PER_ROW);
-  if (group > 0) scheme.set_group_size(group);
-  scheme.set_asymmetric(asymmetric);
-  return scheme;
-}
+QuantScheme Scheme(int bits, int group = 0, bool asymmetric = false) { return IntegerScheme(bits, group, asymmetric); }
 
 std::vector<float> RandomWeights(int64_t count, uint64_t seed) {
   Rng rng(seed);

@@ -14,14 +14,7 @@ absl::Status CheckBits(const char* field, int bits) {
 }
 
 QuantScheme SchemeOf(int bits, bool asymmetric, int64_t head_dim) {
-  if (bits == 16) return FloatScheme("fp16");
-  QuantScheme scheme;
-  scheme.set_format(absl::StrCat("int", bits));
-  scheme.set_per(QuantScheme::PER_GROUP);
-  scheme.set_group_size(static_cast<int32_t>(head_dim));
-  if (asymmetric) scheme.set_asymmetric(true);
-  scheme.set_dynamic(true);
-  return scheme;
+  return bits == 16 ? FloatScheme("fp16") : ir::IntegerCacheScheme(bits, asymmetric, head_dim);
 }
 
 class KvCacheMethod : public Method {

@@ -9,19 +9,13 @@ namespace {
 
 using ::testing::HasSubstr;
 
-double Change(const std::vector<float>& a, const std::vector<float>& b) {
-  double change = 0, size = 0;
-  for (size_t i = 0; i < a.size(); ++i) change += std::pow(a[i] - b[i], 2), size += std::pow(a[i], 2);
-  return std::sqrt(change / size);
-}
-
 TEST(KvCacheMethod, FewerBitsChangeMore) {
   const std::vector<float> before = TinyLogits(TinyGraph());
   double last = 0;
   for (const int bits : {16, 8, 4}) {
     ir::Graph graph = TinyGraph();
     ASSERT_OK(ApplyText(absl::StrCat("step { [nibble.kv_cache] { key_bits: ", bits, " value_bits: ", bits, " } }"), graph));
-    const double change = Change(before, TinyLogits(graph));
+    const double change = RelativeChange(before, TinyLogits(graph));
     EXPECT_GT(change, last) << bits;
     last = change;
   }

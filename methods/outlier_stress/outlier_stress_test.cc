@@ -31,19 +31,13 @@ TEST(OutlierStress, KeepsTheFunctionToTheBit) {
   EXPECT_EQ(WeightScheme(graph, "model.layers.0.self_attn.q_proj").format(), "bf16");
 }
 
-double Change(const std::vector<float>& a, const std::vector<float>& b) {
-  double change = 0, size = 0;
-  for (size_t i = 0; i < a.size(); ++i) change += std::pow(a[i] - b[i], 2), size += std::pow(a[i], 2);
-  return std::sqrt(change / size);
-}
-
 // What it is for: int8 activations lose under it, and rotations give it back.
 TEST(OutlierStress, HurtsActivationsAndRotationsRepair) {
   const std::vector<float> exact = TinyLogits(TinyGraph());
   const auto loss = [&](const std::string& steps) {
     ir::Graph graph = TinyGraph();
     EXPECT_OK(ApplyText(steps + " step { [nibble.activations] { bits: 6 } }", graph));
-    return Change(exact, TinyLogits(graph));
+    return RelativeChange(exact, TinyLogits(graph));
   };
   const std::string stress = "step { [nibble.outlier_stress] { channels: 2 factor: 64 } } ";
   const double plain = loss(""), stressed = loss(stress), repaired = loss(stress + "step { [nibble.spinquant] {} }");

@@ -47,10 +47,7 @@ class QatMethod : public Method {
   static absl::StatusOr<std::unique_ptr<Method>> Create(const QatOptions& options) {
     NIBBLE_RETURN_IF_ERROR(CheckTraining(options.training()));
     if (options.quantize_after() < 0) return absl::InvalidArgumentError("quantize_after must not be negative");
-    for (const Step& step : options.quantize()) {
-      NIBBLE_ASSIGN_OR_RETURN(const auto method, MakeMethod(step));
-      if (method->learns()) return absl::InvalidArgumentError("quantize: a step that learns cannot say how weights are stored");
-    }
+    NIBBLE_RETURN_IF_ERROR(CheckQuantizeSteps(options.quantize()));
     return std::make_unique<QatMethod>(options);
   }
 

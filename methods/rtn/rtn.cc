@@ -11,21 +11,12 @@ namespace nibble {
 namespace {
 
 absl::StatusOr<QuantScheme> SchemeFrom(const RtnOptions& options) {
-  QuantScheme scheme;
-  NIBBLE_ASSIGN_OR_RETURN(*scheme.mutable_format(), IntegerFormat(options.bits()));
-  scheme.set_per(options.per());
-  if (options.group_size() != 0) {
-    if (options.has_per() && options.per() != QuantScheme::PER_GROUP) {
-      return absl::InvalidArgumentError("group_size needs per: PER_GROUP (or no per)");
-    }
-    scheme.set_per(QuantScheme::PER_GROUP);
-    scheme.set_group_size(options.group_size());
+  NIBBLE_ASSIGN_OR_RETURN(QuantScheme scheme, WeightSchemeFrom(options));
+  if (options.group_size() == 0) scheme.set_per(options.per());
+  if (options.has_per() && options.group_size() != 0 && options.per() != QuantScheme::PER_GROUP) {
+    return absl::InvalidArgumentError("group_size needs per: PER_GROUP (or no per)");
   }
   if (scheme.per() == QuantScheme::PER_TOKEN) return absl::InvalidArgumentError("per: PER_TOKEN is for activations");
-  if (options.asymmetric()) scheme.set_asymmetric(true);
-  if (options.has_divisor()) scheme.set_divisor(options.divisor());
-  if (options.has_range()) *scheme.mutable_range() = options.range();
-  if (options.has_scale_type()) scheme.set_scale_type(options.scale_type());
   if (options.has_rounding()) scheme.set_rounding(options.rounding());
   NIBBLE_RETURN_IF_ERROR(ValidateScheme(scheme));
   return scheme;

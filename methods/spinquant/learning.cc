@@ -1,7 +1,5 @@
 #include "methods/spinquant/learning.h"
 
-#include <filesystem>
-
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
@@ -80,48 +78,43 @@ absl::Status CheckLearning(const SpinquantOptions& options) {
   if (learn.micro_tokens() < 1) return error("micro_tokens: ", learn.micro_tokens(), " must be 1 or more");
   if (!(learn.learning_rate() > 0)) return error("learning_rate: ", learn.learning_rate(), " must be above 0");
   if (!(learn.momentum() >= 0 && learn.momentum() < 1)) return error("momentum: ", learn.momentum(), " must be from 0 to below 1");
-  for (const Step& step : learn.quantize()) {
-    NIBBLE_ASSIGN_OR_RETURN(const auto method, MakeMethod(step));
-    if (method->learns()) return error("quantize: a step that learns cannot say how the model is quantized");
-  }
-  return absl::OkStatus();
+  return Annotate(CheckQuantizeSteps(learn.quantize()), "learn");
 }
 
 absl::StatusOr<train::LearnedRotations> LearnRotations(Context& context, const SpinquantOptions& options, const ir::Graph& graph,
                                                        const train::LearnedRotations& start) {
   const RotationLearning& learn = options.learn();
   NIBBLE_ASSIGN_OR_RETURN(const train::Sequences sequences, ReadTrainingData(context, learn.data()));
-  train::TrainerOptions trainer;
-  trainer.label = "spinquant";
-  trainer.identity = IdentityOf(context, options, sequences);
-  trainer.checkpoint_seconds = learn.checkpoint_seconds();
-  trainer.schedule = {learn.learning_rate(), 0, learn.steps(), DecayOf(learn.decay()), 0};
-  const std::string& cache = context.workplace().cache;
-  if (!cache.empty()) trainer.folder = absl::StrCat(cache, "/spinquant-", trainer.identity.substr(0, 16));
-  const std::string result = trainer.folder + "/rotations.safetensors";
-  if (!trainer.folder.empty() && FileExists(result)) {
-    NIBBLE_ASSIGN_OR_RETURN(auto steps, train::ReadStepLog(train::LogPath(trainer.folder)));
-    context.AddCurve(CurveOf(trainer, {std::move(steps), true}, /*reused=*/true));
-    return train::ReadRotations(result);
-  }
-  ir::Graph student = graph;
-  NIBBLE_RETURN_IF_ERROR(ApplyPipeline(context, learn.quantize(), student));
-  NIBBLE_ASSIGN_OR_RETURN(const train::Machine machine, TrainingMachine(context));
-  train::RotationOptions rotation_options;
-  rotation_options.cayley.momentum = learn.momentum();
-  rotation_options.recompute_blocks = learn.recompute_blocks();
-  NIBBLE_ASSIGN_OR_RETURN(const auto learner, train::RotationLearner::Create(student, graph, machine, start, rotation_options));
-  const train::BatchOptions batch = {learn.batch(), learn.micro_tokens(), learn.seed()};
-  NIBBLE_ASSIGN_OR_RETURN(const auto objective, train::LanguageModel::Create(sequences, batch));
-  Logged logged(*objective, *learner, trainer.folder.empty() ? "" : trainer.folder + "/rotations.csv");
-  NIBBLE_ASSIGN_OR_RETURN(const train::Training training, train::Train(*learner, logged, trainer));
-  NIBBLE_RETURN_IF_ERROR(logged.Log());
-  if (!trainer.folder.empty()) {
-    NIBBLE_RETURN_IF_ERROR(train::WriteRotations(result, learner->rotations()));
-    std::filesystem::remove(train::CheckpointPath(trainer.folder));
-  }
-  context.AddCurve(CurveOf(trainer, training, /*reused=*/false));
-  return learner->rotations();
+  train::LearnedRotations result;
+  KeptTraining training;
+  training.file = "rotations.safetensors";
+  training.options.label = "spinquant";
+  training.options.identity = IdentityOf(context, options, sequences);
+  training.options.checkpoint_seconds = learn.checkpoint_seconds();
+  training.options.schedule = {learn.learning_rate(), 0, learn.steps(), DecayOf(learn.decay()), 0};
+  training.load = [&](const std::string& path) -> absl::Status {
+    NIBBLE_ASSIGN_OR_RETURN(result, train::ReadRotations(path));
+    return absl::OkStatus();
+  };
+  training.save = [&](const std::string& path) { return train::WriteRotations(path, result); };
+  training.train = [&](const train::TrainerOptions& trainer) -> absl::StatusOr<train::Training> {
+    ir::Graph student = graph;
+    NIBBLE_RETURN_IF_ERROR(ApplyPipeline(context, learn.quantize(), student));
+    NIBBLE_ASSIGN_OR_RETURN(const train::Machine machine, TrainingMachine(context));
+    train::RotationOptions rotation_options;
+    rotation_options.cayley.momentum = learn.momentum();
+    rotation_options.recompute_blocks = learn.recompute_blocks();
+    NIBBLE_ASSIGN_OR_RETURN(const auto learner, train::RotationLearner::Create(student, graph, machine, start, rotation_options));
+    NIBBLE_ASSIGN_OR_RETURN(const auto objective,
+                            train::LanguageModel::Create(sequences, {learn.batch(), learn.micro_tokens(), learn.seed()}));
+    Logged logged(*objective, *learner, trainer.folder.empty() ? "" : trainer.folder + "/rotations.csv");
+    NIBBLE_ASSIGN_OR_RETURN(train::Training trained, train::Train(*learner, logged, trainer));
+    NIBBLE_RETURN_IF_ERROR(logged.Log());
+    result = learner->rotations();
+    return trained;
+  };
+  NIBBLE_RETURN_IF_ERROR(TrainOnce(context, std::move(training)));
+  return result;
 }
 
 }  // namespace nibble

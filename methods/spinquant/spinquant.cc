@@ -6,6 +6,7 @@
 #include "core/base/status.h"
 #include "core/ir/passes.h"
 #include "core/ir/rotations.h"
+#include "core/ir/weight_transform.h"
 #include "core/tensor/hadamard.h"
 #include "methods/method.h"
 #include "methods/spinquant/learning.h"
@@ -30,12 +31,7 @@ class FloatFormats {
   absl::Status Restore(ir::Graph& graph, ThreadPool& pool) const {
     for (size_t id = 0; id < graph.parameters().size(); ++id) {
       ir::Parameter& parameter = graph.mutable_parameter(static_cast<ir::ParameterId>(id));
-      if (!parameter.resident()) continue;
-      NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor value, parameter.Load());
-      if (SameScheme(value.scheme, schemes_[id])) continue;
-      auto encoded = Encode(schemes_[id], parameter.shape(), Decode(value), &pool);
-      if (!encoded.ok()) return Annotate(encoded.status(), parameter.name());
-      NIBBLE_RETURN_IF_ERROR(parameter.Replace(*std::move(encoded)));
+      if (parameter.resident()) NIBBLE_RETURN_IF_ERROR(ir::RestoreFormat(parameter, schemes_[id], &pool));
     }
     return absl::OkStatus();
   }

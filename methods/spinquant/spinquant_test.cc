@@ -17,18 +17,12 @@ ir::Graph FloatGraph() {
   return graph;
 }
 
-double Change(const std::vector<float>& a, const std::vector<float>& b) {
-  double change = 0, size = 0;
-  for (size_t i = 0; i < a.size(); ++i) change += std::pow(a[i] - b[i], 2), size += std::pow(a[i], 2);
-  return std::sqrt(change / size);
-}
-
 TEST(Spinquant, KeepsTheFunction) {
   for (const char* options : {"start: HADAMARD r4_block: 20", "start: RANDOM r4_block: 4 r3: true", "r1: false r4: false", "r2: false r4: false"}) {
     ir::Graph graph = FloatGraph();
     const std::vector<float> before = TinyLogits(graph);
     ASSERT_OK(ApplyText(absl::StrCat("step { [nibble.spinquant] { ", options, " } }"), graph));
-    EXPECT_LT(Change(before, TinyLogits(graph)), 1e-5) << options;
+    EXPECT_LT(RelativeChange(before, TinyLogits(graph)), 1e-5) << options;
   }
 }
 
@@ -69,7 +63,7 @@ TEST(Spinquant, LearnsAndKeepsTheFunction) {
   std::vector<LossCurve> curves;
   const std::string cache = TestTempDir();
   ASSERT_OK(ApplyText(Learning(""), graph, 1, &curves, cache));
-  EXPECT_LT(Change(before, TinyLogits(graph)), 1e-4);
+  EXPECT_LT(RelativeChange(before, TinyLogits(graph)), 1e-4);
   ASSERT_EQ(curves.size(), 1);
   EXPECT_EQ(curves[0].label, "spinquant");
   EXPECT_EQ(curves[0].loss.size(), 6);

@@ -40,7 +40,29 @@ std::string IdentityOf(const Context& context, const Lesson& lesson, const std::
   return Sha256(parts);
 }
 
+LossCurve CurveOf(const train::TrainerOptions& options, const train::Training& training, bool reused) {
+  LossCurve curve;
+  curve.label = options.label;
+  curve.log = options.folder.empty() ? "" : train::LogPath(options.folder);
+  curve.reused = reused;
+  curve.tokens = training.tokens();
+  curve.seconds = training.seconds();
+  for (const train::StepRecord& step : training.steps) {
+    curve.loss.push_back(step.loss);
+    if (step.accuracy >= 0) curve.accuracy.push_back(step.accuracy);
+  }
+  return curve;
+}
+
 }  // namespace
+
+absl::Status CheckQuantizeSteps(const google::protobuf::RepeatedPtrField<Step>& steps) {
+  for (const Step& step : steps) {
+    NIBBLE_ASSIGN_OR_RETURN(const auto method, MakeMethod(step));
+    if (method->learns()) return absl::InvalidArgumentError("quantize: a step that learns cannot say how the model is quantized");
+  }
+  return absl::OkStatus();
+}
 
 train::Decay DecayOf(TrainingOptions::Decay decay) {
   switch (decay) {
@@ -59,20 +81,6 @@ std::string HashOf(const train::Sequences& sequences) {
                     Sha256({reinterpret_cast<const char*>(learned.data()), learned.size()}));
   }
   return Sha256(digests);
-}
-
-LossCurve CurveOf(const train::TrainerOptions& options, const train::Training& training, bool reused) {
-  LossCurve curve;
-  curve.label = options.label;
-  curve.log = options.folder.empty() ? "" : train::LogPath(options.folder);
-  curve.reused = reused;
-  curve.tokens = training.tokens();
-  curve.seconds = training.seconds();
-  for (const train::StepRecord& step : training.steps) {
-    curve.loss.push_back(step.loss);
-    if (step.accuracy >= 0) curve.accuracy.push_back(step.accuracy);
-  }
-  return curve;
 }
 
 absl::Status CheckTraining(const TrainingOptions& options) {
@@ -133,36 +141,46 @@ ObjectiveMaker LanguageModelOf(const train::Sequences& sequences, train::Learner
   };
 }
 
-absl::Status Learn(Context& context, const Lesson& lesson, std::vector<train::TrainedParameter> trained, const ObjectiveMaker& make_objective,
-                   ir::Graph& graph) {
-  const std::string identity = IdentityOf(context, lesson, trained, graph);
-  NIBBLE_ASSIGN_OR_RETURN(const train::Machine machine, TrainingMachine(context));
-  NIBBLE_ASSIGN_OR_RETURN(auto learner, train::WeightLearner::Create(graph, machine, std::move(trained), LearnerOptionsOf(lesson.options)));
-  train::TrainerOptions options;
-  options.label = lesson.label;
-  options.identity = identity;
-  options.quantize_after = lesson.quantize_after;
-  options.checkpoint_seconds = lesson.options.checkpoint_seconds();
-  options.schedule = {lesson.options.learning_rate(), lesson.options.warmup(), lesson.options.steps(), DecayOf(lesson.options.decay()),
-                      lesson.options.floor()};
+absl::Status TrainOnce(Context& context, KeptTraining training) {
+  train::TrainerOptions& options = training.options;
   const std::string& cache = context.workplace().cache;
-  if (!cache.empty()) options.folder = absl::StrCat(cache, "/", lesson.label, "-", identity.substr(0, 16));
-  const std::string result = options.folder + "/trained.safetensors";
+  if (!cache.empty()) options.folder = absl::StrCat(cache, "/", options.label, "-", options.identity.substr(0, 16));
+  const std::string result = absl::StrCat(options.folder, "/", training.file);
   if (!options.folder.empty() && FileExists(result)) {
-    NIBBLE_RETURN_IF_ERROR(learner->LoadMasters(result));
+    NIBBLE_RETURN_IF_ERROR(training.load(result));
     NIBBLE_ASSIGN_OR_RETURN(auto steps, train::ReadStepLog(train::LogPath(options.folder)));
     context.AddCurve(CurveOf(options, {std::move(steps), true}, /*reused=*/true));
-    return learner->Store(graph);
+    return absl::OkStatus();
   }
-  NIBBLE_RETURN_IF_ERROR(learner->SetFakeQuantization(true));
-  const train::BatchOptions batch = {lesson.options.batch(), lesson.options.micro_tokens(), lesson.options.seed()};
-  NIBBLE_ASSIGN_OR_RETURN(const auto objective, make_objective(*learner, batch));
-  NIBBLE_ASSIGN_OR_RETURN(const train::Training training, train::Train(*learner, *objective, options));
+  NIBBLE_ASSIGN_OR_RETURN(const train::Training trained, training.train(options));
   if (!options.folder.empty()) {
-    NIBBLE_RETURN_IF_ERROR(learner->SaveMasters(result));
+    NIBBLE_RETURN_IF_ERROR(training.save(result));
     std::filesystem::remove(train::CheckpointPath(options.folder));
   }
-  context.AddCurve(CurveOf(options, training, /*reused=*/false));
+  context.AddCurve(CurveOf(options, trained, /*reused=*/false));
+  return absl::OkStatus();
+}
+
+absl::Status Learn(Context& context, const Lesson& lesson, std::vector<train::TrainedParameter> trained, const ObjectiveMaker& make_objective,
+                   ir::Graph& graph) {
+  const TrainingOptions& options = lesson.options;
+  KeptTraining training;
+  training.file = "trained.safetensors";
+  training.options.label = lesson.label;
+  training.options.identity = IdentityOf(context, lesson, trained, graph);
+  training.options.quantize_after = lesson.quantize_after;
+  training.options.checkpoint_seconds = options.checkpoint_seconds();
+  training.options.schedule = {options.learning_rate(), options.warmup(), options.steps(), DecayOf(options.decay()), options.floor()};
+  NIBBLE_ASSIGN_OR_RETURN(const train::Machine machine, TrainingMachine(context));
+  NIBBLE_ASSIGN_OR_RETURN(auto learner, train::WeightLearner::Create(graph, machine, std::move(trained), LearnerOptionsOf(options)));
+  training.load = [&](const std::string& path) { return learner->LoadMasters(path); };
+  training.save = [&](const std::string& path) { return learner->SaveMasters(path); };
+  training.train = [&](const train::TrainerOptions& trainer) -> absl::StatusOr<train::Training> {
+    NIBBLE_RETURN_IF_ERROR(learner->SetFakeQuantization(true));
+    NIBBLE_ASSIGN_OR_RETURN(const auto objective, make_objective(*learner, {options.batch(), options.micro_tokens(), options.seed()}));
+    return train::Train(*learner, *objective, trainer);
+  };
+  NIBBLE_RETURN_IF_ERROR(TrainOnce(context, std::move(training)));
   return learner->Store(graph);
 }
 

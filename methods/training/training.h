@@ -31,8 +31,9 @@ std::string HashOf(const train::Sequences& sequences);
 
 train::Decay DecayOf(TrainingOptions::Decay decay);
 
-// How a training went, for reports.
-LossCurve CurveOf(const train::TrainerOptions& options, const train::Training& training, bool reused);
+// Whether `quantize` steps can say how a model in training is quantized: they
+// are methods, and none of them learns.
+absl::Status CheckQuantizeSteps(const google::protobuf::RepeatedPtrField<Step>& steps);
 
 // The machine that training runs on.
 absl::StatusOr<train::Machine> TrainingMachine(Context& context);
@@ -48,6 +49,17 @@ std::vector<ir::ParameterId> AllParameters(const ir::Graph& graph);
 // empty, which means all.
 absl::StatusOr<std::vector<ir::ParameterId>> SelectParameters(const ir::Graph& graph, const std::vector<std::string>& selectors);
 
+// A training of anything, named by its label and identity. Where the cache holds
+// it finished, the result is taken from there; where it holds a part, it goes
+// on. Its loss is reported either way.
+struct KeptTraining {
+  train::TrainerOptions options;  // its folder is filled in
+  std::string file;               // the result's name, "trained.safetensors"
+  std::function<absl::Status(const std::string& path)> load, save;
+  std::function<absl::StatusOr<train::Training>(const train::TrainerOptions& options)> train;
+};
+absl::Status TrainOnce(Context& context, KeptTraining training);
+
 // One training of `graph`'s parameters.
 struct Lesson {
   std::string label;            // "qat"
@@ -58,9 +70,8 @@ struct Lesson {
 };
 using ObjectiveMaker = std::function<absl::StatusOr<std::unique_ptr<train::Objective>>(train::Learner&, const train::BatchOptions&)>;
 
-// Trains and stores the result in `graph` itself. The work is named by the
-// model, the steps before, the lesson and its data; where the cache holds it
-// finished, it is read back, and where it holds a part, it goes on.
+// Trains once and stores the result in `graph` itself. The work is named by the
+// model, the steps before, the lesson and its data.
 absl::Status Learn(Context& context, const Lesson& lesson, std::vector<train::TrainedParameter> trained, const ObjectiveMaker& make_objective,
                    ir::Graph& graph);
 
