@@ -1,3 +1,4 @@
+#include "core/base/rng.h"
 #include "core/base/testing.h"
 #include "core/calibration/block_runner.h"
 #include "core/calibration/second_moment.h"
@@ -84,11 +85,37 @@ TEST_F(BlockRunnerTest, SecondMomentByHand) {
   SecondMoment moment(2);
   moment.Add(machine_, {1, 2}, {1, 2});
   moment.Add(machine_, {3, 0, 1, 1}, {3, 0, 1, 1});
-  const std::vector<double> h = moment.Mean();  // 2/3 of [[1+9+1, 2+0+1], [3, 4+0+1]]
+  const std::vector<double> h = moment.TakeMean();  // 2/3 of [[1+9+1, 2+0+1], [3, 4+0+1]]
   EXPECT_NEAR(h[0], 2.0 / 3 * 11, 1e-12);
   EXPECT_NEAR(h[1], 2, 1e-12);
   EXPECT_NEAR(h[2], 2, 1e-12);
   EXPECT_NEAR(h[3], 2.0 / 3 * 5, 1e-12);
+}
+
+// Wider than a strip, of a product with itself and with another.
+TEST_F(BlockRunnerTest, SecondMomentAgainstDirectSums) {
+  const int64_t width = 201, tokens = 7;
+  Rng rng(3);
+  std::vector<float> x(2 * tokens * width), a(x.size());
+  for (float& v : x) v = static_cast<float>(rng.Normal());
+  for (float& v : a) v = static_cast<float>(rng.Normal());
+  for (const bool same : {true, false}) {
+    const std::vector<float>& left = same ? x : a;
+    SecondMoment moment(width);
+    for (int64_t half = 0; half < 2; ++half) {
+      const auto part = [&](const std::vector<float>& all) { return absl::MakeConstSpan(all).subspan(half * tokens * width, tokens * width); };
+      if (same) moment.Add(machine_, part(x));
+      else moment.Add(machine_, part(left), part(x));
+    }
+    const std::vector<double> h = moment.TakeMean();
+    for (int64_t i = 0; i < width; i += 20) {
+      for (int64_t j = 0; j < width; ++j) {
+        double expected = 0;
+        for (int64_t t = 0; t < 2 * tokens; ++t) expected += static_cast<double>(left[t * width + i]) * static_cast<double>(x[t * width + j]) / tokens;
+        ASSERT_NEAR(h[i * width + j], expected, 1e-5) << same << " " << i << " " << j;
+      }
+    }
+  }
 }
 
 }  // namespace

@@ -132,18 +132,18 @@ class Pass {
     SecondMoment moment(width), change(original == nullptr ? 0 : width);
     for (const Batch& batch : batches_) {
       const std::vector<float> x = InputOf(runner, reader, batch, batch.hidden);
-      moment.Add(machine_, x, x);
+      moment.Add(machine_, x);
       if (original == nullptr) continue;
       std::vector<float> moved = InputOf(*original, reader, batch, batch.original);
       for (size_t i = 0; i < moved.size(); ++i) moved[i] -= x[i];
       change.Add(machine_, moved, x);
     }
-    auto factor = FactorHessian(moment.Mean(), settings_);
+    auto factor = FactorHessian(moment.TakeMean(), settings_);
     if (!factor.ok()) return Annotate(factor.status(), graph_.ops()[reader].name);
     if (factor->retries > 0) {
       context_.CountEvent("gptq.more_damping", 1, absl::StrFormat("%s: %g", graph_.ops()[reader].name, factor->damping));
     }
-    const std::vector<double> mean_change = change.Mean();
+    const std::vector<double> mean_change = change.TakeMean();
     for (const size_t op : group) {
       NIBBLE_RETURN_IF_ERROR(Annotate(QuantizeLinear(graph_.ops()[op], *factor, mean_change), graph_.ops()[op].name));
     }
@@ -154,7 +154,7 @@ class Pass {
     ir::Parameter& weight = graph_.mutable_parameter(*op.weight);
     const int64_t rows = weight.shape()[0];
     NIBBLE_ASSIGN_OR_RETURN(std::vector<float> values, LoadUnquantized(weight));
-    if (propagates()) values = PropagateError(values, rows, change, options_.propagate(), factor);
+    if (propagates()) values = PropagateError(values, rows, change, options_.propagate(), factor, context_.pool());
     NIBBLE_ASSIGN_OR_RETURN(GptqSolution solution, SolveGptq(scheme_, rows, values, factor, settings_, context_.pool()));
     if (solution.loss > solution.rounding_loss) {
       context_.CountEvent("gptq.worse_than_rounding", 1,

@@ -11,12 +11,9 @@
 #include "core/quant/format.h"
 #include "core/quant/integer_grid.h"
 #include "core/tensor/blas.h"
-#include "eigen3/Eigen/Dense"
 
 namespace nibble {
 namespace {
-
-using Matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
 // Rows that a task solves: enough for matrix products, few enough to share out.
 constexpr int64_t kStrip = 32;
@@ -35,24 +32,37 @@ std::vector<int64_t> ColumnOrder(const std::vector<double>& h, int64_t n, bool b
   return order;
 }
 
-// With M M^T the Cholesky factors of H with rows and columns reversed, M^-1
-// reversed back is upper triangular and its Gram matrix is H^-1. False when H is
-// not positive definite.
-bool UpperFactor(const HessianFactor& factor, std::vector<double>* upper) {
-  const int64_t n = factor.size;
-  Matrix reversed(n, n);
-  for (int64_t i = 0; i < n; ++i) {
-    for (int64_t j = 0; j < n; ++j) reversed(n - 1 - i, n - 1 - j) = factor.hessian[factor.order[i] * n + factor.order[j]];
+// h[i][j] <- h[order[i]][order[j]], in place.
+void Permute(const std::vector<int64_t>& order, std::vector<double>* h) {
+  const int64_t n = static_cast<int64_t>(order.size());
+  std::vector<double> row(n), kept(n);
+  std::vector<bool> placed(n, false);
+  const auto gather = [&](const double* from, double* to) {
+    for (int64_t j = 0; j < n; ++j) row[j] = from[order[j]];
+    std::copy(row.begin(), row.end(), to);
+  };
+  for (int64_t start = 0; start < n; ++start) {
+    if (placed[start]) continue;
+    std::copy_n(h->data() + start * n, n, kept.begin());
+    int64_t at = start;
+    for (; order[at] != start; at = order[at]) {
+      gather(h->data() + order[at] * n, h->data() + at * n);
+      placed[at] = true;
+    }
+    gather(kept.data(), h->data() + at * n);
+    placed[at] = true;
   }
-  const Eigen::LLT<Matrix> cholesky(reversed);
-  if (cholesky.info() != Eigen::Success) return false;
-  const Matrix inverse = cholesky.matrixL().solve(Matrix::Identity(n, n));
-  if (!inverse.allFinite()) return false;
-  upper->assign(n * n, 0.0);
-  for (int64_t i = 0; i < n; ++i) {
-    for (int64_t j = i; j < n; ++j) (*upper)[i * n + j] = inverse(n - 1 - i, n - 1 - j);
-  }
-  return true;
+}
+
+// U from H in its order, in place. With rows and columns in reverse, H is L L^T;
+// L^-1 in reverse is upper triangular and its Gram matrix is H^-1. False when H
+// is not positive definite, which then is as it was.
+bool UpperFactor(int64_t n, std::vector<double>* h) {
+  std::reverse(h->begin(), h->end());
+  const bool factored = blas::InverseCholesky(n, h->data());
+  std::reverse(h->begin(), h->end());
+  for (int64_t i = 0; factored && i < n; ++i) std::fill_n(h->begin() + i * n, i, 0.0);
+  return factored;
 }
 
 // A strip of rows at work.
@@ -139,13 +149,19 @@ class StripSolver {
   double loss_ = 0;
 };
 
-// Half of tr(D H D^T) over a strip's rows.
+// Half of tr(D H D^T) over a strip's rows: with H = U^-1 U^-T the squares of
+// D U^-1.
 double HalfTrace(const HessianFactor& factor, int64_t rows, absl::Span<const float> a, absl::Span<const float> b) {
   const int64_t n = factor.size;
-  std::vector<double> change(rows * n), product(rows * n);
-  for (size_t i = 0; i < change.size(); ++i) change[i] = static_cast<double>(a[i]) - static_cast<double>(b[i]);
-  blas::Dgemm(false, false, rows, n, n, 1, change.data(), n, factor.hessian.data(), n, 0, product.data(), n);
-  return std::inner_product(change.begin(), change.end(), product.begin(), 0.0) / 2;
+  std::vector<double> change(rows * n);
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t place = 0; place < n; ++place) {
+      const int64_t i = r * n + factor.order[place];
+      change[r * n + place] = static_cast<double>(a[i]) - static_cast<double>(b[i]);
+    }
+  }
+  blas::DtrsmRightUpper(rows, n, factor.upper.data(), n, change.data(), n);
+  return std::inner_product(change.begin(), change.end(), change.begin(), 0.0) / 2;
 }
 
 std::vector<float> WithoutDeadColumns(absl::Span<const float> weights, const HessianFactor& factor) {
@@ -173,11 +189,12 @@ absl::StatusOr<HessianFactor> FactorHessian(std::vector<double> hessian, const G
   factor.order = ColumnOrder(hessian, n, settings.act_order);
   const double mean = MeanDiagonal(hessian, n);
   double added = 0;
-  factor.hessian = std::move(hessian);
+  factor.upper = std::move(hessian);
+  Permute(factor.order, &factor.upper);
   for (factor.damping = settings.damping;; factor.damping *= 10, ++factor.retries) {
-    for (int64_t i = 0; i < n; ++i) factor.hessian[i * n + i] += (factor.damping - added) * mean;
+    for (int64_t i = 0; i < n; ++i) factor.upper[i * n + i] += (factor.damping - added) * mean;
     added = factor.damping;
-    if (UpperFactor(factor, &factor.upper)) return factor;
+    if (UpperFactor(n, &factor.upper)) return factor;
     if (factor.damping >= 1 || factor.damping == 0) break;
   }
   return absl::FailedPreconditionError(absl::StrCat("the Hessian cannot be factored with a damping of ", factor.damping,
@@ -229,16 +246,24 @@ absl::StatusOr<GptqSolution> SolveGptq(const QuantScheme& scheme, int64_t rows, 
 }
 
 std::vector<float> PropagateError(absl::Span<const float> weights, int64_t rows, absl::Span<const double> change, double share,
-                             const HessianFactor& factor) {
+                                  const HessianFactor& factor, ThreadPool& pool) {
   const int64_t n = factor.size;
-  const Eigen::Map<const Matrix> h(factor.hessian.data(), n, n), c(change.data(), n, n);
-  const Eigen::Map<const Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>> w(weights.data(), rows, n);
-  // H is symmetric: (W C H^-1)^T = H^-1 (W C)^T.
-  const Matrix moved = h.llt().solve((w.cast<double>() * c).transpose());
   std::vector<float> result(weights.begin(), weights.end());
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t i = 0; i < n; ++i) result[r * n + i] += static_cast<float>(share * moved(i, r));
-  }
+  pool.ParallelFor((rows + kStrip - 1) / kStrip, [&](int64_t strip, int) {
+    const int64_t first = strip * kStrip, count = std::min(kStrip, rows - first);
+    float* at = result.data() + first * n;
+    const std::vector<double> w(at, at + count * n);
+    std::vector<double> x(count * n), y(count * n);
+    blas::Dgemm(false, false, count, n, n, 1, w.data(), n, change.data(), n, 0, y.data(), n);
+    for (int64_t r = 0; r < count; ++r) {
+      for (int64_t place = 0; place < n; ++place) x[r * n + place] = y[r * n + factor.order[place]];
+    }
+    blas::Dgemm(false, true, count, n, n, 1, x.data(), n, factor.upper.data(), n, 0, y.data(), n);
+    blas::Dgemm(false, false, count, n, n, 1, y.data(), n, factor.upper.data(), n, 0, x.data(), n);
+    for (int64_t r = 0; r < count; ++r) {
+      for (int64_t place = 0; place < n; ++place) at[r * n + factor.order[place]] += static_cast<float>(share * x[r * n + place]);
+    }
+  });
   return result;
 }
 

@@ -21,12 +21,12 @@ struct GptqSettings {
 };
 
 // What the matrices that read one input share. With H damped and its columns in
-// order, U is the upper triangle with H^-1 = U^T U.
+// order, U is the upper triangle with H^-1 = U^T U. H itself is not kept: it has
+// U's memory.
 struct HessianFactor {
   int64_t size = 0;
   std::vector<int64_t> order;   // the column at each place
   std::vector<bool> dead;       // columns that never see an input
-  std::vector<double> hessian;  // [size, size] damped, in the original order
   std::vector<double> upper;    // [size, size] U, in `order`
   double damping = 0;           // what it took
   int retries = 0;              // with ten times the damping each
@@ -52,7 +52,7 @@ absl::StatusOr<GptqSolution> SolveGptq(const QuantScheme& scheme, int64_t rows, 
 // share of the inputs' change from x to x' (QEP, Arai & Ichikawa, NeurIPS 2025).
 // H is the factor's, of x'.
 std::vector<float> PropagateError(absl::Span<const float> weights, int64_t rows, absl::Span<const double> change, double share,
-                             const HessianFactor& factor);
+                                  const HessianFactor& factor, ThreadPool& pool);
 
 }  // namespace nibble
 

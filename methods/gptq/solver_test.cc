@@ -10,6 +10,13 @@ namespace {
 
 using ::testing::HasSubstr;
 
+// Adds a share of the mean diagonal.
+void Damp(int64_t n, double share, std::vector<double>* h) {
+  double mean = 0;
+  for (int64_t i = 0; i < n; ++i) mean += (*h)[i * n + i] / static_cast<double>(n);
+  for (int64_t i = 0; i < n; ++i) (*h)[i * n + i] += share * mean;
+}
+
 QuantScheme Scheme(int bits, int group = 0, bool asymmetric = false) { return IntegerScheme(bits, group, asymmetric); }
 
 std::vector<float> RandomWeights(int64_t count, uint64_t seed) {
@@ -102,14 +109,16 @@ TEST_F(SolverTest, LossIsTheQuadraticForm) {
   for (const QuantScheme& scheme : {Scheme(4), Scheme(3), Scheme(4, 16), Scheme(2, 20, true)}) {
     for (const bool static_groups : {false, true}) {
       const GptqSettings settings = {0.01, static_groups, static_groups, 16};
-      ASSERT_OK_AND_ASSIGN(const HessianFactor factor, FactorHessian(CorrelatedHessian(n, 5), settings));
+      std::vector<double> h = CorrelatedHessian(n, 5);
+      ASSERT_OK_AND_ASSIGN(const HessianFactor factor, FactorHessian(h, settings));
+      Damp(n, settings.damping, &h);
       ASSERT_OK_AND_ASSIGN(const GptqSolution solution, SolveGptq(scheme, rows, weights, factor, settings, pool_));
       const std::vector<float> decoded = Decode(solution.encoded);
       double loss = 0;
       for (int64_t r = 0; r < rows; ++r) {
         for (int64_t i = 0; i < n; ++i) {
           for (int64_t j = 0; j < n; ++j) {
-            loss += 0.5 * (decoded[r * n + i] - weights[r * n + i]) * factor.hessian[i * n + j] * (decoded[r * n + j] - weights[r * n + j]);
+            loss += 0.5 * (decoded[r * n + i] - weights[r * n + i]) * h[i * n + j] * (decoded[r * n + j] - weights[r * n + j]);
           }
         }
       }
@@ -145,7 +154,11 @@ TEST_F(SolverTest, AHessianThatWillNotFactorTakesMoreDampingAndSaysSo) {
   ASSERT_OK_AND_ASSIGN(const HessianFactor factor, FactorHessian({1, 1.05, 1.05, 1}, settings));
   EXPECT_EQ(factor.retries, 1);
   EXPECT_NEAR(factor.damping, 0.1, 1e-12);
-  EXPECT_NEAR(factor.hessian[0], 1.1, 1e-12);
+  // H^-1 = U^T U with 1.1 on the diagonal of H.
+  const double determinant = 1.1 * 1.1 - 1.05 * 1.05;
+  EXPECT_NEAR(factor.upper[0] * factor.upper[0], 1.1 / determinant, 1e-9);
+  EXPECT_NEAR(factor.upper[0] * factor.upper[1], -1.05 / determinant, 1e-9);
+  EXPECT_EQ(factor.upper[2], 0);
   EXPECT_FALSE(FactorHessian({1, 5, 5, 1}, settings).ok());
   EXPECT_THAT(std::string(FactorHessian({1, std::nan(""), 0, 1}, settings).status().message()), HasSubstr("not finite"));
 }
@@ -164,14 +177,14 @@ TEST_F(SolverTest, PropagationIsLeastSquares) {
   settings.damping = 0;
   ASSERT_OK_AND_ASSIGN(const HessianFactor factor, FactorHessian(h, settings));
   const std::vector<float> weights = RandomWeights(2 * n, 11), map = RandomWeights(n * n, 12);
-  EXPECT_EQ(PropagateError(weights, 2, std::vector<double>(n * n, 0.0), 1, factor), weights);
+  EXPECT_EQ(PropagateError(weights, 2, std::vector<double>(n * n, 0.0), 1, factor, pool_), weights);
   std::vector<double> change(n * n, 0.0);  // M H
   for (int64_t i = 0; i < n; ++i) {
     for (int64_t j = 0; j < n; ++j) {
       for (int64_t k = 0; k < n; ++k) change[i * n + j] += map[i * n + k] * h[k * n + j];
     }
   }
-  const std::vector<float> moved = PropagateError(weights, 2, change, 0.5, factor);
+  const std::vector<float> moved = PropagateError(weights, 2, change, 0.5, factor, pool_);
   for (int64_t r = 0; r < 2; ++r) {
     for (int64_t j = 0; j < n; ++j) {
       double expected = weights[r * n + j];
