@@ -354,7 +354,7 @@ std::string TrainingRow(const std::string& variant, const TrainingCurve& curve) 
 std::string TrainingSection(const RunTable& table, const std::string& plot) {
   std::string rows;
   for (const std::string& variant : table.variants()) {
-    const JobResult* result = table.Trained(variant);
+    const JobResult* result = table.Latest(variant);
     if (result == nullptr) continue;
     for (const TrainingCurve& curve : result->training()) absl::StrAppend(&rows, TrainingRow(variant, curve));
   }

@@ -22,7 +22,7 @@ constexpr char kLossFile[] = "loss.svg";
 std::vector<NamedCurve> Curves(const RunTable& table) {
   std::vector<NamedCurve> curves;
   for (const std::string& variant : table.variants()) {
-    const JobResult* result = table.Trained(variant);
+    const JobResult* result = table.Latest(variant);
     if (result == nullptr) continue;
     for (const TrainingCurve& curve : result->training()) {
       curves.push_back({absl::StrCat(variant, ": ", curve.label()), {curve.loss().begin(), curve.loss().end()}});

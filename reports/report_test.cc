@@ -246,6 +246,19 @@ TEST(RunTable, OrdersVariantsWithoutARun) {
   EXPECT_EQ(table.baseline(), "bf16");
 }
 
+TEST(RunTable, TheLatestResultTellsHowAVariantWasBuilt) {
+  SmallRun small = MakeSmallRun();
+  TrainingCurve* curve = small.results[4].add_training();
+  curve->set_label("qat");
+  curve->add_loss(2);
+  EXPECT_EQ(RunTable(small.run, small.results).Latest("ptq"), &small.results[7]);
+  EXPECT_EQ(RunTable(small.run, small.results).Latest("none"), nullptr);
+  // ptq was trained once; as it was built last, it was not.
+  EXPECT_THAT(MakeReport(small.run, small.results).markdown, Not(HasSubstr("## Training")));
+  *small.results[7].add_training() = *curve;
+  EXPECT_THAT(MakeReport(small.run, small.results).markdown, HasSubstr("| ptq | qat |"));
+}
+
 TEST(RunLog, SkipsTornLinesAndKeepsTheLastOfAKey) {
   const JobResult first = MakeResult("ptq", "size", {Size(1)});
   const JobResult second = MakeResult("ptq", "size", {Size(2)});
