@@ -40,6 +40,15 @@ TrainingCurve ToProto(const LossCurve& curve) {
   return proto;
 }
 
+QuantizedLayer ToProto(const LayerError& error) {
+  QuantizedLayer proto;
+  proto.set_method(error.method);
+  proto.set_layer(error.layer);
+  proto.set_error(error.error);
+  proto.set_rounding_error(error.rounding_error);
+  return proto;
+}
+
 class Runner {
  public:
   Runner(const ExpandedExperiment& experiment, const RunOptions& options, OpenedModel model, ResultLog log, std::string model_hash,
@@ -219,6 +228,7 @@ class Runner {
       counted->set_detail(event.detail);
     }
     for (const LossCurve& curve : context.curves()) *result.add_training() = ToProto(curve);
+    for (const LayerError& error : context.layer_errors()) *result.add_layer() = ToProto(error);
     if (metrics.ok()) {
       for (Metric& metric : *metrics) *result.add_metric() = std::move(metric);
       ++summary_.done;

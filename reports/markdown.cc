@@ -1,5 +1,6 @@
 #include "reports/markdown.h"
 
+#include <algorithm>
 #include <map>
 #include <tuple>
 
@@ -10,6 +11,7 @@
 #include "absl/strings/str_replace.h"
 #include "reports/curve.h"
 #include "reports/format.h"
+#include "reports/layers.h"
 #include "eval/statistics.h"
 
 namespace nibble {
@@ -365,6 +367,43 @@ std::string TrainingSection(const RunTable& table, const std::string& plot) {
                       "\nFirst loss: mean of the first of 200 parts of the updates; last: of the last tenth.\n", image, "\n");
 }
 
+// ---- Errors by layer
+
+constexpr size_t kLayersNamed = 5;
+
+// "2 of 28 layers lost more than rounding to nearest would have: a, b."
+std::string WorseLayersSentence(const LayerGroup& group) {
+  std::vector<std::string> worse;
+  for (const QuantizedLayer* layer : group.layers) {
+    if (IsWorseThanRounding(*layer)) worse.push_back(Code(layer->layer()));
+  }
+  const std::string count = absl::StrCat(worse.empty() ? "none" : absl::StrCat(worse.size()), " of ", group.layers.size(),
+                                         group.layers.size() == 1 ? " layer" : " layers");
+  const size_t more = worse.size() - std::min(worse.size(), kLayersNamed);
+  worse.resize(worse.size() - more);
+  return absl::StrCat(count, " lost more than rounding to nearest would have", worse.empty() ? "" : ": ", absl::StrJoin(worse, ", "),
+                      more == 0 ? "" : absl::StrCat(" and ", more, " more"), ".");
+}
+
+std::string LayerKindRow(const LayerKind& kind) {
+  return Row({MarkdownCell(kind.name), absl::StrCat(kind.layers), Significant(kind.mean_ratio, 4), Significant(ErrorRatio(*kind.worst), 4),
+              Code(kind.worst->layer()), absl::StrCat(kind.worse)});
+}
+
+std::string LayersSection(const RunTable& table, const std::string& file) {
+  std::string text;
+  for (const LayerGroup& group : LayerGroups(table)) {
+    absl::StrAppend(&text, "**", MarkdownCell(group.variant), "**, ", MarkdownCell(group.method), ": ", WorseLayersSentence(group), "\n\n",
+                    Header({"linear", "layers", "mean ratio", "worst ratio", "its layer", "worse than rounding"}, 1));
+    for (const LayerKind& kind : LayerKinds(group)) absl::StrAppend(&text, LayerKindRow(kind));
+    absl::StrAppend(&text, "\n");
+  }
+  if (text.empty()) return "";
+  return absl::StrCat("## Errors by layer\n\nThe error that quantizing a layer made on the method's calibration data, over that of rounding to "
+                      "nearest on the same scheme: below 1 the method gained. The mean is geometric. Every layer: [", file, "](", file, ").\n\n",
+                      text);
+}
+
 // ---- Pipelines, events, methods of measurement
 
 std::string PipelineOf(const RunTable& table, const std::string& variant) {
@@ -477,9 +516,10 @@ std::string ReproduceSection(const RunInfo& run) {
 }  // namespace
 
 std::string ReportMarkdown(const RunTable& table, const std::vector<GateOutcome>& gates,
-                           const std::vector<std::string>& notes, const std::string& plot, const std::string& loss_plot) {
+                           const std::vector<std::string>& notes, const std::string& plot, const std::string& loss_plot,
+                           const std::string& layers_file) {
   return absl::StrCat(HeadText(table), ResultsSection(table, plot), GatesSection(gates), RecoverySection(table),
-                      TrainingSection(table, loss_plot), PartsSection(table),
+                      TrainingSection(table, loss_plot), LayersSection(table, layers_file), PartsSection(table),
                       PipelinesSection(table), EventsSection(table), MeasuresSection(table), NotesSection(notes),
                       ReproduceSection(table.run()));
 }

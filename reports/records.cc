@@ -99,6 +99,21 @@ Json EventsJson(const RunTable& table) {
   return events;
 }
 
+Json LayersJson(const RunTable& table) {
+  Json layers = Json::array();
+  for (const LayerGroup& group : LayerGroups(table)) {
+    for (const QuantizedLayer* layer : group.layers) {
+      layers.push_back({{"variant", group.variant},
+                        {"method", group.method},
+                        {"layer", layer->layer()},
+                        {"error", Number(layer->error())},
+                        {"rounding_error", Number(layer->rounding_error())},
+                        {"ratio", Number(ErrorRatio(*layer))}});
+    }
+  }
+  return layers;
+}
+
 Json GateJson(const GateOutcome& gate) {
   return {{"variant", gate.variant},           {"metric", gate.metric}, {"bound", gate.bound},
           {"measured", Number(gate.measured)}, {"passed", gate.passed}, {"message", gate.message}};
@@ -179,7 +194,8 @@ std::string RecordsJson(const RunTable& table, const Records& records, const std
   Json json = {{"run", ToJson(table.run())},       {"machine", ToJson(table.machine())},
                {"records", Json::array()},         {"withheld", Json::array()},
                {"failures", FailuresJson(table)},  {"events", EventsJson(table)},
-               {"gates", Json::array()},           {"notes", notes}};
+               {"layers", LayersJson(table)},      {"gates", Json::array()},
+               {"notes", notes}};
   json["run"].erase("machine");
   for (const Record& record : records.records) json["records"].push_back(RecordJson(record));
   for (const WithheldMetric& w : records.withheld) {
@@ -209,6 +225,18 @@ std::string RecordsCsv(const Records& records) {
                             "arithmetic", "ratio", "ratio_low", "ratio_high", "difference", "difference_low",
                             "difference_high", "recovery", "convention", "note"});
   for (const Record& record : records.records) csv += CsvRecord(record);
+  return csv;
+}
+
+std::string LayersCsv(const std::vector<LayerGroup>& groups) {
+  if (groups.empty()) return "";
+  std::string csv = CsvRow({"variant", "method", "layer", "error", "rounding_error", "ratio"});
+  for (const LayerGroup& group : groups) {
+    for (const QuantizedLayer* layer : group.layers) {
+      csv += CsvRow({group.variant, group.method, layer->layer(), Exact(layer->error()), Exact(layer->rounding_error()),
+                     Exact(ErrorRatio(*layer))});
+    }
+  }
   return csv;
 }
 

@@ -11,6 +11,7 @@
 #include "core/base/testing.h"
 #include "reports/format.h"
 #include "reports/axes.h"
+#include "reports/layers.h"
 #include "reports/pareto.h"
 #include "reports/records.h"
 #include "reports/run_log.h"
@@ -225,6 +226,76 @@ TEST(Markdown, ARunWithoutResultsIsStillAReport) {
   EXPECT_OK(ParseJson(MakeReport(RunInfo(), {}).json, "empty"));
 }
 
+// A run whose ptq tells of three down_proj, an up_proj, and by another method of the head.
+SmallRun RunWithLayers() {
+  SmallRun small = MakeSmallRun();
+  JobResult* result = &small.results[7];
+  AddLayer(result, "gptq", "model.layers.0.mlp.down_proj", 1, 4);
+  AddLayer(result, "gptq", "model.layers.0.mlp.up_proj", 0.5, 0.5);
+  AddLayer(result, "gptq", "model.layers.1.mlp.down_proj", 2, 2);
+  AddLayer(result, "gptq", "model.layers.10.mlp.down_proj", 6, 3);
+  AddLayer(result, "other", "lm_head", 0, 0);
+  return small;
+}
+
+TEST(Layers, AreGroupedByMethodAndKind) {
+  const SmallRun small = RunWithLayers();
+  const RunTable table(small.run, small.results);
+  const std::vector<LayerGroup> groups = LayerGroups(table);
+  ASSERT_EQ(groups.size(), 2u);
+  EXPECT_EQ(groups[0].variant, "ptq");
+  EXPECT_EQ(groups[0].method, "gptq");
+  const std::vector<LayerKind> kinds = LayerKinds(groups[0]);
+  ASSERT_EQ(kinds.size(), 2u);
+  EXPECT_EQ(kinds[0].name, "mlp.down_proj");
+  EXPECT_EQ(kinds[0].layers, 3);
+  EXPECT_EQ(kinds[0].worse, 1);
+  EXPECT_NEAR(kinds[0].mean_ratio, std::cbrt(0.25 * 1 * 2), 1e-12);
+  EXPECT_EQ(kinds[0].worst->layer(), "model.layers.10.mlp.down_proj");
+  EXPECT_EQ(kinds[1].worse, 0);
+  EXPECT_EQ(LayerKinds(groups[1])[0].name, "lm_head");
+}
+
+TEST(Layers, RatiosWithoutARoundingError) {
+  QuantizedLayer layer;
+  EXPECT_EQ(ErrorRatio(layer), 1);
+  layer.set_error(1e-3);
+  EXPECT_EQ(ErrorRatio(layer), INFINITY);
+  EXPECT_TRUE(IsWorseThanRounding(layer));
+}
+
+TEST(Layers, StandInEveryForm) {
+  SmallRun small = RunWithLayers();
+  const Report report = MakeReport(small.run, small.results);
+  EXPECT_THAT(report.markdown, HasSubstr("Every layer: [layers.csv](layers.csv)."));
+  EXPECT_THAT(report.markdown, HasSubstr("**ptq**, gptq: 1 of 4 layers lost more than rounding to nearest would have: "
+                                         "`model.layers.10.mlp.down_proj`.\n"));
+  EXPECT_THAT(report.markdown, HasSubstr("| mlp.down_proj | 3 | 0.7937 | 2.000 | `model.layers.10.mlp.down_proj` | 1 |\n"));
+  EXPECT_THAT(report.markdown, HasSubstr("**ptq**, other: none of 1 layer lost more"));
+  const std::vector<std::string> lines = absl::StrSplit(report.layers, "\r\n");
+  ASSERT_EQ(lines.size(), 7u);
+  EXPECT_EQ(lines[0], "variant,method,layer,error,rounding_error,ratio");
+  EXPECT_EQ(lines[1], "ptq,gptq,model.layers.0.mlp.down_proj,1,4,0.25");
+  const auto json = ParseJson(report.json, "results.json");
+  ASSERT_EQ(json.value()["layers"].size(), 5u);
+  EXPECT_EQ(json.value()["layers"][3]["ratio"], 2);
+  EXPECT_EQ(json.value()["layers"][3]["rounding_error"], 3);
+}
+
+TEST(Layers, OfManyBadOnesFiveAreNamed) {
+  SmallRun small = MakeSmallRun();
+  for (int i = 0; i < 8; ++i) AddLayer(&small.results[7], "gptq", absl::StrCat("model.layers.", i, ".mlp.up_proj"), 2, 1);
+  const std::string report = MakeReport(small.run, small.results).markdown;
+  EXPECT_THAT(report, HasSubstr("8 of 8 layers lost more"));
+  EXPECT_THAT(report, HasSubstr("`model.layers.4.mlp.up_proj` and 3 more.\n"));
+}
+
+TEST(Layers, ARunWithoutThemHasNoTable) {
+  const Report report = SmallReport();
+  EXPECT_EQ(report.layers, "");
+  EXPECT_THAT(report.markdown, Not(HasSubstr("Errors by layer")));
+}
+
 TEST(RunTable, LaterResultsReplaceEarlierOnes) {
   SmallRun small = MakeSmallRun();
   small.results.push_back(MakeResult("broken", "perplexity wikitext", {Perplexity(20, {1, 2, 3})}));
@@ -285,7 +356,7 @@ TEST(RunLog, JsonOfAnotherKindIsAnError) {
 
 TEST(WriteReport, WritesEveryFile) {
   const std::string dir = TestTempDir();
-  const SmallRun small = MakeSmallRun();
+  const SmallRun small = RunWithLayers();
   std::string lines;
   for (const JobResult& result : small.results) absl::StrAppend(&lines, ToLine(result), "\n");
   ASSERT_OK(WriteFile(dir + "/run.json", ToLine(small.run)));
@@ -298,6 +369,8 @@ TEST(WriteReport, WritesEveryFile) {
   EXPECT_EQ(csv, report.csv);
   ASSERT_OK_AND_ASSIGN(const std::string plot, ReadFile(dir + "/pareto.svg"));
   EXPECT_EQ(plot, report.plot);
+  ASSERT_OK_AND_ASSIGN(const std::string layers, ReadFile(dir + "/layers.csv"));
+  EXPECT_EQ(layers, report.layers);
   EXPECT_TRUE(FileExists(dir + "/results.json"));
 }
 

@@ -172,6 +172,7 @@ class Pass {
     std::vector<float> values = Decode(before);
     if (propagates()) values = PropagateError(values, before.rows(), change, options_.propagate(), factor);
     NIBBLE_ASSIGN_OR_RETURN(GptqSolution solution, SolveGptq(scheme_, before.rows(), values, factor, settings_, context_.pool()));
+    context_.AddLayerError({"gptq", op.name, solution.loss, solution.rounding_loss});
     if (solution.loss > solution.rounding_loss) {
       context_.CountEvent("gptq.worse_than_rounding", 1,
                           absl::StrFormat("%s: %.4g against %.4g", op.name, solution.loss, solution.rounding_loss));
