@@ -12,6 +12,7 @@
 #include "reports/curve.h"
 #include "reports/format.h"
 #include "reports/layers.h"
+#include "reports/repetitions.h"
 #include "eval/statistics.h"
 
 namespace nibble {
@@ -239,6 +240,47 @@ std::string GatesSection(const std::vector<GateOutcome>& gates) {
                                 MarkdownCell(gate.metric), MarkdownCell(gate.message)}));
   }
   return absl::StrCat(text, "\n");
+}
+
+// ---- Seeds
+
+std::string RepeatedValueText(const RepeatedValue& value, Footnotes* notes) {
+  const std::string text = value.metric != nullptr ? FormatValue(*value.metric, value.metric->value())
+                           : value.failure == nullptr ? value.missing
+                                                      : absl::StrCat(value.missing, notes->Mark(FailureText(*value.failure)));
+  return absl::StrCat(MarkdownCell(value.repetition->label()), ": ", text);
+}
+
+std::string RepeatedRow(const RunTable& table, const RepeatedMetric& repeated, Footnotes* notes) {
+  std::vector<std::string> row = {MarkdownCell(repeated.variant), MetricHeader(table, repeated.metric),
+                                  absl::StrCat(repeated.counted, " of ", repeated.values.size())};
+  if (const auto& spread = repeated.spread) {
+    const Metric& metric = *AnyMetric(table, repeated.metric);
+    const std::string deviation = spread->deviation.has_value() ? absl::StrCat(" ± ", FormatDeviation(metric, *spread->deviation)) : "";
+    row.push_back(FormatValue(metric, spread->mean) + deviation);
+    row.push_back(absl::StrCat(FormatValue(metric, spread->low), " to ", FormatValue(metric, spread->high)));
+    const std::string& why = repeated.comparison.why;
+    const std::string mark = why.empty() || table.Baseline(repeated.metric) == nullptr ? "" : notes->Mark(absl::StrCat("no interval: ", why));
+    row.push_back(absl::StrCat(ComparisonText(metric, repeated.comparison), mark));
+  } else {
+    row.insert(row.end(), 3, kNoValue);
+  }
+  std::vector<std::string> values;
+  for (const RepeatedValue& value : repeated.values) values.push_back(RepeatedValueText(value, notes));
+  row.push_back(absl::StrJoin(values, ", "));
+  return Row(row);
+}
+
+std::string SeedsSection(const RunTable& table) {
+  Footnotes notes;
+  std::string rows;
+  for (const RepeatedMetric& repeated : RepeatedMetrics(table)) absl::StrAppend(&rows, RepeatedRow(table, repeated, &notes));
+  if (rows.empty()) return "";
+  return absl::StrCat("## Seeds\n\nVariants that were run several times, alike but for a seed: how many repetitions count, their mean ± "
+                      "standard deviation, the smallest and the largest value. Against the baseline: × the geometric mean of the ratios or ± the mean "
+                      "difference, with the 95 % confidence interval by Student's t over the repetitions; it holds the spread over seeds alone, "
+                      "where those above hold the spread over the text.\n\n",
+                      Header({"variant", "metric", "repetitions", "mean", "range", "against the baseline", "each"}, 2), rows, "\n", notes.List());
 }
 
 // ---- Size by part
@@ -518,7 +560,7 @@ std::string ReproduceSection(const RunInfo& run) {
 std::string ReportMarkdown(const RunTable& table, const std::vector<GateOutcome>& gates,
                            const std::vector<std::string>& notes, const std::string& plot, const std::string& loss_plot,
                            const std::string& layers_file) {
-  return absl::StrCat(HeadText(table), ResultsSection(table, plot), GatesSection(gates), RecoverySection(table),
+  return absl::StrCat(HeadText(table), ResultsSection(table, plot), GatesSection(gates), SeedsSection(table), RecoverySection(table),
                       TrainingSection(table, loss_plot), LayersSection(table, layers_file), PartsSection(table),
                       PipelinesSection(table), EventsSection(table), MeasuresSection(table), NotesSection(notes),
                       ReproduceSection(table.run()));

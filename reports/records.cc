@@ -12,6 +12,7 @@
 #include "core/base/status.h"
 #include "nlohmann/json.hpp"
 #include "reports/format.h"
+#include "reports/repetitions.h"
 
 namespace nibble {
 namespace {
@@ -114,6 +115,33 @@ Json LayersJson(const RunTable& table) {
   return layers;
 }
 
+Json RepeatedValueJson(const RepeatedValue& value) {
+  Json json = {{"variant", value.repetition->variant()}, {"label", value.repetition->label()}, {"value", nullptr}};
+  if (value.metric != nullptr) {
+    json["value"] = Number(value.metric->value());
+  } else {
+    json["missing"] = value.failure == nullptr ? value.missing : absl::StrCat(value.missing, ": ", value.failure->error());
+  }
+  return json;
+}
+
+Json RepetitionsJson(const RunTable& table) {
+  Json all = Json::array();
+  for (const RepeatedMetric& repeated : RepeatedMetrics(table)) {
+    Json json = {{"of", repeated.variant}, {"metric", repeated.metric}, {"repetitions", repeated.values.size()}, {"counted", repeated.counted}};
+    if (const auto& spread = repeated.spread) {
+      json.update({{"mean", Number(spread->mean)}, {"deviation", Number(spread->deviation)}, {"min", spread->low}, {"max", spread->high}});
+    }
+    AddEstimate("ratio", repeated.comparison.ratio, &json);
+    AddEstimate("difference", repeated.comparison.difference, &json);
+    if (!repeated.comparison.why.empty()) json["note"] = repeated.comparison.why;
+    json["values"] = Json::array();
+    for (const RepeatedValue& value : repeated.values) json["values"].push_back(RepeatedValueJson(value));
+    all.push_back(std::move(json));
+  }
+  return all;
+}
+
 Json GateJson(const GateOutcome& gate) {
   return {{"variant", gate.variant},           {"metric", gate.metric}, {"bound", gate.bound},
           {"measured", Number(gate.measured)}, {"passed", gate.passed}, {"message", gate.message}};
@@ -194,8 +222,8 @@ std::string RecordsJson(const RunTable& table, const Records& records, const std
   Json json = {{"run", ToJson(table.run())},       {"machine", ToJson(table.machine())},
                {"records", Json::array()},         {"withheld", Json::array()},
                {"failures", FailuresJson(table)},  {"events", EventsJson(table)},
-               {"layers", LayersJson(table)},      {"gates", Json::array()},
-               {"notes", notes}};
+               {"layers", LayersJson(table)},      {"repetitions", RepetitionsJson(table)},
+               {"gates", Json::array()},           {"notes", notes}};
   json["run"].erase("machine");
   for (const Record& record : records.records) json["records"].push_back(RecordJson(record));
   for (const WithheldMetric& w : records.withheld) {

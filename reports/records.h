@@ -49,6 +49,10 @@ Records MakeRecords(const RunTable& table);
 //   failures      variant, job, error
 //   events        variant, job, what, count, detail
 //   layers        variant, method, layer, error, rounding_error, ratio
+//   repetitions   of (the repeated variant), metric, repetitions, counted, mean,
+//                 deviation, min, max; ratio or difference of the mean as in
+//                 records; note; values: variant, label ("seed=1"), value,
+//                 missing (why there is none, with the error of a failure)
 //   gates         variant, metric, bound, measured, passed, message
 //   notes         what the reader of the log skipped or found odd
 std::string RecordsJson(const RunTable& table, const Records& records, const std::vector<GateOutcome>& gates,

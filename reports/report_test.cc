@@ -14,6 +14,7 @@
 #include "reports/layers.h"
 #include "reports/pareto.h"
 #include "reports/records.h"
+#include "reports/repetitions.h"
 #include "reports/run_log.h"
 #include "reports/run_table.h"
 #include "reports/testing.h"
@@ -294,6 +295,105 @@ TEST(Layers, ARunWithoutThemHasNoTable) {
   const Report report = SmallReport();
   EXPECT_EQ(report.layers, "");
   EXPECT_THAT(report.markdown, Not(HasSubstr("Errors by layer")));
+}
+
+void AddRepetition(RunInfo* run, const std::string& of, const std::string& label) {
+  Repetition* repetition = run->add_repetition();
+  repetition->set_of(of);
+  repetition->set_label(label);
+  repetition->set_variant(absl::StrCat(of, "/", label));
+  run->add_variant(repetition->variant());
+}
+
+// A baseline of perplexity exp(3), and three repetitions of "rot" with exp(3.1), exp(3.2), exp(3.3); the last one's size fails.
+SmallRun RunWithSeeds() {
+  SmallRun small = MakeSmallRun();
+  for (const int seed : {1, 2, 3}) {
+    AddRepetition(&small.run, "rot", absl::StrCat("seed=", seed));
+    const std::string name = absl::StrCat("rot/seed=", seed);
+    const double s = 30 + seed;
+    small.results.push_back(MakeResult(name, "perplexity wikitext", {Perplexity(std::exp(s / 10), {s - 1, s, s + 1})}));
+    small.results.push_back(seed == 3 ? MakeFailure(name, "size", "disk|full") : MakeResult(name, "size", {Size(64.0 * seed)}));
+  }
+  return small;
+}
+
+const RepeatedMetric* FindRepeated(const std::vector<RepeatedMetric>& metrics, const std::string& name) {
+  for (const RepeatedMetric& metric : metrics) {
+    if (metric.metric == name) return &metric;
+  }
+  return nullptr;
+}
+
+TEST(Repetitions, MeanSpreadAndRatioOverSeeds) {
+  const SmallRun small = RunWithSeeds();
+  const RunTable table(small.run, small.results);
+  const std::vector<RepeatedMetric> metrics = RepeatedMetrics(table);
+  ASSERT_EQ(metrics.size(), 2u);  // of the two other metrics nothing was tried
+  const RepeatedMetric* perplexity = FindRepeated(metrics, "perplexity/wikitext");
+  ASSERT_NE(perplexity, nullptr);
+  EXPECT_EQ(perplexity->counted, 3u);
+  const double a = std::exp(3.1), b = std::exp(3.2), c = std::exp(3.3), mean = (a + b + c) / 3;
+  EXPECT_NEAR(perplexity->spread->mean, mean, 1e-9);
+  EXPECT_NEAR(*perplexity->spread->deviation, std::sqrt((std::pow(a - mean, 2) + std::pow(b - mean, 2) + std::pow(c - mean, 2)) / 2), 1e-9);
+  // Logarithms of the ratios 0.1, 0.2, 0.3: deviation 0.1, and t over three is 4.30265.
+  EXPECT_NEAR(perplexity->comparison.ratio->value, std::exp(0.2), 1e-9);
+  EXPECT_NEAR(perplexity->comparison.ratio->interval->low, std::exp(0.2 - 4.30265 * 0.1 / std::sqrt(3)), 1e-5);
+  EXPECT_NEAR(perplexity->comparison.ratio->interval->high, std::exp(0.2 + 4.30265 * 0.1 / std::sqrt(3)), 1e-5);
+}
+
+TEST(Repetitions, AFailureIsNamedAndNotCounted) {
+  const SmallRun small = RunWithSeeds();
+  const RunTable table(small.run, small.results);
+  const std::vector<RepeatedMetric> metrics = RepeatedMetrics(table);
+  const RepeatedMetric* size = FindRepeated(metrics, "size_mib");
+  ASSERT_NE(size, nullptr);
+  EXPECT_EQ(size->counted, 2u);
+  EXPECT_EQ(size->spread->mean, 96);
+  EXPECT_EQ(size->values[2].missing, "failed");
+  EXPECT_EQ(size->values[2].failure->error(), "disk|full");
+}
+
+TEST(Repetitions, ValuesThatCannotCountSayWhy) {
+  SmallRun small = RunWithSeeds();
+  AddRepetition(&small.run, "rot", "seed=4");
+  small.results[14].mutable_metric(0)->set_value(std::nan(""));
+  small.results.push_back(MakeResult("rot/seed=2", "latency", {Decode({1, 2}, SIMULATED)}));
+  const RunTable table(small.run, small.results);
+  const std::vector<RepeatedMetric> metrics = RepeatedMetrics(table);
+  const RepeatedMetric* perplexity = FindRepeated(metrics, "perplexity/wikitext");
+  EXPECT_EQ(perplexity->counted, 2u);
+  EXPECT_EQ(perplexity->values[0].missing, "not finite");
+  EXPECT_EQ(perplexity->values[3].missing, "not run");
+  const RepeatedMetric* decode = FindRepeated(metrics, "decode_tokens_per_s/32");
+  EXPECT_EQ(decode->counted, 0u);
+  EXPECT_EQ(decode->values[1].missing, "simulated");
+  EXPECT_FALSE(decode->spread.has_value());
+  EXPECT_THAT(MakeReport(small.run, small.results).markdown, HasSubstr("| 0 of 4 | – | – | – | seed=1: not run, seed=2: simulated, "));
+}
+
+TEST(Repetitions, StandInTheReportAndInJson) {
+  const SmallRun small = RunWithSeeds();
+  const Report report = MakeReport(small.run, small.results);
+  EXPECT_THAT(report.markdown, HasSubstr("## Seeds\n"));
+  EXPECT_THAT(report.markdown, HasSubstr("| rot | perplexity/wikitext ↓ | 3 of 3 | 24.61 ± 2.5 | 22.20 to 27.11 | ×1.221 [0.9527, 1.566] | "
+                                         "seed=1: 22.20, seed=2: 24.53, seed=3: 27.11 |\n"));
+  EXPECT_THAT(report.markdown, HasSubstr("| rot | size_mib ↓ (MiB) | 2 of 3 | 96.0 ± 45 | 64.0 to 128.0 | "));
+  EXPECT_THAT(report.markdown, HasSubstr("| seed=1: 64.0, seed=2: 128.0, seed=3: failed¹ |\n\n- ¹ rot/seed=3, size: disk\\|full\n"));
+  const auto json = ParseJson(report.json, "results.json");
+  const nlohmann::json& repetitions = json.value()["repetitions"];
+  ASSERT_EQ(repetitions.size(), 2u);
+  EXPECT_EQ(repetitions[0]["of"], "rot");
+  EXPECT_EQ(repetitions[0]["counted"], 3);
+  EXPECT_NEAR(repetitions[0]["ratio"].get<double>(), std::exp(0.2), 1e-9);
+  EXPECT_NEAR(repetitions[0]["ratio_high"].get<double>(), 1.566, 1e-3);
+  EXPECT_EQ(repetitions[0]["values"][1]["label"], "seed=2");
+  EXPECT_NEAR(repetitions[0]["values"][1]["value"].get<double>(), std::exp(3.2), 1e-9);
+  EXPECT_EQ(repetitions[1]["repetitions"], 3);
+  EXPECT_EQ(repetitions[1]["mean"], 96);
+  EXPECT_EQ(repetitions[1]["values"][2]["missing"], "failed: disk|full");
+  EXPECT_TRUE(repetitions[1]["values"][2]["value"].is_null());
+  EXPECT_THAT(SmallReport().markdown, Not(HasSubstr("## Seeds")));
 }
 
 TEST(RunTable, LaterResultsReplaceEarlierOnes) {
