@@ -103,8 +103,9 @@ TEST(Config, RepeatingSweepsMakeRepetitions) {
   ASSERT_OK_AND_ASSIGN(const ExpandedExperiment experiment, Load(text));
   std::vector<std::string> repetitions;
   for (const ExpandedVariant& variant : experiment.variants) repetitions.push_back(RepetitionText(variant));
-  EXPECT_THAT(repetitions, ::testing::ElementsAre("none", "w4/seed=1/bits=3 repeats w4/bits=3 at seed=1", "w4/seed=1/bits=4 repeats w4/bits=4 at seed=1",
-                                                  "w4/seed=2/bits=3 repeats w4/bits=3 at seed=2", "w4/seed=2/bits=4 repeats w4/bits=4 at seed=2", "none"));
+  EXPECT_THAT(repetitions,
+              ::testing::ElementsAre("none", "w4/seed=1/bits=3 repeats w4/bits=3 at seed=1", "w4/seed=1/bits=4 repeats w4/bits=4 at seed=1",
+                                     "w4/seed=2/bits=3 repeats w4/bits=3 at seed=2", "w4/seed=2/bits=4 repeats w4/bits=4 at seed=2", "none"));
   EXPECT_EQ(experiment.variants[3].name, "w4/seed=2/bits=3");
   EXPECT_EQ(experiment.variants[3].untrained, "bf16");
   const std::string second = Replaced(text, "field: \"step[1].bits\"", "repeats: true field: \"step[1].bits\"");

@@ -245,10 +245,9 @@ std::string GatesSection(const std::vector<GateOutcome>& gates) {
 // ---- Seeds
 
 std::string RepeatedValueText(const RepeatedValue& value, Footnotes* notes) {
-  const std::string text = value.metric != nullptr ? FormatValue(*value.metric, value.metric->value())
-                           : value.failure == nullptr ? value.missing
-                                                      : absl::StrCat(value.missing, notes->Mark(FailureText(*value.failure)));
-  return absl::StrCat(MarkdownCell(value.repetition->label()), ": ", text);
+  const std::string label = absl::StrCat(MarkdownCell(value.repetition->label()), ": ");
+  if (value.metric != nullptr) return label + FormatValue(*value.metric, value.metric->value());
+  return absl::StrCat(label, value.missing, value.failure == nullptr ? "" : notes->Mark(FailureText(*value.failure)));
 }
 
 std::string RepeatedRow(const RunTable& table, const RepeatedMetric& repeated, Footnotes* notes) {
@@ -279,7 +278,7 @@ std::string SeedsSection(const RunTable& table) {
   return absl::StrCat("## Seeds\n\nVariants that were run several times, alike but for a seed: how many repetitions count, their mean ± "
                       "standard deviation, the smallest and the largest value. Against the baseline: × the geometric mean of the ratios or ± the mean "
                       "difference, with the 95 % confidence interval by Student's t over the repetitions; it holds the spread over seeds alone, "
-                      "where those above hold the spread over the text.\n\n",
+                      "and those of the results the spread over the text.\n\n",
                       Header({"variant", "metric", "repetitions", "mean", "range", "against the baseline", "each"}, 2), rows, "\n", notes.List());
 }
 
