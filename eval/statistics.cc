@@ -184,13 +184,15 @@ Mean MeanOfLogRatios(const Metric& variant, const Metric& baseline) {
 }
 
 Estimate WithInterval(const Mean& mean, int blocks) {
+  if (!mean.error.has_value()) return {mean.value, std::nullopt};
   const double reach = StudentT975(blocks - 1) * *mean.error;
   return {mean.value, Interval{mean.value - reach, mean.value + reach}};
 }
 
 Estimate Exponential(const Estimate& logarithm) {
-  return {std::exp(logarithm.value),
-          Interval{std::exp(logarithm.interval->low), std::exp(logarithm.interval->high)}};
+  Estimate estimate{std::exp(logarithm.value), std::nullopt};
+  if (const auto& interval = logarithm.interval) estimate.interval = Interval{std::exp(interval->low), std::exp(interval->high)};
+  return estimate;
 }
 
 Estimate PairedEstimate(const Metric& variant, const Metric& baseline) {
@@ -287,6 +289,37 @@ Recovery RecoveryOf(const Metric& untrained, const Metric& trained, const Metric
     recovery.why = "without one of the blocks rounding would have lost nothing";
   }
   return recovery;
+}
+
+Spread SpreadOf(const std::vector<double>& values) {
+  NIBBLE_CHECK(!values.empty());
+  const Mean mean = PlainMean(values);
+  Spread spread{mean.value, std::nullopt, *absl::c_min_element(values), *absl::c_max_element(values)};
+  if (mean.error.has_value()) spread.deviation = *mean.error * std::sqrt(static_cast<double>(values.size()));
+  return spread;
+}
+
+Comparison MeanComparison(const std::vector<Comparison>& repetitions) {
+  NIBBLE_CHECK(!repetitions.empty());
+  Comparison result;
+  std::vector<double> values;
+  for (const Comparison& each : repetitions) {
+    if (each.ratio.has_value() && !IsPositive(each.ratio->value)) {
+      result.why = "the ratio of a repetition is not positive";
+    } else if (!each.comparable()) {
+      result.why = each.why;
+    }
+    if (!result.why.empty()) return result;
+    values.push_back(each.ratio.has_value() ? std::log(each.ratio->value) : each.difference->value);
+  }
+  const Estimate mean = WithInterval(PlainMean(values), static_cast<int>(values.size()));
+  if (!mean.interval.has_value()) result.why = "a single repetition has no spread";
+  if (repetitions[0].ratio.has_value()) {
+    result.ratio = Exponential(mean);
+  } else {
+    result.difference = mean;
+  }
+  return result;
 }
 
 bool IsWithheld(const Metric& metric) { return IsTiming(metric) && metric.arithmetic() == SIMULATED; }

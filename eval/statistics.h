@@ -28,6 +28,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "eval/result.pb.h"
@@ -82,6 +83,22 @@ struct Recovery {
   std::string why;  // it is missing, or has no interval
 };
 Recovery RecoveryOf(const Metric& untrained, const Metric& trained, const Metric& reference);
+
+// One quantity measured several times, such as a variant's over seeds.
+struct Spread {
+  double mean = 0;
+  std::optional<double> deviation;  // standard, with n - 1; needs two values
+  double low = 0, high = 0;         // the smallest and the largest value
+};
+// values: one or more.
+Spread SpreadOf(const std::vector<double>& values);
+
+// Comparisons of repetitions of one variant as one: the geometric mean of their
+// ratios, or the mean of their differences, with the interval that Student's t
+// gives over the n repetitions (of a ratio, over its logarithm). The interval
+// holds their spread alone, not that the blocks are a sample too. Without a value
+// where one of them has none; `why` says so.
+Comparison MeanComparison(const std::vector<Comparison>& repetitions);
 
 // A latency of simulated arithmetic: never shown, never compared.
 bool IsWithheld(const Metric& metric);

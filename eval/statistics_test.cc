@@ -280,5 +280,57 @@ TEST(RecoveryTest, ShareOfWhatWasLost) {
   EXPECT_FALSE(RecoveryOf(reference, trained, untrained).why.empty());
 }
 
+TEST(SpreadTest, MeanAndDeviationOfAFew) {
+  const Spread spread = SpreadOf({2, 4, 9});
+  EXPECT_DOUBLE_EQ(spread.mean, 5);
+  EXPECT_NEAR(*spread.deviation, std::sqrt((9 + 1 + 16) / 2.0), 1e-12);
+  EXPECT_EQ(spread.low, 2);
+  EXPECT_EQ(spread.high, 9);
+  EXPECT_FALSE(SpreadOf({7}).deviation.has_value());
+  EXPECT_EQ(SpreadOf({7}).mean, 7);
+}
+
+Comparison OfRatio(double value) {
+  Comparison comparison;
+  comparison.ratio = Estimate{value, std::nullopt};
+  return comparison;
+}
+
+Comparison OfDifference(double value) {
+  Comparison comparison;
+  comparison.difference = Estimate{value, Interval{value - 1, value + 1}};
+  return comparison;
+}
+
+// Logarithms 0, 1, 2: mean 1, deviation 1; t over three is 4.30265.
+TEST(MeanComparisonTest, RatiosByTheirLogarithms) {
+  const Comparison mean = MeanComparison({OfRatio(1), OfRatio(std::exp(1)), OfRatio(std::exp(2))});
+  ASSERT_TRUE(mean.ratio.has_value() && mean.ratio->interval.has_value());
+  EXPECT_NEAR(mean.ratio->value, std::exp(1), 1e-12);
+  EXPECT_NEAR(std::log(mean.ratio->interval->low), 1 - 4.30265 / std::sqrt(3), 1e-4);
+  EXPECT_NEAR(std::log(mean.ratio->interval->high), 1 + 4.30265 / std::sqrt(3), 1e-4);
+  EXPECT_EQ(mean.why, "");
+}
+
+TEST(MeanComparisonTest, DifferencesAsTheyAre) {
+  const Comparison mean = MeanComparison({OfDifference(-3), OfDifference(-1)});
+  ASSERT_TRUE(mean.difference.has_value() && mean.difference->interval.has_value());
+  EXPECT_DOUBLE_EQ(mean.difference->value, -2);
+  EXPECT_NEAR(mean.difference->interval->high, -2 + 12.706, 1e-3);  // deviation sqrt(2), over sqrt(2)
+  EXPECT_FALSE(mean.ratio.has_value());
+}
+
+TEST(MeanComparisonTest, SaysWhatIsMissing) {
+  const Comparison lone = MeanComparison({OfRatio(1.5)});
+  EXPECT_NEAR(lone.ratio->value, 1.5, 1e-12);
+  EXPECT_FALSE(lone.ratio->interval.has_value());
+  EXPECT_THAT(lone.why, HasSubstr("single repetition"));
+  Comparison refused;
+  refused.why = "the baseline has no such metric";
+  EXPECT_EQ(MeanComparison({OfRatio(2), refused}).why, refused.why);
+  EXPECT_FALSE(MeanComparison({OfRatio(2), refused}).comparable());
+  EXPECT_THAT(MeanComparison({OfRatio(0), OfRatio(1)}).why, HasSubstr("not positive"));
+}
+
 }  // namespace
 }  // namespace nibble

@@ -90,6 +90,37 @@ TEST(Config, SweepsMultiply) {
   ExpectError(std::string(kConfig) + "sweep { field: \"threads\" values: \"3\" }\n", {":9:", "metric[0]"});
 }
 
+std::string RepetitionText(const ExpandedVariant& variant) {
+  if (!variant.repetition.has_value()) return "none";
+  return absl::StrCat(variant.repetition->variant(), " repeats ", variant.repetition->of(), " at ", variant.repetition->label());
+}
+
+TEST(Config, RepeatingSweepsMakeRepetitions) {
+  const std::string text = Replaced(kConfig, "name: \"w4\"", "name: \"w4\" untrained: \"bf16\" step { [nibble.spinquant] {} }") +
+                           "sweep { variant: \"w4\" field: \"step[0].seed\" values: [\"1\", \"2\"] repeats: true }\n"
+                           "sweep { variant: \"w4\" field: \"step[1].bits\" values: [\"3\", \"4\"] }\n"
+                           "variant { name: \"plain\" step { [nibble.rtn] {} } }\n";
+  ASSERT_OK_AND_ASSIGN(const ExpandedExperiment experiment, Load(text));
+  std::vector<std::string> repetitions;
+  for (const ExpandedVariant& variant : experiment.variants) repetitions.push_back(RepetitionText(variant));
+  EXPECT_THAT(repetitions,
+              ::testing::ElementsAre("none", "w4/seed=1/bits=3 repeats w4/bits=3 at seed=1", "w4/seed=1/bits=4 repeats w4/bits=4 at seed=1",
+                                     "w4/seed=2/bits=3 repeats w4/bits=3 at seed=2", "w4/seed=2/bits=4 repeats w4/bits=4 at seed=2", "none"));
+  EXPECT_EQ(experiment.variants[3].name, "w4/seed=2/bits=3");
+  EXPECT_EQ(experiment.variants[3].untrained, "bf16");
+  const std::string second = Replaced(text, "field: \"step[1].bits\"", "repeats: true field: \"step[1].bits\"");
+  ASSERT_OK_AND_ASSIGN(const ExpandedExperiment both, Load(second));
+  EXPECT_EQ(RepetitionText(both.variants[4]), "w4/seed=2/bits=4 repeats w4 at seed=2/bits=4");
+}
+
+TEST(Config, RepetitionsNeedAVariantAndTwoValues) {
+  const std::string sweep = "sweep { variant: \"w4\" field: \"step[0].bits\" values: [\"3\"] repeats: true }\n";
+  ExpectError(std::string(kConfig) + sweep, {":9:", "repeats: true with 1 value", "2 values or more"});
+  ExpectError(Replaced(kConfig, "size {}", "memory {}") + "sweep { field: \"metric[0].memory.prefill\" values: [\"8\", \"16\"] repeats: true }\n",
+              {"repeats: true needs a variant"});
+  ExpectError(std::string(kConfig) + Replaced(sweep, "[\"3\"]", "[\"3\", \"3\"]"), {"two variants are named 'w4/bits=3'"});
+}
+
 TEST(Config, MetricSweepsGiveMetrics) {
   const std::string text = Replaced(kConfig, "size {}", "latency {}") +
                            "sweep { field: \"metric[0].latency.prefill\" values: \"64\" values: \"128\" }\n"

@@ -103,10 +103,10 @@ class Expander {
 
   absl::Status Run() {
     NIBBLE_RETURN_IF_ERROR(CheckHead());
+    NIBBLE_RETURN_IF_ERROR(CheckSweeps());
     NIBBLE_RETURN_IF_ERROR(AddVariants());
     NIBBLE_RETURN_IF_ERROR(CheckNames());
     NIBBLE_RETURN_IF_ERROR(AddMetrics());
-    NIBBLE_RETURN_IF_ERROR(CheckSweeps());
     return CheckGates();
   }
 
@@ -136,16 +136,24 @@ class Expander {
     return absl::OkStatus();
   }
 
+  // One of the variants that the axes of one make.
+  struct Expansion {
+    Variant variant;
+    std::string repeated;    // its name without the axes that repeat
+    std::string repetition;  // their part of the name, "seed=1"; "" without any
+  };
+
   absl::Status AddVariant(const Variant& variant, const char* field, int index) {
     const std::string place = Place(out_.path, tree_, Field(field), index);
     if (variant.name().empty()) return Error(place, absl::StrCat(field, " needs a name"));
-    std::vector<Variant> expanded = {variant};
+    std::vector<Expansion> expanded = {{variant, variant.name(), ""}};
     for (const Sweep& sweep : config_.sweep()) {
       if (sweep.variant() == variant.name()) NIBBLE_RETURN_IF_ERROR(Annotate(ExpandSweep(sweep, expanded), place));
     }
-    for (const Variant& each : expanded) {
+    for (const Expansion& expansion : expanded) {
+      const Variant& each = expansion.variant;
       NIBBLE_RETURN_IF_ERROR(CheckSteps(each.step(), out_.path, VariantTree(field, index), StepField(Variant::descriptor())));
-      ExpandedVariant planned{each.name(), {}, index < 0, each.untrained(), each.twin()};
+      ExpandedVariant planned{each.name(), {}, index < 0, each.untrained(), each.twin(), RepetitionOf(expansion)};
       if (each.has_include()) {
         const std::string path = (std::filesystem::path(out_.directory) / each.include()).string();
         auto included = LoadPipeline(path);
@@ -159,19 +167,34 @@ class Expander {
     return absl::OkStatus();
   }
 
-  static absl::Status ExpandSweep(const Sweep& sweep, std::vector<Variant>& variants) {
-    std::vector<Variant> expanded;
+  static absl::Status ExpandSweep(const Sweep& sweep, std::vector<Expansion>& expansions) {
+    std::vector<Expansion> expanded;
     const std::string leaf = sweep.field().substr(sweep.field().rfind('.') + 1);
-    for (const Variant& variant : variants) {
+    for (const Expansion& expansion : expansions) {
       for (const std::string& value : sweep.values()) {
-        Variant each = variant;
-        NIBBLE_RETURN_IF_ERROR(Annotate(SetField(&each, sweep.field(), value), "sweep"));
-        each.set_name(absl::StrCat(variant.name(), "/", leaf, "=", value));
+        Expansion each = expansion;
+        NIBBLE_RETURN_IF_ERROR(Annotate(SetField(&each.variant, sweep.field(), value), "sweep"));
+        const std::string label = absl::StrCat(leaf, "=", value);
+        each.variant.set_name(absl::StrCat(expansion.variant.name(), "/", label));
+        if (sweep.repeats()) {
+          absl::StrAppend(&each.repetition, each.repetition.empty() ? "" : "/", label);
+        } else {
+          absl::StrAppend(&each.repeated, "/", label);
+        }
         expanded.push_back(std::move(each));
       }
     }
-    variants = std::move(expanded);
+    expansions = std::move(expanded);
     return absl::OkStatus();
+  }
+
+  static std::optional<Repetition> RepetitionOf(const Expansion& expansion) {
+    if (expansion.repetition.empty()) return std::nullopt;
+    Repetition repetition;
+    repetition.set_variant(expansion.variant.name());
+    repetition.set_of(expansion.repeated);
+    repetition.set_label(expansion.repetition);
+    return repetition;
   }
 
   absl::Status CheckNames() const {
@@ -239,11 +262,20 @@ class Expander {
     return absl::OkStatus();
   }
 
+  absl::Status CheckRepeats(const Sweep& sweep, const std::string& place) const {
+    if (!sweep.has_variant()) {
+      return Error(place, "repeats: true needs a variant to repeat; only a variant's axis, such as its seed, makes repetitions");
+    }
+    if (sweep.values_size() >= 2) return absl::OkStatus();
+    return Error(place, absl::StrCat("repeats: true with ", sweep.values_size(), " value; a spread needs 2 values or more"));
+  }
+
   absl::Status CheckSweeps() const {
     for (int i = 0; i < config_.sweep_size(); ++i) {
       const Sweep& sweep = config_.sweep(i);
       const std::string place = Place(out_.path, tree_, Field("sweep"), i);
       if (sweep.values_size() == 0) return Error(place, "sweep has no values");
+      if (sweep.repeats()) NIBBLE_RETURN_IF_ERROR(CheckRepeats(sweep, place));
       if (sweep.has_variant()) {
         std::vector<std::string> names;
         for (const Variant& variant : config_.variant()) names.push_back(variant.name());

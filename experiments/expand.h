@@ -3,6 +3,7 @@
 #ifndef NIBBLE_EXPERIMENTS_EXPAND_H_
 #define NIBBLE_EXPERIMENTS_EXPAND_H_
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,6 +18,7 @@ struct ExpandedVariant {
   Pipeline pipeline;
   bool is_baseline = false;
   std::string untrained, twin;  // other variants' names, or ""
+  std::optional<Repetition> repetition;  // set where the variant is one of several
 };
 
 struct ExpandedExperiment {

@@ -40,6 +40,15 @@ TrainingCurve ToProto(const LossCurve& curve) {
   return proto;
 }
 
+QuantizedLayer ToProto(const LayerError& error) {
+  QuantizedLayer proto;
+  proto.set_method(error.method);
+  proto.set_layer(error.layer);
+  proto.set_error(error.error);
+  proto.set_rounding_error(error.rounding_error);
+  return proto;
+}
+
 class Runner {
  public:
   Runner(const ExpandedExperiment& experiment, const RunOptions& options, OpenedModel model, ResultLog log, std::string model_hash,
@@ -113,6 +122,7 @@ class Runner {
     *info.mutable_machine() = machine_;
     for (const ExpandedVariant& variant : experiment_.variants) {
       info.add_variant(variant.name);
+      if (variant.repetition.has_value()) *info.add_repetition() = *variant.repetition;
       if (variant.untrained.empty()) continue;
       Lineage* lineage = info.add_lineage();
       lineage->set_variant(variant.name);
@@ -219,6 +229,7 @@ class Runner {
       counted->set_detail(event.detail);
     }
     for (const LossCurve& curve : context.curves()) *result.add_training() = ToProto(curve);
+    for (const LayerError& error : context.layer_errors()) *result.add_layer() = ToProto(error);
     if (metrics.ok()) {
       for (Metric& metric : *metrics) *result.add_metric() = std::move(metric);
       ++summary_.done;

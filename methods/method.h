@@ -44,8 +44,17 @@ struct LossCurve {
   std::string log;               // a CSV file of every update; "" without a cache
 };
 
-// What the harness offers a method, and where a method reports what did not go
-// as asked.
+// The error that quantizing one layer made on the data that the method calibrated
+// on, in a unit of the method's choice; reports show the ratio of the two.
+struct LayerError {
+  std::string method;         // "gptq"
+  std::string layer;          // the op's name, "model.layers.3.mlp.down_proj"
+  double error = 0;
+  double rounding_error = 0;  // what rounding to nearest on the same scheme would have made
+};
+
+// What the harness offers a method, and where a method reports how it went and
+// what did not go as asked.
 class Context {
  public:
   explicit Context(ThreadPool& pool, Workplace workplace = {}) : pool_(pool), workplace_(std::move(workplace)) {}
@@ -59,6 +68,9 @@ class Context {
 
   void AddCurve(LossCurve curve) { curves_.push_back(std::move(curve)); }
   const std::vector<LossCurve>& curves() const { return curves_; }
+
+  void AddLayerError(LayerError error) { layer_errors_.push_back(std::move(error)); }
+  const std::vector<LayerError>& layer_errors() const { return layer_errors_; }
 
   // Counts something that the report must show: what was asked could not be
   // done as asked, and this was done instead.
@@ -75,6 +87,7 @@ class Context {
   const Workplace workplace_;
   std::string history_;
   std::vector<LossCurve> curves_;
+  std::vector<LayerError> layer_errors_;
   std::map<std::string, Event> events_;
 };
 

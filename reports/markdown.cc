@@ -1,5 +1,6 @@
 #include "reports/markdown.h"
 
+#include <algorithm>
 #include <map>
 #include <tuple>
 
@@ -10,6 +11,8 @@
 #include "absl/strings/str_replace.h"
 #include "reports/curve.h"
 #include "reports/format.h"
+#include "reports/layers.h"
+#include "reports/repetitions.h"
 #include "eval/statistics.h"
 
 namespace nibble {
@@ -239,6 +242,46 @@ std::string GatesSection(const std::vector<GateOutcome>& gates) {
   return absl::StrCat(text, "\n");
 }
 
+// ---- Seeds
+
+std::string RepeatedValueText(const RepeatedValue& value, Footnotes* notes) {
+  const std::string label = absl::StrCat(MarkdownCell(value.repetition->label()), ": ");
+  if (value.metric != nullptr) return label + FormatValue(*value.metric, value.metric->value());
+  return absl::StrCat(label, value.missing, value.failure == nullptr ? "" : notes->Mark(FailureText(*value.failure)));
+}
+
+std::string RepeatedRow(const RunTable& table, const RepeatedMetric& repeated, Footnotes* notes) {
+  std::vector<std::string> row = {MarkdownCell(repeated.variant), MetricHeader(table, repeated.metric),
+                                  absl::StrCat(repeated.counted, " of ", repeated.values.size())};
+  if (const auto& spread = repeated.spread) {
+    const Metric& metric = *AnyMetric(table, repeated.metric);
+    const std::string deviation = spread->deviation.has_value() ? absl::StrCat(" ± ", FormatDeviation(metric, *spread->deviation)) : "";
+    row.push_back(FormatValue(metric, spread->mean) + deviation);
+    row.push_back(absl::StrCat(FormatValue(metric, spread->low), " to ", FormatValue(metric, spread->high)));
+    const std::string& why = repeated.comparison.why;
+    const std::string mark = why.empty() || table.Baseline(repeated.metric) == nullptr ? "" : notes->Mark(absl::StrCat("no interval: ", why));
+    row.push_back(absl::StrCat(ComparisonText(metric, repeated.comparison), mark));
+  } else {
+    row.insert(row.end(), 3, kNoValue);
+  }
+  std::vector<std::string> values;
+  for (const RepeatedValue& value : repeated.values) values.push_back(RepeatedValueText(value, notes));
+  row.push_back(absl::StrJoin(values, ", "));
+  return Row(row);
+}
+
+std::string SeedsSection(const RunTable& table) {
+  Footnotes notes;
+  std::string rows;
+  for (const RepeatedMetric& repeated : RepeatedMetrics(table)) absl::StrAppend(&rows, RepeatedRow(table, repeated, &notes));
+  if (rows.empty()) return "";
+  return absl::StrCat("## Seeds\n\nVariants that were run several times, alike but for a seed: how many repetitions count, their mean ± "
+                      "standard deviation, the smallest and the largest value. Against the baseline: × the geometric mean of the ratios or ± the mean "
+                      "difference, with the 95 % confidence interval by Student's t over the repetitions; it holds the spread over seeds alone, "
+                      "and those of the results the spread over the text.\n\n",
+                      Header({"variant", "metric", "repetitions", "mean", "range", "against the baseline", "each"}, 2), rows, "\n", notes.List());
+}
+
 // ---- Size by part
 
 std::vector<std::string> PartNames(const RunTable& table, const std::string& metric_name) {
@@ -354,7 +397,7 @@ std::string TrainingRow(const std::string& variant, const TrainingCurve& curve) 
 std::string TrainingSection(const RunTable& table, const std::string& plot) {
   std::string rows;
   for (const std::string& variant : table.variants()) {
-    const JobResult* result = table.Trained(variant);
+    const JobResult* result = table.Latest(variant);
     if (result == nullptr) continue;
     for (const TrainingCurve& curve : result->training()) absl::StrAppend(&rows, TrainingRow(variant, curve));
   }
@@ -363,6 +406,43 @@ std::string TrainingSection(const RunTable& table, const std::string& plot) {
   return absl::StrCat("## Training\n\n",
                       Header({"variant", "step", "updates", "tokens", "first loss", "last loss", "accuracy", "minutes", ""}, 2), rows,
                       "\nFirst loss: mean of the first of 200 parts of the updates; last: of the last tenth.\n", image, "\n");
+}
+
+// ---- Errors by layer
+
+constexpr size_t kLayersNamed = 5;
+
+// "2 of 28 layers lost more than rounding to nearest would have: a, b."
+std::string WorseLayersSentence(const LayerGroup& group) {
+  std::vector<std::string> worse;
+  for (const QuantizedLayer* layer : group.layers) {
+    if (IsWorseThanRounding(*layer)) worse.push_back(Code(layer->layer()));
+  }
+  const std::string count = absl::StrCat(worse.empty() ? "none" : absl::StrCat(worse.size()), " of ", group.layers.size(),
+                                         group.layers.size() == 1 ? " layer" : " layers");
+  const size_t more = worse.size() - std::min(worse.size(), kLayersNamed);
+  worse.resize(worse.size() - more);
+  return absl::StrCat(count, " lost more than rounding to nearest would have", worse.empty() ? "" : ": ", absl::StrJoin(worse, ", "),
+                      more == 0 ? "" : absl::StrCat(" and ", more, " more"), ".");
+}
+
+std::string LayerKindRow(const LayerKind& kind) {
+  return Row({MarkdownCell(kind.name), absl::StrCat(kind.layers), Significant(kind.mean_ratio, 4), Significant(ErrorRatio(*kind.worst), 4),
+              Code(kind.worst->layer()), absl::StrCat(kind.worse)});
+}
+
+std::string LayersSection(const RunTable& table, const std::string& file) {
+  std::string text;
+  for (const LayerGroup& group : LayerGroups(table)) {
+    absl::StrAppend(&text, "**", MarkdownCell(group.variant), "**, ", MarkdownCell(group.method), ": ", WorseLayersSentence(group), "\n\n",
+                    Header({"linear", "layers", "mean ratio", "worst ratio", "its layer", "worse than rounding"}, 1));
+    for (const LayerKind& kind : LayerKinds(group)) absl::StrAppend(&text, LayerKindRow(kind));
+    absl::StrAppend(&text, "\n");
+  }
+  if (text.empty()) return "";
+  return absl::StrCat("## Errors by layer\n\nThe error that quantizing a layer made on the method's calibration data, over that of rounding to "
+                      "nearest on the same scheme: below 1 the method gained. The mean is geometric. Every layer: [", file, "](", file, ").\n\n",
+                      text);
 }
 
 // ---- Pipelines, events, methods of measurement
@@ -477,9 +557,10 @@ std::string ReproduceSection(const RunInfo& run) {
 }  // namespace
 
 std::string ReportMarkdown(const RunTable& table, const std::vector<GateOutcome>& gates,
-                           const std::vector<std::string>& notes, const std::string& plot, const std::string& loss_plot) {
-  return absl::StrCat(HeadText(table), ResultsSection(table, plot), GatesSection(gates), RecoverySection(table),
-                      TrainingSection(table, loss_plot), PartsSection(table),
+                           const std::vector<std::string>& notes, const std::string& plot, const std::string& loss_plot,
+                           const std::string& layers_file) {
+  return absl::StrCat(HeadText(table), ResultsSection(table, plot), GatesSection(gates), SeedsSection(table), RecoverySection(table),
+                      TrainingSection(table, loss_plot), LayersSection(table, layers_file), PartsSection(table),
                       PipelinesSection(table), EventsSection(table), MeasuresSection(table), NotesSection(notes),
                       ReproduceSection(table.run()));
 }

@@ -11,9 +11,11 @@
 
 namespace nibble {
 
-// `plot` is the plot's file name beside the report, "" without one.
-std::string ReportMarkdown(const RunTable& table, const std::vector<GateOutcome>& gates,
-                           const std::vector<std::string>& notes, const std::string& plot, const std::string& loss_plot = "");
+// `plot` and `loss_plot` are the plots' file names beside the report, "" without
+// one; `layers_file` is that of the table of layers, which it has where the run
+// has layers.
+std::string ReportMarkdown(const RunTable& table, const std::vector<GateOutcome>& gates, const std::vector<std::string>& notes,
+                           const std::string& plot, const std::string& loss_plot, const std::string& layers_file);
 
 }  // namespace nibble
 

@@ -12,6 +12,7 @@
 #include "core/base/status.h"
 #include "nlohmann/json.hpp"
 #include "reports/format.h"
+#include "reports/repetitions.h"
 
 namespace nibble {
 namespace {
@@ -99,6 +100,48 @@ Json EventsJson(const RunTable& table) {
   return events;
 }
 
+Json LayersJson(const RunTable& table) {
+  Json layers = Json::array();
+  for (const LayerGroup& group : LayerGroups(table)) {
+    for (const QuantizedLayer* layer : group.layers) {
+      layers.push_back({{"variant", group.variant},
+                        {"method", group.method},
+                        {"layer", layer->layer()},
+                        {"error", Number(layer->error())},
+                        {"rounding_error", Number(layer->rounding_error())},
+                        {"ratio", Number(ErrorRatio(*layer))}});
+    }
+  }
+  return layers;
+}
+
+Json RepeatedValueJson(const RepeatedValue& value) {
+  Json json = {{"variant", value.repetition->variant()}, {"label", value.repetition->label()}, {"value", nullptr}};
+  if (value.metric != nullptr) {
+    json["value"] = Number(value.metric->value());
+  } else {
+    json["missing"] = value.failure == nullptr ? value.missing : absl::StrCat(value.missing, ": ", value.failure->error());
+  }
+  return json;
+}
+
+Json RepetitionsJson(const RunTable& table) {
+  Json all = Json::array();
+  for (const RepeatedMetric& repeated : RepeatedMetrics(table)) {
+    Json json = {{"of", repeated.variant}, {"metric", repeated.metric}, {"repetitions", repeated.values.size()}, {"counted", repeated.counted}};
+    if (const auto& spread = repeated.spread) {
+      json.update({{"mean", Number(spread->mean)}, {"deviation", Number(spread->deviation)}, {"min", spread->low}, {"max", spread->high}});
+    }
+    AddEstimate("ratio", repeated.comparison.ratio, &json);
+    AddEstimate("difference", repeated.comparison.difference, &json);
+    if (!repeated.comparison.why.empty()) json["note"] = repeated.comparison.why;
+    json["values"] = Json::array();
+    for (const RepeatedValue& value : repeated.values) json["values"].push_back(RepeatedValueJson(value));
+    all.push_back(std::move(json));
+  }
+  return all;
+}
+
 Json GateJson(const GateOutcome& gate) {
   return {{"variant", gate.variant},           {"metric", gate.metric}, {"bound", gate.bound},
           {"measured", Number(gate.measured)}, {"passed", gate.passed}, {"message", gate.message}};
@@ -179,6 +222,7 @@ std::string RecordsJson(const RunTable& table, const Records& records, const std
   Json json = {{"run", ToJson(table.run())},       {"machine", ToJson(table.machine())},
                {"records", Json::array()},         {"withheld", Json::array()},
                {"failures", FailuresJson(table)},  {"events", EventsJson(table)},
+               {"layers", LayersJson(table)},      {"repetitions", RepetitionsJson(table)},
                {"gates", Json::array()},           {"notes", notes}};
   json["run"].erase("machine");
   for (const Record& record : records.records) json["records"].push_back(RecordJson(record));
@@ -209,6 +253,18 @@ std::string RecordsCsv(const Records& records) {
                             "arithmetic", "ratio", "ratio_low", "ratio_high", "difference", "difference_low",
                             "difference_high", "recovery", "convention", "note"});
   for (const Record& record : records.records) csv += CsvRecord(record);
+  return csv;
+}
+
+std::string LayersCsv(const std::vector<LayerGroup>& groups) {
+  if (groups.empty()) return "";
+  std::string csv = CsvRow({"variant", "method", "layer", "error", "rounding_error", "ratio"});
+  for (const LayerGroup& group : groups) {
+    for (const QuantizedLayer* layer : group.layers) {
+      csv += CsvRow({group.variant, group.method, layer->layer(), Exact(layer->error()), Exact(layer->rounding_error()),
+                     Exact(ErrorRatio(*layer))});
+    }
+  }
   return csv;
 }
 

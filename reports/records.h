@@ -10,6 +10,7 @@
 #include "eval/result.pb.h"
 #include "eval/statistics.h"
 #include "reports/gate.h"
+#include "reports/layers.h"
 #include "reports/run_table.h"
 
 namespace nibble {
@@ -47,6 +48,11 @@ Records MakeRecords(const RunTable& table);
 //   withheld      variant, metric, reason
 //   failures      variant, job, error
 //   events        variant, job, what, count, detail
+//   layers        variant, method, layer, error, rounding_error, ratio
+//   repetitions   of (the repeated variant), metric, repetitions, counted, mean,
+//                 deviation, min, max; ratio or difference of the mean as in
+//                 records; note; values: variant, label ("seed=1"), value,
+//                 missing (why there is none, with the error of a failure)
 //   gates         variant, metric, bound, measured, passed, message
 //   notes         what the reader of the log skipped or found odd
 std::string RecordsJson(const RunTable& table, const Records& records, const std::vector<GateOutcome>& gates,
@@ -59,6 +65,10 @@ absl::StatusOr<std::vector<EarlierResult>> ReadEarlierResults(const std::string&
 // The records with one header row (RFC 4180: CRLF, quotes where needed); empty
 // fields for what is absent.
 std::string RecordsCsv(const Records& records);
+
+// Every layer of every group (ratio: ErrorRatio), in the same form; "" without
+// layers.
+std::string LayersCsv(const std::vector<LayerGroup>& groups);
 
 // One field, quoted where it holds a comma, a quote or a line break.
 std::string CsvField(const std::string& text);

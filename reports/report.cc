@@ -5,6 +5,7 @@
 #include "core/base/status.h"
 #include "reports/curve.h"
 #include "reports/gate.h"
+#include "reports/layers.h"
 #include "reports/markdown.h"
 #include "reports/pareto.h"
 #include "reports/records.h"
@@ -18,11 +19,13 @@ constexpr char kPlotFile[] = "pareto.svg";
 
 constexpr char kLossFile[] = "loss.svg";
 
+constexpr char kLayersFile[] = "layers.csv";
+
 // A curve for each training of each variant.
 std::vector<NamedCurve> Curves(const RunTable& table) {
   std::vector<NamedCurve> curves;
   for (const std::string& variant : table.variants()) {
-    const JobResult* result = table.Trained(variant);
+    const JobResult* result = table.Latest(variant);
     if (result == nullptr) continue;
     for (const TrainingCurve& curve : result->training()) {
       curves.push_back({absl::StrCat(variant, ": ", curve.label()), {curve.loss().begin(), curve.loss().end()}});
@@ -43,7 +46,9 @@ Report MakeReport(const RunInfo& run, const std::vector<JobResult>& results, con
   Report report;
   report.plot = ParetoSvg(ParetoPoints(table), "size (MiB)", FirstPerplexity(table));
   report.loss_plot = CurveSvg(Curves(table));
-  report.markdown = ReportMarkdown(table, gates, all_notes, report.plot.empty() ? "" : kPlotFile, report.loss_plot.empty() ? "" : kLossFile);
+  report.layers = LayersCsv(LayerGroups(table));
+  report.markdown = ReportMarkdown(table, gates, all_notes, report.plot.empty() ? "" : kPlotFile, report.loss_plot.empty() ? "" : kLossFile,
+                                   kLayersFile);
   report.csv = RecordsCsv(records);
   report.json = RecordsJson(table, records, gates, all_notes);
   return report;
@@ -54,6 +59,7 @@ absl::Status WriteReport(const std::string& dir) {
   const Report report = MakeReport(log.run, log.results, log.notes);
   if (!report.plot.empty()) NIBBLE_RETURN_IF_ERROR(WriteFile(absl::StrCat(dir, "/", kPlotFile), report.plot));
   if (!report.loss_plot.empty()) NIBBLE_RETURN_IF_ERROR(WriteFile(absl::StrCat(dir, "/", kLossFile), report.loss_plot));
+  if (!report.layers.empty()) NIBBLE_RETURN_IF_ERROR(WriteFile(absl::StrCat(dir, "/", kLayersFile), report.layers));
   NIBBLE_RETURN_IF_ERROR(WriteFile(absl::StrCat(dir, "/results.csv"), report.csv));
   NIBBLE_RETURN_IF_ERROR(WriteFile(absl::StrCat(dir, "/results.json"), report.json));
   return WriteFile(absl::StrCat(dir, "/report.md"), report.markdown);

@@ -16,6 +16,7 @@ struct Report {
   std::string json;      // results.json
   std::string plot;      // pareto.svg; empty unless some variant has size_mib and a perplexity
   std::string loss_plot;  // loss.svg; empty unless some variant was trained
+  std::string layers;     // layers.csv; empty unless some method told its layers' errors
 };
 
 // `notes` go into the report beside those that the results themselves give rise to.

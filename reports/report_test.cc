@@ -11,8 +11,10 @@
 #include "core/base/testing.h"
 #include "reports/format.h"
 #include "reports/axes.h"
+#include "reports/layers.h"
 #include "reports/pareto.h"
 #include "reports/records.h"
+#include "reports/repetitions.h"
 #include "reports/run_log.h"
 #include "reports/run_table.h"
 #include "reports/testing.h"
@@ -225,6 +227,175 @@ TEST(Markdown, ARunWithoutResultsIsStillAReport) {
   EXPECT_OK(ParseJson(MakeReport(RunInfo(), {}).json, "empty"));
 }
 
+// A run whose ptq tells of three down_proj, an up_proj, and by another method of the head.
+SmallRun RunWithLayers() {
+  SmallRun small = MakeSmallRun();
+  JobResult* result = &small.results[7];
+  AddLayer(result, "gptq", "model.layers.0.mlp.down_proj", 1, 4);
+  AddLayer(result, "gptq", "model.layers.0.mlp.up_proj", 0.5, 0.5);
+  AddLayer(result, "gptq", "model.layers.1.mlp.down_proj", 2, 2);
+  AddLayer(result, "gptq", "model.layers.10.mlp.down_proj", 6, 3);
+  AddLayer(result, "other", "lm_head", 0, 0);
+  return small;
+}
+
+TEST(Layers, AreGroupedByMethodAndKind) {
+  const SmallRun small = RunWithLayers();
+  const RunTable table(small.run, small.results);
+  const std::vector<LayerGroup> groups = LayerGroups(table);
+  ASSERT_EQ(groups.size(), 2u);
+  EXPECT_EQ(groups[0].variant, "ptq");
+  EXPECT_EQ(groups[0].method, "gptq");
+  const std::vector<LayerKind> kinds = LayerKinds(groups[0]);
+  ASSERT_EQ(kinds.size(), 2u);
+  EXPECT_EQ(kinds[0].name, "mlp.down_proj");
+  EXPECT_EQ(kinds[0].layers, 3);
+  EXPECT_EQ(kinds[0].worse, 1);
+  EXPECT_NEAR(kinds[0].mean_ratio, std::cbrt(0.25 * 1 * 2), 1e-12);
+  EXPECT_EQ(kinds[0].worst->layer(), "model.layers.10.mlp.down_proj");
+  EXPECT_EQ(kinds[1].worse, 0);
+  EXPECT_EQ(LayerKinds(groups[1])[0].name, "lm_head");
+}
+
+TEST(Layers, RatiosWithoutARoundingError) {
+  QuantizedLayer layer;
+  EXPECT_EQ(ErrorRatio(layer), 1);
+  layer.set_error(1e-3);
+  EXPECT_EQ(ErrorRatio(layer), INFINITY);
+  EXPECT_TRUE(IsWorseThanRounding(layer));
+}
+
+TEST(Layers, StandInEveryForm) {
+  SmallRun small = RunWithLayers();
+  const Report report = MakeReport(small.run, small.results);
+  EXPECT_THAT(report.markdown, HasSubstr("Every layer: [layers.csv](layers.csv)."));
+  EXPECT_THAT(report.markdown, HasSubstr("**ptq**, gptq: 1 of 4 layers lost more than rounding to nearest would have: "
+                                         "`model.layers.10.mlp.down_proj`.\n"));
+  EXPECT_THAT(report.markdown, HasSubstr("| mlp.down_proj | 3 | 0.7937 | 2.000 | `model.layers.10.mlp.down_proj` | 1 |\n"));
+  EXPECT_THAT(report.markdown, HasSubstr("**ptq**, other: none of 1 layer lost more"));
+  const std::vector<std::string> lines = absl::StrSplit(report.layers, "\r\n");
+  ASSERT_EQ(lines.size(), 7u);
+  EXPECT_EQ(lines[0], "variant,method,layer,error,rounding_error,ratio");
+  EXPECT_EQ(lines[1], "ptq,gptq,model.layers.0.mlp.down_proj,1,4,0.25");
+  const auto json = ParseJson(report.json, "results.json");
+  ASSERT_EQ(json.value()["layers"].size(), 5u);
+  EXPECT_EQ(json.value()["layers"][3]["ratio"], 2);
+  EXPECT_EQ(json.value()["layers"][3]["rounding_error"], 3);
+}
+
+TEST(Layers, OfManyBadOnesFiveAreNamed) {
+  SmallRun small = MakeSmallRun();
+  for (int i = 0; i < 8; ++i) AddLayer(&small.results[7], "gptq", absl::StrCat("model.layers.", i, ".mlp.up_proj"), 2, 1);
+  const std::string report = MakeReport(small.run, small.results).markdown;
+  EXPECT_THAT(report, HasSubstr("8 of 8 layers lost more"));
+  EXPECT_THAT(report, HasSubstr("`model.layers.4.mlp.up_proj` and 3 more.\n"));
+}
+
+TEST(Layers, ARunWithoutThemHasNoTable) {
+  const Report report = SmallReport();
+  EXPECT_EQ(report.layers, "");
+  EXPECT_THAT(report.markdown, Not(HasSubstr("Errors by layer")));
+}
+
+void AddRepetition(RunInfo* run, const std::string& of, const std::string& label) {
+  Repetition* repetition = run->add_repetition();
+  repetition->set_of(of);
+  repetition->set_label(label);
+  repetition->set_variant(absl::StrCat(of, "/", label));
+  run->add_variant(repetition->variant());
+}
+
+// A baseline of perplexity exp(3), and three repetitions of "rot" with exp(3.1), exp(3.2), exp(3.3); the last one's size fails.
+SmallRun RunWithSeeds() {
+  SmallRun small = MakeSmallRun();
+  for (const int seed : {1, 2, 3}) {
+    AddRepetition(&small.run, "rot", absl::StrCat("seed=", seed));
+    const std::string name = absl::StrCat("rot/seed=", seed);
+    const double s = 30 + seed;
+    small.results.push_back(MakeResult(name, "perplexity wikitext", {Perplexity(std::exp(s / 10), {s - 1, s, s + 1})}));
+    small.results.push_back(seed == 3 ? MakeFailure(name, "size", "disk|full") : MakeResult(name, "size", {Size(64.0 * seed)}));
+  }
+  return small;
+}
+
+const RepeatedMetric* FindRepeated(const std::vector<RepeatedMetric>& metrics, const std::string& name) {
+  for (const RepeatedMetric& metric : metrics) {
+    if (metric.metric == name) return &metric;
+  }
+  return nullptr;
+}
+
+TEST(Repetitions, MeanSpreadAndRatioOverSeeds) {
+  const SmallRun small = RunWithSeeds();
+  const RunTable table(small.run, small.results);
+  const std::vector<RepeatedMetric> metrics = RepeatedMetrics(table);
+  ASSERT_EQ(metrics.size(), 2u);  // of the two other metrics nothing was tried
+  const RepeatedMetric* perplexity = FindRepeated(metrics, "perplexity/wikitext");
+  ASSERT_NE(perplexity, nullptr);
+  EXPECT_EQ(perplexity->counted, 3u);
+  const double a = std::exp(3.1), b = std::exp(3.2), c = std::exp(3.3), mean = (a + b + c) / 3;
+  EXPECT_NEAR(perplexity->spread->mean, mean, 1e-9);
+  EXPECT_NEAR(*perplexity->spread->deviation, std::sqrt((std::pow(a - mean, 2) + std::pow(b - mean, 2) + std::pow(c - mean, 2)) / 2), 1e-9);
+  // Logarithms of the ratios 0.1, 0.2, 0.3: deviation 0.1, and t over three is 4.30265.
+  EXPECT_NEAR(perplexity->comparison.ratio->value, std::exp(0.2), 1e-9);
+  EXPECT_NEAR(perplexity->comparison.ratio->interval->low, std::exp(0.2 - 4.30265 * 0.1 / std::sqrt(3)), 1e-5);
+  EXPECT_NEAR(perplexity->comparison.ratio->interval->high, std::exp(0.2 + 4.30265 * 0.1 / std::sqrt(3)), 1e-5);
+}
+
+TEST(Repetitions, AFailureIsNamedAndNotCounted) {
+  const SmallRun small = RunWithSeeds();
+  const RunTable table(small.run, small.results);
+  const std::vector<RepeatedMetric> metrics = RepeatedMetrics(table);
+  const RepeatedMetric* size = FindRepeated(metrics, "size_mib");
+  ASSERT_NE(size, nullptr);
+  EXPECT_EQ(size->counted, 2u);
+  EXPECT_EQ(size->spread->mean, 96);
+  EXPECT_EQ(size->values[2].missing, "failed");
+  EXPECT_EQ(size->values[2].failure->error(), "disk|full");
+}
+
+TEST(Repetitions, ValuesThatCannotCountSayWhy) {
+  SmallRun small = RunWithSeeds();
+  AddRepetition(&small.run, "rot", "seed=4");
+  small.results[14].mutable_metric(0)->set_value(std::nan(""));
+  small.results.push_back(MakeResult("rot/seed=2", "latency", {Decode({1, 2}, SIMULATED)}));
+  const RunTable table(small.run, small.results);
+  const std::vector<RepeatedMetric> metrics = RepeatedMetrics(table);
+  const RepeatedMetric* perplexity = FindRepeated(metrics, "perplexity/wikitext");
+  EXPECT_EQ(perplexity->counted, 2u);
+  EXPECT_EQ(perplexity->values[0].missing, "not finite");
+  EXPECT_EQ(perplexity->values[3].missing, "not run");
+  const RepeatedMetric* decode = FindRepeated(metrics, "decode_tokens_per_s/32");
+  EXPECT_EQ(decode->counted, 0u);
+  EXPECT_EQ(decode->values[1].missing, "simulated");
+  EXPECT_FALSE(decode->spread.has_value());
+  EXPECT_THAT(MakeReport(small.run, small.results).markdown, HasSubstr("| 0 of 4 | – | – | – | seed=1: not run, seed=2: simulated, "));
+}
+
+TEST(Repetitions, StandInTheReportAndInJson) {
+  const SmallRun small = RunWithSeeds();
+  const Report report = MakeReport(small.run, small.results);
+  EXPECT_THAT(report.markdown, HasSubstr("## Seeds\n"));
+  EXPECT_THAT(report.markdown, HasSubstr("| rot | perplexity/wikitext ↓ | 3 of 3 | 24.61 ± 2.5 | 22.20 to 27.11 | ×1.221 [0.9527, 1.566] | "
+                                         "seed=1: 22.20, seed=2: 24.53, seed=3: 27.11 |\n"));
+  EXPECT_THAT(report.markdown, HasSubstr("| rot | size_mib ↓ (MiB) | 2 of 3 | 96.0 ± 45 | 64.0 to 128.0 | "));
+  EXPECT_THAT(report.markdown, HasSubstr("| seed=1: 64.0, seed=2: 128.0, seed=3: failed¹ |\n\n- ¹ rot/seed=3, size: disk\\|full\n"));
+  const auto json = ParseJson(report.json, "results.json");
+  const nlohmann::json& repetitions = json.value()["repetitions"];
+  ASSERT_EQ(repetitions.size(), 2u);
+  EXPECT_EQ(repetitions[0]["of"], "rot");
+  EXPECT_EQ(repetitions[0]["counted"], 3);
+  EXPECT_NEAR(repetitions[0]["ratio"].get<double>(), std::exp(0.2), 1e-9);
+  EXPECT_NEAR(repetitions[0]["ratio_high"].get<double>(), 1.566, 1e-3);
+  EXPECT_EQ(repetitions[0]["values"][1]["label"], "seed=2");
+  EXPECT_NEAR(repetitions[0]["values"][1]["value"].get<double>(), std::exp(3.2), 1e-9);
+  EXPECT_EQ(repetitions[1]["repetitions"], 3);
+  EXPECT_EQ(repetitions[1]["mean"], 96);
+  EXPECT_EQ(repetitions[1]["values"][2]["missing"], "failed: disk|full");
+  EXPECT_TRUE(repetitions[1]["values"][2]["value"].is_null());
+  EXPECT_THAT(SmallReport().markdown, Not(HasSubstr("## Seeds")));
+}
+
 TEST(RunTable, LaterResultsReplaceEarlierOnes) {
   SmallRun small = MakeSmallRun();
   small.results.push_back(MakeResult("broken", "perplexity wikitext", {Perplexity(20, {1, 2, 3})}));
@@ -244,6 +415,19 @@ TEST(RunTable, OrdersVariantsWithoutARun) {
   const RunTable table(run, results);
   EXPECT_THAT(table.variants(), ElementsAre("bf16", "ptq"));
   EXPECT_EQ(table.baseline(), "bf16");
+}
+
+TEST(RunTable, TheLatestResultTellsHowAVariantWasBuilt) {
+  SmallRun small = MakeSmallRun();
+  TrainingCurve* curve = small.results[4].add_training();
+  curve->set_label("qat");
+  curve->add_loss(2);
+  EXPECT_EQ(RunTable(small.run, small.results).Latest("ptq"), &small.results[7]);
+  EXPECT_EQ(RunTable(small.run, small.results).Latest("none"), nullptr);
+  // ptq was trained once; as it was built last, it was not.
+  EXPECT_THAT(MakeReport(small.run, small.results).markdown, Not(HasSubstr("## Training")));
+  *small.results[7].add_training() = *curve;
+  EXPECT_THAT(MakeReport(small.run, small.results).markdown, HasSubstr("| ptq | qat |"));
 }
 
 TEST(RunLog, SkipsTornLinesAndKeepsTheLastOfAKey) {
@@ -272,7 +456,7 @@ TEST(RunLog, JsonOfAnotherKindIsAnError) {
 
 TEST(WriteReport, WritesEveryFile) {
   const std::string dir = TestTempDir();
-  const SmallRun small = MakeSmallRun();
+  const SmallRun small = RunWithLayers();
   std::string lines;
   for (const JobResult& result : small.results) absl::StrAppend(&lines, ToLine(result), "\n");
   ASSERT_OK(WriteFile(dir + "/run.json", ToLine(small.run)));
@@ -285,6 +469,8 @@ TEST(WriteReport, WritesEveryFile) {
   EXPECT_EQ(csv, report.csv);
   ASSERT_OK_AND_ASSIGN(const std::string plot, ReadFile(dir + "/pareto.svg"));
   EXPECT_EQ(plot, report.plot);
+  ASSERT_OK_AND_ASSIGN(const std::string layers, ReadFile(dir + "/layers.csv"));
+  EXPECT_EQ(layers, report.layers);
   EXPECT_TRUE(FileExists(dir + "/results.json"));
 }
 

@@ -126,11 +126,9 @@ const std::vector<const JobResult*>& RunTable::Results(const std::string& varian
   return FindOrEmpty(results_, variant);
 }
 
-const JobResult* RunTable::Trained(const std::string& variant) const {
-  for (const JobResult* result : Results(variant)) {
-    if (result->training_size() > 0) return result;
-  }
-  return nullptr;
+const JobResult* RunTable::Latest(const std::string& variant) const {
+  const std::vector<const JobResult*>& results = Results(variant);
+  return results.empty() ? nullptr : results.back();
 }
 
 const std::vector<const JobResult*>& RunTable::Failures(const std::string& variant) const {

@@ -37,9 +37,9 @@ class RunTable {
 
   // The results of a variant, in the log's order.
   const std::vector<const JobResult*>& Results(const std::string& variant) const;
-  // The first of them that tells how the variant was trained, or null: all jobs
-  // of a variant share its build.
-  const JobResult* Trained(const std::string& variant) const;
+  // The latest of them, or null. It tells how the variant was built (trainings,
+  // layers): all jobs of a variant share its build.
+  const JobResult* Latest(const std::string& variant) const;
   const std::vector<const JobResult*>& Failures(const std::string& variant) const;
 
   // The failed job that leaves this cell empty, or null. What a failed job would

@@ -82,6 +82,14 @@ inline Metric Decode(const std::vector<double>& seconds, Arithmetic arithmetic =
   return metric;
 }
 
+inline void AddLayer(JobResult* result, const std::string& method, const std::string& layer, double error, double rounding_error) {
+  QuantizedLayer* added = result->add_layer();
+  added->set_method(method);
+  added->set_layer(layer);
+  added->set_error(error);
+  added->set_rounding_error(rounding_error);
+}
+
 struct SmallRun {
   RunInfo run;
   std::vector<JobResult> results;

@@ -12,7 +12,7 @@ Command ReportCommand() {
   namespace po = boost::program_options;
   Command command;
   command.name = "report";
-  command.summary = "Writes report.md, results.csv, results.json and plots from a run's folder.";
+  command.summary = "Writes report.md, results.csv, results.json, layers.csv and plots from a run's folder.";
   command.usage = "report DIR";
   command.examples = "  nibble report out/quickstart\n";
   command.options.add_options()("dir", po::value<std::string>(), "the run's folder");

@@ -156,6 +156,7 @@ class Pass {
     NIBBLE_ASSIGN_OR_RETURN(std::vector<float> values, LoadUnquantized(weight));
     if (propagates()) values = PropagateError(values, rows, change, options_.propagate(), factor, context_.pool());
     NIBBLE_ASSIGN_OR_RETURN(GptqSolution solution, SolveGptq(scheme_, rows, values, factor, settings_, context_.pool()));
+    context_.AddLayerError({"gptq", op.name, solution.loss, solution.rounding_loss});
     if (solution.loss > solution.rounding_loss) {
       context_.CountEvent("gptq.worse_than_rounding", 1,
                           absl::StrFormat("%s: %.4g against %.4g", op.name, solution.loss, solution.rounding_loss));

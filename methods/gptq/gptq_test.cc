@@ -57,6 +57,24 @@ TEST(Gptq, SaysWhenTheTextIsShort) {
   EXPECT_EQ(context.events().count("gptq.fewer_samples"), 1);
 }
 
+TEST(Gptq, TellsTheErrorOfEveryLinear) {
+  ir::Graph graph = TinyGraph();
+  ThreadPool pool(1);
+  Context context(pool, TestWorkplace());
+  ASSERT_OK(ApplyPipeline(context, ParsePipeline(Step("bits: 3")).step(), graph));
+  ASSERT_EQ(context.layer_errors().size(), 14u);  // seven in each of two blocks
+  int worse = 0;
+  for (const LayerError& error : context.layer_errors()) {
+    EXPECT_EQ(error.method, "gptq");
+    ASSERT_NE(graph.FindOp(error.layer), nullptr) << error.layer;
+    EXPECT_EQ(WeightScheme(graph, error.layer).format(), "int3");
+    EXPECT_GT(error.error, 0);
+    if (error.error > error.rounding_error) ++worse;
+  }
+  const auto counted = context.events().find("gptq.worse_than_rounding");
+  EXPECT_EQ(worse, counted == context.events().end() ? 0 : counted->second.count);
+}
+
 TEST(Gptq, OptionMistakesAreNamed) {
   const auto message = [](const std::string& step) {
     ir::Graph graph = TinyGraph();

@@ -1,0 +1,44 @@
+// Errors of quantized layers beside those of rounding to nearest.
+#ifndef NIBBLE_REPORTS_LAYERS_H_
+#define NIBBLE_REPORTS_LAYERS_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "eval/result.pb.h"
+#include "reports/run_table.h"
+
+namespace nibble {
+
+// The layers that one method quantized in one variant, in its order. Pointers
+// into the table's results.
+struct LayerGroup {
+  std::string variant;
+  std::string method;
+  std::vector<const QuantizedLayer*> layers;
+};
+
+// By variant, then by method in the order of their first layers.
+std::vector<LayerGroup> LayerGroups(const RunTable& table);
+
+// error / rounding_error; 1 where both are 0, infinite where only the latter is.
+double ErrorRatio(const QuantizedLayer& layer);
+
+bool IsWorseThanRounding(const QuantizedLayer& layer);
+
+// The layers of a group that do the same in every block.
+struct LayerKind {
+  std::string name;                       // after the block's number: "mlp.down_proj"
+  int64_t layers = 0;
+  int64_t worse = 0;                      // than rounding to nearest
+  double mean_ratio = 0;                  // geometric
+  const QuantizedLayer* worst = nullptr;  // by its ratio; of equal ones the first
+};
+
+// In the order of the kinds' first layers.
+std::vector<LayerKind> LayerKinds(const LayerGroup& group);
+
+}  // namespace nibble
+
+#endif  // NIBBLE_REPORTS_LAYERS_H_
