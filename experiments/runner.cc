@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdio>
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "core/base/file.h"
@@ -14,6 +15,7 @@
 #include "core/kernels/machine.h"
 #include "experiments/measure.h"
 #include "experiments/result_log.h"
+#include "experiments/shared_steps.h"
 #include "google/protobuf/text_format.h"
 #include "methods/method.h"
 #include "reports/curve.h"
@@ -66,7 +68,14 @@ class Runner {
     DescribeThisMachine();
     NIBBLE_RETURN_IF_ERROR(WriteHead());
     total_ = static_cast<int>(variants_.size() * experiment_.metrics.size());
-    for (const ExpandedVariant* variant : variants_) NIBBLE_RETURN_IF_ERROR(RunVariant(*variant));
+    std::vector<const Pipeline*> pipelines;
+    for (const ExpandedVariant* variant : variants_) pipelines.push_back(&variant->pipeline);
+    SharedSteps shared(pipelines);
+    for (size_t i = 0; i < variants_.size(); ++i) {
+      const auto apply = [&](Context& context, ir::Graph& graph) { return shared.Apply(i, context, graph); };
+      NIBBLE_RETURN_IF_ERROR(RunVariant(*variants_[i], apply));
+      shared.Forget(i);
+    }
     return summary_;
   }
 
@@ -146,7 +155,10 @@ class Runner {
     return Job{&request, Sha256(absl::StrCat(variant.name, "\n", parts)), data_hash};
   }
 
-  absl::Status RunVariant(const ExpandedVariant& variant) {
+  // Runs a variant's steps on the model.
+  using Apply = absl::FunctionRef<absl::Status(Context& context, ir::Graph& graph)>;
+
+  absl::Status RunVariant(const ExpandedVariant& variant, Apply apply) {
     std::vector<Job> jobs;
     for (const MetricRequest& request : experiment_.metrics) {
       NIBBLE_ASSIGN_OR_RETURN(Job job, MakeJob(variant, request));
@@ -161,7 +173,7 @@ class Runner {
     if (!variant.is_baseline && NeedsBaseline(jobs) && baseline_ == nullptr) NIBBLE_RETURN_IF_ERROR(BuildBaseline());
     Context context(measurer_.pool(), Work());
     const Clock::time_point start = Clock::now();
-    auto built = Build(variant, context);
+    auto built = Build(variant, context, apply);
     if (built.ok()) std::fprintf(stderr, "%s: built in %.1f s\n", variant.name.c_str(), Seconds(start));
     for (const LossCurve& curve : context.curves()) PrintCurve(curve);
     for (const Job& job : jobs) NIBBLE_RETURN_IF_ERROR(RunJob(variant, job, built, context));
@@ -186,15 +198,16 @@ class Runner {
 
   absl::Status BuildBaseline() {
     Context context(measurer_.pool(), Work());
-    auto built = Build(experiment_.variants[0], context);
+    const auto& steps = experiment_.variants[0].pipeline.step();
+    auto built = Build(experiment_.variants[0], context, [&](Context& c, ir::Graph& graph) { return ApplyPipeline(c, steps, graph); });
     // Its own jobs have reported a failure; those that need it will too.
     if (built.ok()) baseline_ = std::make_unique<BuiltModel>(*std::move(built));
     return absl::OkStatus();
   }
 
-  absl::StatusOr<BuiltModel> Build(const ExpandedVariant& variant, Context& context) {
+  absl::StatusOr<BuiltModel> Build(const ExpandedVariant& variant, Context& context, Apply apply) {
     BuiltModel built{variant.name, PipelineToString(variant.pipeline.step()), model_.graph, nullptr};
-    NIBBLE_RETURN_IF_ERROR(ApplyPipeline(context, variant.pipeline.step(), built.graph));
+    NIBBLE_RETURN_IF_ERROR(apply(context, built.graph));
     NIBBLE_ASSIGN_OR_RETURN(const auto* table, kernels::ChooseTable());
     NIBBLE_ASSIGN_OR_RETURN(built.plan, Plan::Create(built.graph, *table));
     if (!built.plan->simulated_ops().empty()) {

@@ -40,7 +40,7 @@ struct LossCurve {
   std::vector<double> accuracy;  // of preferences; may be empty
   int64_t tokens = 0;
   double seconds = 0;
-  bool reused = false;           // found finished in the cache
+  bool reused = false;           // found finished in the cache, or made for an earlier variant
   std::string log;               // a CSV file of every update; "" without a cache
 };
 
@@ -53,6 +53,20 @@ struct LayerError {
   double rounding_error = 0;  // what rounding to nearest on the same scheme would have made
 };
 
+// Something that was counted for reports.
+struct CountedEvent {
+  int64_t count = 0;
+  std::string detail;  // of the first occurrence
+};
+
+// What a graph went through, as its steps told it.
+struct BuildRecord {
+  std::string history;  // the steps as text
+  std::vector<LossCurve> curves;
+  std::vector<LayerError> layer_errors;
+  std::map<std::string, CountedEvent> events;
+};
+
 // What the harness offers a method, and where a method reports how it went and
 // what did not go as asked.
 class Context {
@@ -63,32 +77,28 @@ class Context {
   const Workplace& workplace() const { return workplace_; }
 
   // The steps that made the graph what it is, as text.
-  const std::string& history() const { return history_; }
-  void AddHistory(const std::string& step) { history_ += step + "\n"; }
+  const std::string& history() const { return record_.history; }
+  void AddHistory(const std::string& step) { record_.history += step + "\n"; }
 
-  void AddCurve(LossCurve curve) { curves_.push_back(std::move(curve)); }
-  const std::vector<LossCurve>& curves() const { return curves_; }
+  void AddCurve(LossCurve curve) { record_.curves.push_back(std::move(curve)); }
+  const std::vector<LossCurve>& curves() const { return record_.curves; }
 
-  void AddLayerError(LayerError error) { layer_errors_.push_back(std::move(error)); }
-  const std::vector<LayerError>& layer_errors() const { return layer_errors_; }
+  void AddLayerError(LayerError error) { record_.layer_errors.push_back(std::move(error)); }
+  const std::vector<LayerError>& layer_errors() const { return record_.layer_errors; }
 
   // Counts something that the report must show: what was asked could not be
   // done as asked, and this was done instead.
   void CountEvent(const std::string& what, int64_t count, const std::string& detail);
+  const std::map<std::string, CountedEvent>& events() const { return record_.events; }
 
-  struct Event {
-    int64_t count = 0;
-    std::string detail;  // of the first occurrence
-  };
-  const std::map<std::string, Event>& events() const { return events_; }
+  // Everything so far, and a context that goes on from there.
+  const BuildRecord& record() const { return record_; }
+  void TakeUp(BuildRecord record) { record_ = std::move(record); }
 
  private:
   ThreadPool& pool_;
   const Workplace workplace_;
-  std::string history_;
-  std::vector<LossCurve> curves_;
-  std::vector<LayerError> layer_errors_;
-  std::map<std::string, Event> events_;
+  BuildRecord record_;
 };
 
 class Method {
@@ -135,6 +145,9 @@ struct MethodRegistrar {
 
 // The method that a step asks for. Exactly one extension must be set.
 absl::StatusOr<std::unique_ptr<Method>> MakeMethod(const Step& step);
+
+// Runs one step, the one at place `index` of a pipeline; ApplyPipeline runs all.
+absl::Status ApplyStep(Context& context, const Step& step, int index, ir::Graph& graph);
 
 // Runs the steps in order; an error names the step's place and method. The
 // graph is verified after each.
