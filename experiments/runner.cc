@@ -131,6 +131,7 @@ class Runner {
     *info.mutable_machine() = machine_;
     for (const ExpandedVariant& variant : experiment_.variants) {
       info.add_variant(variant.name);
+      info.add_pipeline(PipelineToString(variant.pipeline.step()));
       if (variant.repetition.has_value()) *info.add_repetition() = *variant.repetition;
       if (variant.untrained.empty()) continue;
       Lineage* lineage = info.add_lineage();

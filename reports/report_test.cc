@@ -409,6 +409,20 @@ TEST(RunTable, LaterResultsReplaceEarlierOnes) {
   EXPECT_THAT(table.notes(), ElementsAre("left out, since the run no longer names them: forgotten"));
 }
 
+// A config changed and changed back: the log's last result is of the wrong one.
+TEST(RunTable, ResultsOfOtherPipelinesAreLeftOut) {
+  SmallRun small = MakeSmallRun();
+  for (const std::string& variant : small.run.variant()) small.run.add_pipeline(variant + " { }");
+  JobResult other = MakeResult("ptq", "size", {Size(77)});
+  other.set_pipeline("rtn { bits: 2 }");
+  small.results.push_back(other);
+  const RunInfo unaware = MakeSmallRun().run;
+  EXPECT_EQ(RunTable(unaware, small.results).Find("ptq", "size_mib")->value(), 77);
+  const RunTable table(small.run, small.results);
+  EXPECT_NE(table.Find("ptq", "size_mib")->value(), 77);
+  EXPECT_THAT(table.notes(), ElementsAre("earlier results left out, since these variants had other pipelines: ptq"));
+}
+
 TEST(RunTable, OrdersVariantsWithoutARun) {
   const RunInfo run;
   const std::vector<JobResult> results = {MakeResult("ptq", "size", {Size(1)}), MakeResult("bf16", "size", {Size(2)})};

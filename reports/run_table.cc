@@ -29,18 +29,29 @@ void AppendOnce(const std::string& name, std::vector<std::string>* names) {
 RunTable::RunTable(const RunInfo& run, const std::vector<JobResult>& results) : run_(run) {
   ChooseVariants(results);
   for (const std::string& metric : run.metric_order()) AddMetricName(metric);
-  std::vector<std::string> strangers;
+  std::vector<std::string> strangers, changed;
   for (const JobResult& result : results) {
-    if (absl::c_linear_search(variants_, result.variant())) {
-      AddResult(result);
-    } else {
+    if (!absl::c_linear_search(variants_, result.variant())) {
       AppendOnce(result.variant(), &strangers);
+    } else if (!IsCurrent(result)) {
+      AppendOnce(result.variant(), &changed);
+    } else {
+      AddResult(result);
     }
+  }
+  if (!changed.empty()) {
+    notes_.push_back(absl::StrCat("earlier results left out, since these variants had other pipelines: ", absl::StrJoin(changed, ", ")));
   }
   if (!strangers.empty()) {
     notes_.push_back(absl::StrCat("left out, since the run no longer names them: ", absl::StrJoin(strangers, ", ")));
   }
   NoteMixedSources();
+}
+
+bool RunTable::IsCurrent(const JobResult& result) const {
+  const auto variant = absl::c_find(run_.variant(), result.variant());
+  const auto place = variant - run_.variant().begin();
+  return place >= run_.pipeline_size() || result.pipeline().empty() || result.pipeline() == run_.pipeline(static_cast<int>(place));
 }
 
 void RunTable::ChooseVariants(const std::vector<JobResult>& results) {

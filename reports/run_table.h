@@ -18,8 +18,8 @@ class RunTable {
   //
   // Of two results for one cell the later counts; a job that failed at last
   // empties what it had measured before, and one that succeeded at last is no
-  // failure. Results of variants that the run no longer names are left out with
-  // a note.
+  // failure. Results of variants that the run no longer names, or gives another
+  // pipeline now, are left out with a note.
   RunTable(const RunInfo& run, const std::vector<JobResult>& results);
 
   const RunInfo& run() const { return run_; }
@@ -61,6 +61,8 @@ class RunTable {
     const JobResult* result = nullptr;
   };
 
+  // Whether a result is of the pipeline that the run gives its variant.
+  bool IsCurrent(const JobResult& result) const;
   void ChooseVariants(const std::vector<JobResult>& results);
   void AddResult(const JobResult& result);
   void AddMetric(const JobResult& result, const Metric& metric);
