@@ -6,8 +6,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/base/file.h"
+#include "core/base/proto.h"
 #include "core/base/status.h"
 #include "experiments/runner.h"
+#include "methods/method.h"
 #include "reports/gate.h"
 #include "reports/report.h"
 #include "reports/run_log.h"
@@ -29,6 +31,16 @@ std::string CommandLine(const Options& options, const std::string& out) {
   return command;
 }
 
+// What would run, without a model.
+void PrintPlan(const ExpandedExperiment& experiment) {
+  for (const ExpandedVariant& variant : experiment.variants) {
+    std::printf("%s%s: %s\n", variant.name.c_str(), variant.is_baseline ? " (baseline)" : "", PipelineToString(variant.pipeline.step()).c_str());
+  }
+  for (const MetricRequest& metric : experiment.metrics) std::printf("metric: %s\n", ProtoToLine(metric).c_str());
+  std::printf("%zu variants, %zu metrics, %d gates; %zu measurements\n", experiment.variants.size(), experiment.metrics.size(),
+              experiment.config.gate_size(), experiment.variants.size() * experiment.metrics.size());
+}
+
 absl::StatusOr<int> Run(const Options& options) {
   std::vector<Override> overrides;
   for (const std::string& text : options.List("set")) {
@@ -36,6 +48,10 @@ absl::StatusOr<int> Run(const Options& options) {
     overrides.push_back(std::move(assignment));
   }
   NIBBLE_ASSIGN_OR_RETURN(const ExpandedExperiment experiment, LoadExperiment(options.Text("config"), overrides));
+  if (options.Has("dry-run")) {
+    PrintPlan(experiment);
+    return kDone;
+  }
   RunOptions run;
   run.out = options.Has("out") ? options.Text("out") : DefaultOut(options.Text("config"));
   run.only = options.List("only");
@@ -58,16 +74,18 @@ Command RunCommand() {
   Command command;
   command.name = "run";
   command.summary = "Runs an experiment: builds every variant, measures it, writes the report.";
-  command.usage = "run CONFIG [--out DIR] [--only VARIANT] [--set FIELD=VALUE] [--work DIR] [--threads N]";
+  command.usage = "run CONFIG [--out DIR] [--only VARIANT] [--set FIELD=VALUE] [--work DIR] [--threads N] [--dry-run]";
   command.examples =
       "  nibble run configs/quickstart.textproto\n"
       "  nibble run configs/smollm2.textproto --only w4 --out out/w4\n"
       "  nibble run configs/quickstart.textproto --set 'variant[int4].step[0].group_size=64'\n"
-      "  nibble run configs/quickstart.textproto --set metric[0].perplexity.limit=4\n";
+      "  nibble run configs/quickstart.textproto --set metric[0].perplexity.limit=4\n"
+      "  nibble run configs/llama32.textproto --dry-run\n";
   command.options.add_options()("config", po::value<std::string>(), "the experiment, a text nibble.Experiment")(
       "out", po::value<std::string>(), "the run's folder (default out/<config's name>); a run on an existing folder does what is missing")(
       "only", po::value<std::vector<std::string>>()->composing(), "run this variant beside the baseline; may be repeated")(
       "set", po::value<std::vector<std::string>>()->composing(), "override a field of the config; may be repeated")(
+      "dry-run", "check the config, print variants and metrics, and stop")(
       "work", po::value<std::string>(),
       "where trainings are kept: a killed one goes on, a finished one is used again (default ~/.cache/nibble/training)")(
       "threads", po::value<int>(), "threads for building and quality metrics (default: the config's, or all CPUs)");
