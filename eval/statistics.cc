@@ -52,10 +52,6 @@ double Median(std::vector<double> values) {
   return values.size() % 2 == 1 ? values[half] : 0.5 * (values[half - 1] + values[half]);
 }
 
-bool IsTiming(const Metric& metric) {
-  return metric.aggregate() == Metric::RATE || metric.aggregate() == Metric::TIME;
-}
-
 std::vector<double> Sums(const Metric& metric) { return {metric.block_sum().begin(), metric.block_sum().end()}; }
 
 std::vector<double> Weights(const Metric& metric) {
@@ -320,6 +316,10 @@ Comparison MeanComparison(const std::vector<Comparison>& repetitions) {
     result.difference = mean;
   }
   return result;
+}
+
+bool IsTiming(const Metric& metric) {
+  return metric.aggregate() == Metric::RATE || metric.aggregate() == Metric::TIME;
 }
 
 bool IsWithheld(const Metric& metric) { return IsTiming(metric) && metric.arithmetic() == SIMULATED; }

@@ -100,6 +100,9 @@ Spread SpreadOf(const std::vector<double>& values);
 // where one of them has none; `why` says so.
 Comparison MeanComparison(const std::vector<Comparison>& repetitions);
 
+// A time or a rate.
+bool IsTiming(const Metric& metric);
+
 // A latency of simulated arithmetic: never shown, never compared.
 bool IsWithheld(const Metric& metric);
 

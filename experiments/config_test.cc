@@ -121,6 +121,13 @@ TEST(Config, RepetitionsNeedAVariantAndTwoValues) {
   ExpectError(std::string(kConfig) + Replaced(sweep, "[\"3\"]", "[\"3\", \"3\"]"), {"two variants are named 'w4/bits=3'"});
 }
 
+TEST(Config, ContrastsNameVariants) {
+  ASSERT_OK_AND_ASSIGN(const ExpandedExperiment experiment, Load(std::string(kConfig) + "contrast { variant: \"w4\" against: \"bf16\" }\n"));
+  EXPECT_EQ(experiment.config.contrast_size(), 1);
+  ExpectError(std::string(kConfig) + "contrast { variant: \"w5\" against: \"bf16\" }\n", {":9:", "did you mean 'w4'"});
+  ExpectError(std::string(kConfig) + "contrast { variant: \"w4\" }\n", {":9:", "variant"});
+}
+
 TEST(Config, MetricSweepsGiveMetrics) {
   const std::string text = Replaced(kConfig, "size {}", "latency {}") +
                            "sweep { field: \"metric[0].latency.prefill\" values: \"64\" values: \"128\" }\n"

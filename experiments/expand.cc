@@ -209,6 +209,11 @@ class Expander {
         return Error(out_.path, absl::StrCat("variant '", variant.name, "': ", UnknownName("variant", other, known)));
       }
     }
+    for (int i = 0; i < config_.contrast_size(); ++i) {
+      for (const std::string& name : {config_.contrast(i).variant(), config_.contrast(i).against()}) {
+        if (names.count(name) == 0) return Error(Place(out_.path, tree_, Field("contrast"), i), UnknownName("variant", name, known));
+      }
+    }
     return absl::OkStatus();
   }
 

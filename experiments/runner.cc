@@ -140,6 +140,7 @@ class Runner {
       if (!variant.twin.empty()) lineage->set_twin(variant.twin);
     }
     for (const Gate& gate : experiment_.config.gate()) *info.add_gate() = gate;
+    *info.mutable_contrast() = experiment_.config.contrast();
     for (const EarlierResult& earlier : experiment_.earlier) *info.add_earlier() = earlier;
     for (const std::string& name : experiment_.metric_names) info.add_metric_order(name);
     NIBBLE_ASSIGN_OR_RETURN(const std::string json, ProtoToJson(info, /*pretty=*/true));

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "reports/contrasts.h"
 #include "reports/curve.h"
 #include "reports/format.h"
 #include "reports/layers.h"
@@ -240,6 +241,24 @@ std::string GatesSection(const std::vector<GateOutcome>& gates) {
                                 MarkdownCell(gate.metric), MarkdownCell(gate.message)}));
   }
   return absl::StrCat(text, "\n");
+}
+
+// ---- Contrasts
+
+std::string ContrastsSection(const RunTable& table) {
+  Footnotes notes;
+  std::string rows;
+  for (const ContrastedMetric& contrasted : ContrastedMetrics(table)) {
+    const std::string& why = contrasted.comparison.why;
+    const std::string mark = why.empty() ? "" : notes.Mark(absl::StrCat("no interval: ", why));
+    absl::StrAppend(&rows, Row({MarkdownCell(contrasted.contrast->variant()), MarkdownCell(contrasted.contrast->against()),
+                                MetricHeader(table, contrasted.metric->name()),
+                                absl::StrCat(ComparisonText(*contrasted.metric, contrasted.comparison), mark), contrasted.Verdict()}));
+  }
+  if (rows.empty()) return "";
+  return absl::StrCat("## Contrasts\n\nVariants against each other: × the ratio or ± the difference with its 95 % confidence interval, paired by "
+                      "window or item. \"better\" and \"worse\" where the interval leaves no other reading.\n\n",
+                      Header({"variant", "against", "metric", "comparison", ""}, 3), rows, "\n", notes.List());
 }
 
 // ---- Seeds
@@ -559,7 +578,7 @@ std::string ReproduceSection(const RunInfo& run) {
 std::string ReportMarkdown(const RunTable& table, const std::vector<GateOutcome>& gates,
                            const std::vector<std::string>& notes, const std::string& plot, const std::string& loss_plot,
                            const std::string& layers_file) {
-  return absl::StrCat(HeadText(table), ResultsSection(table, plot), GatesSection(gates), SeedsSection(table), RecoverySection(table),
+  return absl::StrCat(HeadText(table), ResultsSection(table, plot), GatesSection(gates), ContrastsSection(table), SeedsSection(table), RecoverySection(table),
                       TrainingSection(table, loss_plot), LayersSection(table, layers_file), PartsSection(table),
                       PipelinesSection(table), EventsSection(table), MeasuresSection(table), NotesSection(notes),
                       ReproduceSection(table.run()));

@@ -11,6 +11,7 @@
 #include "core/base/proto.h"
 #include "core/base/status.h"
 #include "nlohmann/json.hpp"
+#include "reports/contrasts.h"
 #include "reports/format.h"
 #include "reports/repetitions.h"
 
@@ -113,6 +114,19 @@ Json LayersJson(const RunTable& table) {
     }
   }
   return layers;
+}
+
+Json ContrastsJson(const RunTable& table) {
+  Json contrasts = Json::array();
+  for (const ContrastedMetric& contrasted : ContrastedMetrics(table)) {
+    Json json = {{"variant", contrasted.contrast->variant()}, {"against", contrasted.contrast->against()}, {"metric", contrasted.metric->name()}};
+    AddEstimate("ratio", contrasted.comparison.ratio, &json);
+    AddEstimate("difference", contrasted.comparison.difference, &json);
+    if (!contrasted.comparison.why.empty()) json["note"] = contrasted.comparison.why;
+    json["verdict"] = contrasted.Verdict();
+    contrasts.push_back(std::move(json));
+  }
+  return contrasts;
 }
 
 Json RepeatedValueJson(const RepeatedValue& value) {
@@ -223,6 +237,7 @@ std::string RecordsJson(const RunTable& table, const Records& records, const std
                {"records", Json::array()},         {"withheld", Json::array()},
                {"failures", FailuresJson(table)},  {"events", EventsJson(table)},
                {"layers", LayersJson(table)},      {"repetitions", RepetitionsJson(table)},
+               {"contrasts", ContrastsJson(table)},
                {"gates", Json::array()},           {"notes", notes}};
   json["run"].erase("machine");
   for (const Record& record : records.records) json["records"].push_back(RecordJson(record));

@@ -53,6 +53,8 @@ Records MakeRecords(const RunTable& table);
 //                 deviation, min, max; ratio or difference of the mean as in
 //                 records; note; values: variant, label ("seed=1"), value,
 //                 missing (why there is none, with the error of a failure)
+//   contrasts     variant, against, metric, ratio or difference as in records,
+//                 verdict ("better", "worse" or ""), note
 //   gates         variant, metric, bound, measured, passed, message
 //   notes         what the reader of the log skipped or found odd
 std::string RecordsJson(const RunTable& table, const Records& records, const std::vector<GateOutcome>& gates,

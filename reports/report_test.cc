@@ -11,6 +11,7 @@
 #include "core/base/testing.h"
 #include "reports/format.h"
 #include "reports/axes.h"
+#include "reports/contrasts.h"
 #include "reports/layers.h"
 #include "reports/pareto.h"
 #include "reports/records.h"
@@ -208,6 +209,36 @@ TEST(Markdown, HasEverySection) {
   EXPECT_THAT(report, HasSubstr("```sh\nnibble sweep configs/small.textproto\n```\n"));
   EXPECT_THAT(report, HasSubstr("````textproto\nname: \"small\"\n# ``` a fence\n````\n\n</details>"));
   EXPECT_THAT(report, HasSubstr("## Notes\n\n- a note\n"));
+}
+
+TEST(Contrasts, CompareVariantsPairByPair) {
+  SmallRun small = MakeSmallRun();
+  small.results.push_back(MakeResult("ptq", "perplexity wikitext", {Perplexity(3.1, {10, 14, 11, 13})}));
+  small.results.push_back(MakeResult("w2|sim", "perplexity wikitext", {Perplexity(5.0, {11, 15, 12, 14})}));
+  const auto add = [&](const std::string& variant, const std::string& against) {
+    Contrast* contrast = small.run.add_contrast();
+    contrast->set_variant(variant);
+    contrast->set_against(against);
+  };
+  add("ptq", "w2|sim");
+  add("w2|sim", "ptq");
+  add("ptq", "ptq");
+  add("ptq", "broken");
+  const RunTable table(small.run, small.results);
+  std::map<std::string, std::vector<std::string>> verdicts;
+  for (const ContrastedMetric& contrasted : ContrastedMetrics(table)) {
+    EXPECT_EQ(contrasted.metric->name().find("tokens_per_s"), std::string::npos);
+    verdicts[contrasted.metric->name()].push_back(contrasted.Verdict());
+    if (contrasted.metric->name() != "perplexity/wikitext" || verdicts["perplexity/wikitext"].size() > 1) continue;
+    EXPECT_NEAR(contrasted.comparison.ratio->value, std::exp(-0.1), 1e-12);  // each block a nat less in ten tokens
+    EXPECT_NEAR(contrasted.comparison.ratio->interval->high, std::exp(-0.1), 1e-12);
+  }
+  EXPECT_THAT(verdicts["perplexity/wikitext"], ElementsAre("better", "worse", ""));
+  EXPECT_EQ(verdicts["size_mib"].size(), 4u);
+  const std::string text = MakeReport(small.run, small.results, {}).markdown;
+  EXPECT_THAT(text, HasSubstr("## Contrasts"));
+  EXPECT_THAT(text, HasSubstr("| ptq | w2\\|sim | perplexity/wikitext ↓ | ×0.9048 [0.9048, 0.9048] | better |"));
+  EXPECT_THAT(text, HasSubstr("| ptq | w2\\|sim | accuracy/arc ↑ (%) | +25.0 pp [-54.6, +104.6] |  |"));
 }
 
 TEST(Markdown, MissingIntervalsAreExplained) {
