@@ -21,7 +21,7 @@ absl::Status EncodeParameter(Context& context, ir::Parameter& parameter, const Q
 
 absl::StatusOr<std::vector<float>> LoadUnquantized(const ir::Parameter& parameter) {
   NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor value, parameter.Load());
-  if (IsFloatFormat(value.scheme)) return Decode(value);
+  if (IsFloatFormat(value.scheme)) return parameter.LoadFloats();
   return absl::FailedPreconditionError(absl::StrCat(parameter.name(), " is already quantized (", SchemeToString(value.scheme),
                                                     "); give each layer to one weight method, or narrow layers"));
 }

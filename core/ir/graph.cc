@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "core/base/file.h"
 #include "core/base/status.h"
 #include "core/tensor/hadamard.h"
 
@@ -28,7 +29,9 @@ absl::StatusOr<EncodedTensor> Parameter::Load() const {
 
 absl::StatusOr<std::vector<float>> Parameter::LoadFloats() const {
   NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor value, Load());
-  return Decode(value);
+  std::vector<float> floats = Decode(value);
+  for (const auto& [name, buffer] : value.buffers) DropMappedPages(buffer.bytes());
+  return floats;
 }
 
 absl::Status Parameter::Replace(EncodedTensor value) {

@@ -41,7 +41,8 @@ class Parameter {
   // shape that is not shape(). Every error names the parameter.
   absl::StatusOr<EncodedTensor> Load() const;
 
-  // The value decoded to fp32.
+  // The value decoded to fp32. Pages of a mapped file that it was read from are
+  // given back, so that passing over a model takes one parameter's memory.
   absl::StatusOr<std::vector<float>> LoadFloats() const;
 
   // Replaces the value; its shape must be shape().

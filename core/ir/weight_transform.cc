@@ -9,7 +9,7 @@ namespace nibble::ir {
 
 absl::StatusOr<std::vector<float>> LoadForTransform(const Parameter& weight) {
   NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor encoded, weight.Load());
-  if (IsFloatFormat(encoded.scheme)) return Decode(encoded);
+  if (IsFloatFormat(encoded.scheme)) return weight.LoadFloats();
   return absl::FailedPreconditionError(absl::StrCat(weight.name(), " is already quantized (", SchemeToString(encoded.scheme),
                                                     "); transform the weights before quantizing them"));
 }
