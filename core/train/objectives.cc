@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "core/base/check.h"
@@ -145,6 +147,14 @@ absl::StatusOr<std::unique_ptr<Preferences>> Preferences::Create(const Sequences
   return std::unique_ptr<Preferences>(new Preferences(pairs, std::move(references), options, dpo));
 }
 
+std::vector<int64_t> Preferences::SequencesSeen(const Sequences& pairs, const BatchOptions& options, int64_t steps) {
+  std::set<int64_t> seen;
+  for (int64_t step = 1; step <= steps; ++step) {
+    for (const int64_t pair : ItemsOf(options, step, pairs.size() / 2)) seen.insert({2 * pair, 2 * pair + 1});
+  }
+  return {seen.begin(), seen.end()};
+}
+
 absl::StatusOr<Observation> Preferences::Accumulate(Learner& learner, int64_t step) {
   Observation observation;
   observation.accuracy = 0;
@@ -178,20 +188,20 @@ absl::Status Preferences::AccumulatePair(Learner& learner, int64_t pair, double 
   return learner.tape().Backward(gradient);
 }
 
-absl::StatusOr<std::vector<double>> SumLogProbs(Learner& learner, const Sequences& sequences, int64_t micro_tokens) {
-  std::vector<int64_t> order(sequences.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::vector<double> sums;
-  Progress progress("reference", sequences.size());
-  for (const Packed& part : PackAll(sequences, order, micro_tokens)) {
+absl::StatusOr<std::vector<double>> SumLogProbs(Learner& learner, const Sequences& sequences, absl::Span<const int64_t> which,
+                                                int64_t micro_tokens) {
+  std::vector<double> sums(sequences.size(), std::numeric_limits<double>::quiet_NaN());
+  size_t done = 0;
+  Progress progress("reference", static_cast<int64_t>(which.size()));
+  for (const Packed& part : PackAll(sequences, which, micro_tokens)) {
     NIBBLE_RETURN_IF_ERROR(learner.tape().Forward(part.batch));
     NIBBLE_ASSIGN_OR_RETURN(const std::vector<double> log_probs, learner.head().LogProbs(learner.tape().hidden(), part.positions, part.targets));
     int64_t begin = 0;
     for (const int64_t end : part.ends) {
-      sums.push_back(std::accumulate(log_probs.begin() + begin, log_probs.begin() + end, 0.0));
+      sums[which[done++]] = std::accumulate(log_probs.begin() + begin, log_probs.begin() + end, 0.0);
       begin = end;
     }
-    progress.Update(static_cast<int64_t>(sums.size()));
+    progress.Update(static_cast<int64_t>(done));
   }
   return sums;
 }

@@ -71,10 +71,13 @@ DpoLoss DpoLossOf(const DpoOptions& options, double z);
 class Preferences : public Objective {
  public:
   // Sequence 2 i is chosen over sequence 2 i + 1. `references` are their summed
-  // log-probabilities, as SumLogProbs gives them. An update sees
-  // `options.batch` pairs.
+  // log-probabilities, as SumLogProbs gives them for SequencesSeen. An update
+  // sees `options.batch` pairs.
   static absl::StatusOr<std::unique_ptr<Preferences>> Create(const Sequences& pairs, std::vector<double> references, const BatchOptions& options,
                                                              const DpoOptions& dpo);
+
+  // The sequences that the first `steps` updates see, each once, in order.
+  static std::vector<int64_t> SequencesSeen(const Sequences& pairs, const BatchOptions& options, int64_t steps);
 
   absl::StatusOr<Observation> Accumulate(Learner& learner, int64_t step) override;
 
@@ -89,8 +92,10 @@ class Preferences : public Objective {
   const DpoOptions dpo_;
 };
 
-// The sum of log-probabilities of the learned tokens of each sequence.
-absl::StatusOr<std::vector<double>> SumLogProbs(Learner& learner, const Sequences& sequences, int64_t micro_tokens);
+// The sum of log-probabilities of the learned tokens of the sequences `which`, by
+// sequence; NaN for the others.
+absl::StatusOr<std::vector<double>> SumLogProbs(Learner& learner, const Sequences& sequences, absl::Span<const int64_t> which,
+                                                int64_t micro_tokens);
 
 }  // namespace nibble::train
 

@@ -437,13 +437,34 @@ TEST_F(TrainTest, PreferencesRaiseTheChosen) {
     pairs.Add({start, 3, 8, 7}, learned);
   }
   ASSERT_OK_AND_ASSIGN(auto learner, WeightLearner::Create(graph, machine_, All(graph, std::nullopt), {}));
-  ASSERT_OK_AND_ASSIGN(std::vector<double> references, SumLogProbs(*learner, pairs, 64));
+  const std::vector<int64_t> seen = Preferences::SequencesSeen(pairs, {.batch = 4}, 20);
+  ASSERT_OK_AND_ASSIGN(std::vector<double> references, SumLogProbs(*learner, pairs, seen, 64));
   ASSERT_OK_AND_ASSIGN(auto objective, Preferences::Create(pairs, std::move(references), {.batch = 4}, {.beta = 0.5}));
   ASSERT_OK_AND_ASSIGN(const Training training, Train(*learner, *objective, Options(20)));
   EXPECT_NEAR(training.steps[0].loss, std::log(2.0), 1e-6);  // policy and reference are the same
   EXPECT_EQ(training.steps[0].accuracy, 0);
   EXPECT_LT(training.last_loss(), 0.2);
   EXPECT_EQ(training.steps.back().accuracy, 1);
+}
+
+// One update sees few of many pairs; only their references are computed.
+TEST_F(TrainTest, ReferencesOfTheSequencesSeen) {
+  const ir::Graph graph = Graph(Config());
+  Sequences pairs;
+  for (int i = 0; i < 40; ++i) {
+    pairs.Add({static_cast<int32_t>(i % 20), 3, 7});
+    pairs.Add({static_cast<int32_t>(i % 20), 7, 3});
+  }
+  const std::vector<int64_t> seen = Preferences::SequencesSeen(pairs, {.batch = 4}, 1);
+  ASSERT_EQ(seen.size(), 8u);
+  ASSERT_OK_AND_ASSIGN(auto learner, WeightLearner::Create(graph, machine_, All(graph, std::nullopt), {}));
+  ASSERT_OK_AND_ASSIGN(const std::vector<double> sums, SumLogProbs(*learner, pairs, seen, 64));
+  ASSERT_EQ(sums.size(), 80u);
+  EXPECT_EQ(std::count_if(sums.begin(), sums.end(), [](double v) { return std::isfinite(v); }), 8);
+  std::vector<int64_t> all(80);
+  std::iota(all.begin(), all.end(), 0);
+  ASSERT_OK_AND_ASSIGN(const std::vector<double> every, SumLogProbs(*learner, pairs, all, 64));
+  for (const int64_t i : seen) EXPECT_NEAR(sums[i], every[i], 1e-5);
 }
 
 // A student of other weights comes to give what its teacher gives.

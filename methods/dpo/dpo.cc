@@ -32,7 +32,8 @@ class DpoMethod : public Method {
     const Lesson lesson = {"dpo", options_.training(), absl::StrCat(dpo.beta, " ", dpo.label_smoothing), &pairs};
     const auto objective = [&](train::Learner& learner, const train::BatchOptions& batch) -> absl::StatusOr<std::unique_ptr<train::Objective>> {
       // Before the first update policy and reference are one model.
-      NIBBLE_ASSIGN_OR_RETURN(std::vector<double> references, train::SumLogProbs(learner, pairs, batch.micro_tokens));
+      const std::vector<int64_t> seen = train::Preferences::SequencesSeen(pairs, batch, options_.training().steps());
+      NIBBLE_ASSIGN_OR_RETURN(std::vector<double> references, train::SumLogProbs(learner, pairs, seen, batch.micro_tokens));
       NIBBLE_ASSIGN_OR_RETURN(auto preferences, train::Preferences::Create(pairs, std::move(references), batch, dpo));
       return std::unique_ptr<train::Objective>(std::move(preferences));
     };
