@@ -4,7 +4,6 @@
 #include <chrono>
 #include <cstdio>
 
-#include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "core/base/file.h"
@@ -70,11 +69,10 @@ class Runner {
     total_ = static_cast<int>(variants_.size() * experiment_.metrics.size());
     std::vector<const Pipeline*> pipelines;
     for (const ExpandedVariant* variant : variants_) pipelines.push_back(&variant->pipeline);
-    SharedSteps shared(pipelines);
+    shared_ = std::make_unique<SharedSteps>(pipelines);
     for (size_t i = 0; i < variants_.size(); ++i) {
-      const auto apply = [&](Context& context, ir::Graph& graph) { return shared.Apply(i, context, graph); };
-      NIBBLE_RETURN_IF_ERROR(RunVariant(*variants_[i], apply));
-      shared.Forget(i);
+      NIBBLE_RETURN_IF_ERROR(RunVariant(i));
+      shared_->Forget(i);
     }
     return summary_;
   }
@@ -157,10 +155,8 @@ class Runner {
     return Job{&request, Sha256(absl::StrCat(variant.name, "\n", parts)), data_hash};
   }
 
-  // Runs a variant's steps on the model.
-  using Apply = absl::FunctionRef<absl::Status(Context& context, ir::Graph& graph)>;
-
-  absl::Status RunVariant(const ExpandedVariant& variant, Apply apply) {
+  absl::Status RunVariant(size_t index) {
+    const ExpandedVariant& variant = *variants_[index];
     std::vector<Job> jobs;
     for (const MetricRequest& request : experiment_.metrics) {
       NIBBLE_ASSIGN_OR_RETURN(Job job, MakeJob(variant, request));
@@ -175,7 +171,7 @@ class Runner {
     if (!variant.is_baseline && NeedsBaseline(jobs) && baseline_ == nullptr) NIBBLE_RETURN_IF_ERROR(BuildBaseline());
     Context context(measurer_.pool(), Work());
     const Clock::time_point start = Clock::now();
-    auto built = Build(variant, context, apply);
+    auto built = Build(index, context);
     if (built.ok()) std::fprintf(stderr, "%s: built in %.1f s\n", variant.name.c_str(), Seconds(start));
     for (const LossCurve& curve : context.curves()) PrintCurve(curve);
     for (const Job& job : jobs) NIBBLE_RETURN_IF_ERROR(RunJob(variant, job, built, context));
@@ -200,16 +196,16 @@ class Runner {
 
   absl::Status BuildBaseline() {
     Context context(measurer_.pool(), Work());
-    const auto& steps = experiment_.variants[0].pipeline.step();
-    auto built = Build(experiment_.variants[0], context, [&](Context& c, ir::Graph& graph) { return ApplyPipeline(c, steps, graph); });
+    auto built = Build(0, context);
     // Its own jobs have reported a failure; those that need it will too.
     if (built.ok()) baseline_ = std::make_unique<BuiltModel>(*std::move(built));
     return absl::OkStatus();
   }
 
-  absl::StatusOr<BuiltModel> Build(const ExpandedVariant& variant, Context& context, Apply apply) {
+  absl::StatusOr<BuiltModel> Build(size_t index, Context& context) {
+    const ExpandedVariant& variant = *variants_[index];
     BuiltModel built{variant.name, PipelineToString(variant.pipeline.step()), model_.graph, nullptr};
-    NIBBLE_RETURN_IF_ERROR(apply(context, built.graph));
+    NIBBLE_RETURN_IF_ERROR(shared_->Apply(index, context, built.graph));
     NIBBLE_ASSIGN_OR_RETURN(const auto* table, kernels::ChooseTable());
     NIBBLE_ASSIGN_OR_RETURN(built.plan, Plan::Create(built.graph, *table));
     if (!built.plan->simulated_ops().empty()) {
@@ -276,7 +272,8 @@ class Runner {
   const std::string model_hash_, code_version_;
   Measurer measurer_;
   Machine machine_;
-  std::vector<const ExpandedVariant*> variants_;
+  std::vector<const ExpandedVariant*> variants_;  // those that run, the baseline first
+  std::unique_ptr<SharedSteps> shared_;           // of their pipelines
   std::unique_ptr<BuiltModel> baseline_;
   const Clock::time_point start_ = Clock::now();
   int started_ = 0, total_ = 0;

@@ -10,9 +10,10 @@ namespace nibble {
 
 SharedSteps::SharedSteps(const std::vector<const Pipeline*>& pipelines) : pipelines_(pipelines) {
   for (const Pipeline* pipeline : pipelines_) {
-    std::vector<std::string> beginnings = {""};
-    for (const Step& step : pipeline->step()) beginnings.push_back(absl::StrCat(beginnings.back(), ProtoToLine(step), "\n"));
-    beginnings_.push_back(std::move(beginnings));
+    std::vector<std::string>& beginnings = beginnings_.emplace_back();
+    for (const Step& step : pipeline->step()) {
+      beginnings.push_back(absl::StrCat(beginnings.empty() ? "" : beginnings.back(), ProtoToLine(step), "\n"));
+    }
   }
 }
 
@@ -24,8 +25,8 @@ bool SharedSteps::IsWanted(const std::string& steps, size_t index) const {
 
 int SharedSteps::TakeUp(size_t index, Context& context, ir::Graph& graph) const {
   const std::vector<std::string>& beginnings = beginnings_[index];
-  for (int done = static_cast<int>(beginnings.size()) - 1; done > 0; --done) {
-    const auto found = kept_.find(beginnings[done]);
+  for (int done = static_cast<int>(beginnings.size()); done > 0; --done) {
+    const auto found = kept_.find(beginnings[done - 1]);
     if (found == kept_.end()) continue;
     graph = found->second.graph;
     BuildRecord record = found->second.record;
@@ -39,10 +40,9 @@ int SharedSteps::TakeUp(size_t index, Context& context, ir::Graph& graph) const 
 absl::Status SharedSteps::Apply(size_t index, Context& context, ir::Graph& graph) {
   const auto& steps = pipelines_[index]->step();
   for (int i = TakeUp(index, context, graph); i < steps.size(); ++i) {
-    NIBBLE_RETURN_IF_ERROR(ApplyStep(context, steps[i], i, graph));
-    NIBBLE_ASSIGN_OR_RETURN(const auto method, MakeMethod(steps[i]));
-    const std::string& made = beginnings_[index][i + 1];
-    if (method->learns() && IsWanted(made, index)) kept_.insert_or_assign(made, Kept{graph, context.record()});
+    NIBBLE_ASSIGN_OR_RETURN(const bool learns, ApplyStep(context, steps[i], i, graph));
+    const std::string& made = beginnings_[index][i];
+    if (learns && IsWanted(made, index)) kept_.insert_or_assign(made, Kept{graph, context.record()});
   }
   return absl::OkStatus();
 }

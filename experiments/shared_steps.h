@@ -38,7 +38,7 @@ class SharedSteps {
   int TakeUp(size_t index, Context& context, ir::Graph& graph) const;
 
   const std::vector<const Pipeline*> pipelines_;
-  std::vector<std::vector<std::string>> beginnings_;  // of each pipeline: its first 0, 1, 2 ... steps as text
+  std::vector<std::vector<std::string>> beginnings_;  // of each pipeline: its first 1, 2 ... steps as text
   std::map<std::string, Kept> kept_;                  // by their steps as text
 };
 

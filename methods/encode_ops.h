@@ -10,9 +10,9 @@
 
 namespace nibble {
 
-// The values of a parameter that is to be quantized. One that is already
-// quantized is an error: its first grid would be lost.
-absl::StatusOr<std::vector<float>> LoadUnquantized(const ir::Parameter& parameter);
+// What a parameter that is already quantized is refused with
+// (ir::Parameter::LoadUnquantized).
+inline constexpr char kOneMethodALayer[] = "give each layer to one weight method, or narrow layers";
 
 // Replaces the parameter of each op by its encoding under `scheme`. When the
 // selection holds only one of a tied embedding and head, the head is untied

@@ -64,18 +64,18 @@ absl::StatusOr<std::unique_ptr<Method>> MakeMethod(const Step& step) {
   return method;
 }
 
-absl::Status ApplyStep(Context& context, const Step& step, int index, ir::Graph& graph) {
+absl::StatusOr<bool> ApplyStep(Context& context, const Step& step, int index, ir::Graph& graph) {
   NIBBLE_ASSIGN_OR_RETURN(const auto method, MakeMethod(step));
   NIBBLE_ASSIGN_OR_RETURN(const auto* extension, StepExtension(step));
   const std::string place = absl::StrCat("step ", index, " [nibble.", extension->name(), "]");
   NIBBLE_RETURN_IF_ERROR(Annotate(method->Apply(context, graph), place));
   NIBBLE_RETURN_IF_ERROR(Annotate(ir::Verify(graph), absl::StrCat("after ", place)));
   context.AddHistory(ProtoToLine(step));
-  return absl::OkStatus();
+  return method->learns();
 }
 
 absl::Status ApplyPipeline(Context& context, const google::protobuf::RepeatedPtrField<Step>& steps, ir::Graph& graph) {
-  for (int i = 0; i < steps.size(); ++i) NIBBLE_RETURN_IF_ERROR(ApplyStep(context, steps[i], i, graph));
+  for (int i = 0; i < steps.size(); ++i) NIBBLE_RETURN_IF_ERROR(ApplyStep(context, steps[i], i, graph).status());
   return absl::OkStatus();
 }
 

@@ -147,7 +147,8 @@ struct MethodRegistrar {
 absl::StatusOr<std::unique_ptr<Method>> MakeMethod(const Step& step);
 
 // Runs one step, the one at place `index` of a pipeline; ApplyPipeline runs all.
-absl::Status ApplyStep(Context& context, const Step& step, int index, ir::Graph& graph);
+// Gives whether the method learns.
+absl::StatusOr<bool> ApplyStep(Context& context, const Step& step, int index, ir::Graph& graph);
 
 // Runs the steps in order; an error names the step's place and method. The
 // graph is verified after each.

@@ -78,6 +78,12 @@ inline absl::Status ApplyText(const std::string& text, ir::Graph& graph, int thr
   return absl::OkStatus();
 }
 
+// What steps fail with on the tiny model; "" when they do not.
+inline std::string ErrorOf(const std::string& steps) {
+  ir::Graph graph = TinyGraph();
+  return std::string(ApplyText(steps, graph).message());
+}
+
 inline QuantScheme WeightScheme(const ir::Graph& graph, const std::string& op) {
   return graph.parameter(*graph.FindOp(op)->weight).Load()->scheme;
 }

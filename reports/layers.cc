@@ -34,9 +34,7 @@ void AddLayers(const std::string& variant, const JobResult& result, std::vector<
 
 std::vector<LayerGroup> LayerGroups(const RunTable& table) {
   std::vector<LayerGroup> groups;
-  for (const std::string& variant : table.variants()) {
-    if (const JobResult* result = table.Latest(variant)) AddLayers(variant, *result, &groups);
-  }
+  for (const std::string& variant : table.variants()) AddLayers(variant, table.Build(variant), &groups);
   return groups;
 }
 

@@ -9,12 +9,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
-#include "reports/contrasts.h"
+#include "eval/statistics.h"
 #include "reports/curve.h"
 #include "reports/format.h"
-#include "reports/layers.h"
-#include "reports/repetitions.h"
-#include "eval/statistics.h"
 
 namespace nibble {
 namespace {
@@ -127,7 +124,8 @@ std::string IntervalText(const Metric& metric, const Estimate& estimate, Format 
   return absl::StrCat(" [", format(metric, estimate.interval->low), ", ", format(metric, estimate.interval->high), "]");
 }
 
-std::string ComparisonText(const Metric& metric, const Comparison& comparison) {
+// Ratio or difference with its interval; where that is missing, marked with why.
+std::string ComparisonText(const Metric& metric, const Comparison& comparison, Footnotes* notes) {
   std::string text;
   if (const auto& ratio = comparison.ratio) {
     text = absl::StrCat("×", FormatRatio(metric, ratio->value), IntervalText(metric, *ratio, FormatRatio));
@@ -136,6 +134,7 @@ std::string ComparisonText(const Metric& metric, const Comparison& comparison) {
                         IntervalText(metric, *difference, FormatDifference));
   }
   if (comparison.recovery.has_value()) absl::StrAppend(&text, "<br>", Decimals(*comparison.recovery, 1), " % recovered");
+  if (!comparison.why.empty()) absl::StrAppend(&text, notes->Mark(absl::StrCat("no interval: ", comparison.why)));
   return text;
 }
 
@@ -148,10 +147,8 @@ std::string MeasuredCell(const RunTable& table, const std::string& variant, cons
   // that needs no remark.
   if (baseline == nullptr && table.FailureBehind(table.baseline(), metric.name()) == nullptr) return value;
   const Comparison comparison = Compare(metric, baseline);
-  const std::string text = ComparisonText(metric, comparison);
-  const std::string mark =
-      comparison.why.empty() ? "" : notes->Mark(absl::StrCat("no interval: ", comparison.why));
-  return text.empty() ? absl::StrCat(value, mark) : absl::StrCat(value, "<br>", text, mark);
+  const bool has_text = comparison.ratio.has_value() || comparison.difference.has_value() || comparison.recovery.has_value();
+  return absl::StrCat(value, has_text ? "<br>" : "", ComparisonText(metric, comparison, notes));
 }
 
 std::string FailureText(const JobResult& job) {
@@ -245,15 +242,13 @@ std::string GatesSection(const std::vector<GateOutcome>& gates) {
 
 // ---- Contrasts
 
-std::string ContrastsSection(const RunTable& table) {
+std::string ContrastsSection(const RunTable& table, const std::vector<ContrastedMetric>& metrics) {
   Footnotes notes;
   std::string rows;
-  for (const ContrastedMetric& contrasted : ContrastedMetrics(table)) {
-    const std::string& why = contrasted.comparison.why;
-    const std::string mark = why.empty() ? "" : notes.Mark(absl::StrCat("no interval: ", why));
+  for (const ContrastedMetric& contrasted : metrics) {
     absl::StrAppend(&rows, Row({MarkdownCell(contrasted.contrast->variant()), MarkdownCell(contrasted.contrast->against()),
                                 MetricHeader(table, contrasted.metric->name()),
-                                absl::StrCat(ComparisonText(*contrasted.metric, contrasted.comparison), mark), contrasted.Verdict()}));
+                                ComparisonText(*contrasted.metric, contrasted.comparison, &notes), contrasted.Verdict()}));
   }
   if (rows.empty()) return "";
   return absl::StrCat("## Contrasts\n\nVariants against each other: × the ratio or ± the difference with its 95 % confidence interval, paired by "
@@ -277,9 +272,7 @@ std::string RepeatedRow(const RunTable& table, const RepeatedMetric& repeated, F
     const std::string deviation = spread->deviation.has_value() ? absl::StrCat(" ± ", FormatDeviation(metric, *spread->deviation)) : "";
     row.push_back(FormatValue(metric, spread->mean) + deviation);
     row.push_back(absl::StrCat(FormatValue(metric, spread->low), " to ", FormatValue(metric, spread->high)));
-    const std::string& why = repeated.comparison.why;
-    const std::string mark = why.empty() || table.Baseline(repeated.metric) == nullptr ? "" : notes->Mark(absl::StrCat("no interval: ", why));
-    row.push_back(absl::StrCat(ComparisonText(metric, repeated.comparison), mark));
+    row.push_back(table.Baseline(repeated.metric) == nullptr ? "" : ComparisonText(metric, repeated.comparison, notes));
   } else {
     row.insert(row.end(), 3, kNoValue);
   }
@@ -289,10 +282,10 @@ std::string RepeatedRow(const RunTable& table, const RepeatedMetric& repeated, F
   return Row(row);
 }
 
-std::string SeedsSection(const RunTable& table) {
+std::string SeedsSection(const RunTable& table, const std::vector<RepeatedMetric>& metrics) {
   Footnotes notes;
   std::string rows;
-  for (const RepeatedMetric& repeated : RepeatedMetrics(table)) absl::StrAppend(&rows, RepeatedRow(table, repeated, &notes));
+  for (const RepeatedMetric& repeated : metrics) absl::StrAppend(&rows, RepeatedRow(table, repeated, &notes));
   if (rows.empty()) return "";
   return absl::StrCat("## Seeds\n\nVariants that were run several times, alike but for a seed: how many repetitions count, their mean ± "
                       "standard deviation, the smallest and the largest value. Against the baseline: × the geometric mean of the ratios or ± the mean "
@@ -416,9 +409,7 @@ std::string TrainingRow(const std::string& variant, const TrainingCurve& curve) 
 std::string TrainingSection(const RunTable& table, const std::string& plot) {
   std::string rows;
   for (const std::string& variant : table.variants()) {
-    const JobResult* result = table.Latest(variant);
-    if (result == nullptr) continue;
-    for (const TrainingCurve& curve : result->training()) absl::StrAppend(&rows, TrainingRow(variant, curve));
+    for (const TrainingCurve& curve : table.Build(variant).training()) absl::StrAppend(&rows, TrainingRow(variant, curve));
   }
   if (rows.empty()) return "";
   const std::string image = plot.empty() ? "" : absl::StrCat("\n![loss](", plot, ")\n");
@@ -450,9 +441,9 @@ std::string LayerKindRow(const LayerKind& kind) {
               Code(kind.worst->layer()), absl::StrCat(kind.worse)});
 }
 
-std::string LayersSection(const RunTable& table, const std::string& file) {
+std::string LayersSection(const std::vector<LayerGroup>& groups, const std::string& file) {
   std::string text;
-  for (const LayerGroup& group : LayerGroups(table)) {
+  for (const LayerGroup& group : groups) {
     absl::StrAppend(&text, "**", MarkdownCell(group.variant), "**, ", MarkdownCell(group.method), ": ", WorseLayersSentence(group), "\n\n",
                     Header({"linear", "layers", "mean ratio", "worst ratio", "its layer", "worse than rounding"}, 1));
     for (const LayerKind& kind : LayerKinds(group)) absl::StrAppend(&text, LayerKindRow(kind));
@@ -466,17 +457,10 @@ std::string LayersSection(const RunTable& table, const std::string& file) {
 
 // ---- Pipelines, events, methods of measurement
 
-std::string PipelineOf(const RunTable& table, const std::string& variant) {
-  for (const JobResult* result : table.Results(variant)) {
-    if (!result->pipeline().empty()) return result->pipeline();
-  }
-  return "";
-}
-
 std::string PipelinesSection(const RunTable& table) {
   std::string text = "## Pipelines\n\n";
   for (const std::string& variant : table.variants()) {
-    const std::string pipeline = PipelineOf(table, variant);
+    const std::string& pipeline = table.Build(variant).pipeline();
     absl::StrAppend(&text, "**", MarkdownCell(variant), "**\n\n", pipeline.empty() ? "not run\n" : CodeBlock(pipeline),
                     "\n");
   }
@@ -575,13 +559,12 @@ std::string ReproduceSection(const RunInfo& run) {
 
 }  // namespace
 
-std::string ReportMarkdown(const RunTable& table, const std::vector<GateOutcome>& gates,
-                           const std::vector<std::string>& notes, const std::string& plot, const std::string& loss_plot,
+std::string ReportMarkdown(const RunTable& table, const Findings& findings, const std::string& plot, const std::string& loss_plot,
                            const std::string& layers_file) {
-  return absl::StrCat(HeadText(table), ResultsSection(table, plot), GatesSection(gates), ContrastsSection(table), SeedsSection(table), RecoverySection(table),
-                      TrainingSection(table, loss_plot), LayersSection(table, layers_file), PartsSection(table),
-                      PipelinesSection(table), EventsSection(table), MeasuresSection(table), NotesSection(notes),
-                      ReproduceSection(table.run()));
+  return absl::StrCat(HeadText(table), ResultsSection(table, plot), GatesSection(findings.gates), ContrastsSection(table, findings.contrasts),
+                      SeedsSection(table, findings.repetitions), RecoverySection(table), TrainingSection(table, loss_plot),
+                      LayersSection(findings.layers, layers_file), PartsSection(table), PipelinesSection(table), EventsSection(table),
+                      MeasuresSection(table), NotesSection(findings.notes), ReproduceSection(table.run()));
 }
 
 }  // namespace nibble

@@ -6,16 +6,16 @@
 #include <string>
 #include <vector>
 
-#include "reports/gate.h"
+#include "reports/findings.h"
 #include "reports/run_table.h"
 
 namespace nibble {
 
-// `plot` and `loss_plot` are the plots' file names beside the report, "" without
+// `findings` are those of the table. `plot` and `loss_plot` are the plots' file names beside the report, "" without
 // one; `layers_file` is that of the table of layers, which it has where the run
 // has layers.
-std::string ReportMarkdown(const RunTable& table, const std::vector<GateOutcome>& gates, const std::vector<std::string>& notes,
-                           const std::string& plot, const std::string& loss_plot, const std::string& layers_file);
+std::string ReportMarkdown(const RunTable& table, const Findings& findings, const std::string& plot, const std::string& loss_plot,
+                           const std::string& layers_file);
 
 }  // namespace nibble
 

@@ -11,9 +11,7 @@
 #include "core/base/proto.h"
 #include "core/base/status.h"
 #include "nlohmann/json.hpp"
-#include "reports/contrasts.h"
 #include "reports/format.h"
-#include "reports/repetitions.h"
 
 namespace nibble {
 namespace {
@@ -56,6 +54,13 @@ void AddEstimate(const std::string& name, const std::optional<Estimate>& estimat
   (*record)[name + "_high"] = Number(High(*estimate));
 }
 
+void AddComparison(const Comparison& comparison, Json* record) {
+  AddEstimate("ratio", comparison.ratio, record);
+  AddEstimate("difference", comparison.difference, record);
+  if (comparison.recovery.has_value()) (*record)["recovery"] = Number(comparison.recovery);
+  if (!comparison.why.empty()) (*record)["note"] = comparison.why;
+}
+
 Json RecordJson(const Record& record) {
   const Metric& metric = *record.metric;
   Json json = {{"variant", record.variant},
@@ -68,10 +73,7 @@ Json RecordJson(const Record& record) {
                {"baseline_value", Number(record.baseline_value)},
                {"arithmetic", ArithmeticName(metric)},
                {"convention", metric.convention()}};
-  AddEstimate("ratio", record.comparison.ratio, &json);
-  AddEstimate("difference", record.comparison.difference, &json);
-  if (record.comparison.recovery.has_value()) json["recovery"] = Number(record.comparison.recovery);
-  if (!record.comparison.why.empty()) json["note"] = record.comparison.why;
+  AddComparison(record.comparison, &json);
   return json;
 }
 
@@ -101,9 +103,9 @@ Json EventsJson(const RunTable& table) {
   return events;
 }
 
-Json LayersJson(const RunTable& table) {
+Json LayersJson(const std::vector<LayerGroup>& groups) {
   Json layers = Json::array();
-  for (const LayerGroup& group : LayerGroups(table)) {
+  for (const LayerGroup& group : groups) {
     for (const QuantizedLayer* layer : group.layers) {
       layers.push_back({{"variant", group.variant},
                         {"method", group.method},
@@ -116,13 +118,11 @@ Json LayersJson(const RunTable& table) {
   return layers;
 }
 
-Json ContrastsJson(const RunTable& table) {
+Json ContrastsJson(const std::vector<ContrastedMetric>& metrics) {
   Json contrasts = Json::array();
-  for (const ContrastedMetric& contrasted : ContrastedMetrics(table)) {
+  for (const ContrastedMetric& contrasted : metrics) {
     Json json = {{"variant", contrasted.contrast->variant()}, {"against", contrasted.contrast->against()}, {"metric", contrasted.metric->name()}};
-    AddEstimate("ratio", contrasted.comparison.ratio, &json);
-    AddEstimate("difference", contrasted.comparison.difference, &json);
-    if (!contrasted.comparison.why.empty()) json["note"] = contrasted.comparison.why;
+    AddComparison(contrasted.comparison, &json);
     json["verdict"] = contrasted.Verdict();
     contrasts.push_back(std::move(json));
   }
@@ -139,16 +139,14 @@ Json RepeatedValueJson(const RepeatedValue& value) {
   return json;
 }
 
-Json RepetitionsJson(const RunTable& table) {
+Json RepetitionsJson(const std::vector<RepeatedMetric>& metrics) {
   Json all = Json::array();
-  for (const RepeatedMetric& repeated : RepeatedMetrics(table)) {
+  for (const RepeatedMetric& repeated : metrics) {
     Json json = {{"of", repeated.variant}, {"metric", repeated.metric}, {"repetitions", repeated.values.size()}, {"counted", repeated.counted}};
     if (const auto& spread = repeated.spread) {
       json.update({{"mean", Number(spread->mean)}, {"deviation", Number(spread->deviation)}, {"min", spread->low}, {"max", spread->high}});
     }
-    AddEstimate("ratio", repeated.comparison.ratio, &json);
-    AddEstimate("difference", repeated.comparison.difference, &json);
-    if (!repeated.comparison.why.empty()) json["note"] = repeated.comparison.why;
+    AddComparison(repeated.comparison, &json);
     json["values"] = Json::array();
     for (const RepeatedValue& value : repeated.values) json["values"].push_back(RepeatedValueJson(value));
     all.push_back(std::move(json));
@@ -231,20 +229,20 @@ Records MakeRecords(const RunTable& table) {
   return all;
 }
 
-std::string RecordsJson(const RunTable& table, const Records& records, const std::vector<GateOutcome>& gates,
-                        const std::vector<std::string>& notes) {
+std::string RecordsJson(const RunTable& table, const Records& records, const Findings& findings) {
   Json json = {{"run", ToJson(table.run())},       {"machine", ToJson(table.machine())},
                {"records", Json::array()},         {"withheld", Json::array()},
                {"failures", FailuresJson(table)},  {"events", EventsJson(table)},
-               {"layers", LayersJson(table)},      {"repetitions", RepetitionsJson(table)},
-               {"contrasts", ContrastsJson(table)},
-               {"gates", Json::array()},           {"notes", notes}};
+               {"layers", LayersJson(findings.layers)},
+               {"repetitions", RepetitionsJson(findings.repetitions)},
+               {"contrasts", ContrastsJson(findings.contrasts)},
+               {"gates", Json::array()},           {"notes", findings.notes}};
   json["run"].erase("machine");
   for (const Record& record : records.records) json["records"].push_back(RecordJson(record));
   for (const WithheldMetric& w : records.withheld) {
     json["withheld"].push_back({{"variant", w.variant}, {"metric", w.metric}, {"reason", w.reason}});
   }
-  for (const GateOutcome& gate : gates) json["gates"].push_back(GateJson(gate));
+  for (const GateOutcome& gate : findings.gates) json["gates"].push_back(GateJson(gate));
   return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 

@@ -9,8 +9,7 @@
 #include "absl/status/statusor.h"
 #include "eval/result.pb.h"
 #include "eval/statistics.h"
-#include "reports/gate.h"
-#include "reports/layers.h"
+#include "reports/findings.h"
 #include "reports/run_table.h"
 
 namespace nibble {
@@ -57,8 +56,7 @@ Records MakeRecords(const RunTable& table);
 //                 verdict ("better", "worse" or ""), note
 //   gates         variant, metric, bound, measured, passed, message
 //   notes         what the reader of the log skipped or found odd
-std::string RecordsJson(const RunTable& table, const Records& records, const std::vector<GateOutcome>& gates,
-                        const std::vector<std::string>& notes);
+std::string RecordsJson(const RunTable& table, const Records& records, const Findings& findings);
 
 // The `records` of an earlier run's results.json, each under the name `file`.
 // Values that are absent there are left out. Errors name the path.

@@ -4,8 +4,7 @@
 #include "core/base/file.h"
 #include "core/base/status.h"
 #include "reports/curve.h"
-#include "reports/gate.h"
-#include "reports/layers.h"
+#include "reports/findings.h"
 #include "reports/markdown.h"
 #include "reports/pareto.h"
 #include "reports/records.h"
@@ -16,18 +15,14 @@ namespace nibble {
 namespace {
 
 constexpr char kPlotFile[] = "pareto.svg";
-
 constexpr char kLossFile[] = "loss.svg";
-
 constexpr char kLayersFile[] = "layers.csv";
 
 // A curve for each training of each variant.
 std::vector<NamedCurve> Curves(const RunTable& table) {
   std::vector<NamedCurve> curves;
   for (const std::string& variant : table.variants()) {
-    const JobResult* result = table.Latest(variant);
-    if (result == nullptr) continue;
-    for (const TrainingCurve& curve : result->training()) {
+    for (const TrainingCurve& curve : table.Build(variant).training()) {
       curves.push_back({absl::StrCat(variant, ": ", curve.label()), {curve.loss().begin(), curve.loss().end()}});
     }
   }
@@ -38,19 +33,17 @@ std::vector<NamedCurve> Curves(const RunTable& table) {
 
 Report MakeReport(const RunInfo& run, const std::vector<JobResult>& results, const std::vector<std::string>& notes) {
   const RunTable table(run, results);
-  std::vector<std::string> all_notes = notes;
-  all_notes.insert(all_notes.end(), table.notes().begin(), table.notes().end());
-  const std::vector<GateOutcome> gates = EvaluateGates(table);
+  Findings findings{EvaluateGates(table), ContrastedMetrics(table), RepeatedMetrics(table), LayerGroups(table), notes};
+  findings.notes.insert(findings.notes.end(), table.notes().begin(), table.notes().end());
   const Records records = MakeRecords(table);
 
   Report report;
   report.plot = ParetoSvg(ParetoPoints(table), "size (MiB)", FirstPerplexity(table));
   report.loss_plot = CurveSvg(Curves(table));
-  report.layers = LayersCsv(LayerGroups(table));
-  report.markdown = ReportMarkdown(table, gates, all_notes, report.plot.empty() ? "" : kPlotFile, report.loss_plot.empty() ? "" : kLossFile,
-                                   kLayersFile);
+  report.layers = LayersCsv(findings.layers);
+  report.markdown = ReportMarkdown(table, findings, report.plot.empty() ? "" : kPlotFile, report.loss_plot.empty() ? "" : kLossFile, kLayersFile);
   report.csv = RecordsCsv(records);
-  report.json = RecordsJson(table, records, gates, all_notes);
+  report.json = RecordsJson(table, records, findings);
   return report;
 }
 

@@ -43,11 +43,13 @@ Report SmallReport() {
   return MakeReport(small.run, small.results, {"a note"});
 }
 
-nlohmann::json SmallJson() {
-  const auto json = ParseJson(SmallReport().json, "results.json");
+nlohmann::json JsonOf(const Report& report) {
+  const auto json = ParseJson(report.json, "results.json");
   EXPECT_OK(json);
   return json.value();
 }
+
+nlohmann::json SmallJson() { return JsonOf(SmallReport()); }
 
 nlohmann::json FindRecord(const nlohmann::json& json, const std::string& variant, const std::string& metric) {
   for (const auto& record : json["records"]) {
@@ -167,8 +169,8 @@ TEST(Json, WithholdsSimulatedLatencyAndListsFailures) {
 TEST(Json, ASimulatedBaselineLatencyIsNoBaseline) {
   SmallRun small = MakeSmallRun();
   small.results[3].mutable_metric(0)->set_arithmetic(SIMULATED);
-  const auto json = ParseJson(MakeReport(small.run, small.results).json, "results.json");
-  const nlohmann::json record = FindRecord(json.value(), "ptq", "decode_tokens_per_s/32");
+  const nlohmann::json json = JsonOf(MakeReport(small.run, small.results));
+  const nlohmann::json record = FindRecord(json, "ptq", "decode_tokens_per_s/32");
   EXPECT_TRUE(record["baseline_value"].is_null());
   EXPECT_FALSE(record.contains("ratio"));
 }
@@ -176,8 +178,8 @@ TEST(Json, ASimulatedBaselineLatencyIsNoBaseline) {
 TEST(Json, NanBecomesNull) {
   SmallRun small = MakeSmallRun();
   small.results[4].mutable_metric(0)->set_value(std::nan(""));
-  const auto json = ParseJson(MakeReport(small.run, small.results).json, "results.json");
-  const nlohmann::json record = FindRecord(json.value(), "ptq", "perplexity/wikitext");
+  const nlohmann::json json = JsonOf(MakeReport(small.run, small.results));
+  const nlohmann::json record = FindRecord(json, "ptq", "perplexity/wikitext");
   EXPECT_TRUE(record["value"].is_null());
   EXPECT_THAT(record["note"], HasSubstr("not a finite number"));
 }
@@ -308,10 +310,10 @@ TEST(Layers, StandInEveryForm) {
   ASSERT_EQ(lines.size(), 7u);
   EXPECT_EQ(lines[0], "variant,method,layer,error,rounding_error,ratio");
   EXPECT_EQ(lines[1], "ptq,gptq,model.layers.0.mlp.down_proj,1,4,0.25");
-  const auto json = ParseJson(report.json, "results.json");
-  ASSERT_EQ(json.value()["layers"].size(), 5u);
-  EXPECT_EQ(json.value()["layers"][3]["ratio"], 2);
-  EXPECT_EQ(json.value()["layers"][3]["rounding_error"], 3);
+  const nlohmann::json json = JsonOf(report);
+  ASSERT_EQ(json["layers"].size(), 5u);
+  EXPECT_EQ(json["layers"][3]["ratio"], 2);
+  EXPECT_EQ(json["layers"][3]["rounding_error"], 3);
 }
 
 TEST(Layers, OfManyBadOnesFiveAreNamed) {
@@ -411,8 +413,8 @@ TEST(Repetitions, StandInTheReportAndInJson) {
                                          "seed=1: 22.20, seed=2: 24.53, seed=3: 27.11 |\n"));
   EXPECT_THAT(report.markdown, HasSubstr("| rot | size_mib ↓ (MiB) | 2 of 3 | 96.0 ± 45 | 64.0 to 128.0 | "));
   EXPECT_THAT(report.markdown, HasSubstr("| seed=1: 64.0, seed=2: 128.0, seed=3: failed¹ |\n\n- ¹ rot/seed=3, size: disk\\|full\n"));
-  const auto json = ParseJson(report.json, "results.json");
-  const nlohmann::json& repetitions = json.value()["repetitions"];
+  const nlohmann::json json = JsonOf(report);
+  const nlohmann::json& repetitions = json["repetitions"];
   ASSERT_EQ(repetitions.size(), 2u);
   EXPECT_EQ(repetitions[0]["of"], "rot");
   EXPECT_EQ(repetitions[0]["counted"], 3);
@@ -467,8 +469,8 @@ TEST(RunTable, TheLatestResultTellsHowAVariantWasBuilt) {
   TrainingCurve* curve = small.results[4].add_training();
   curve->set_label("qat");
   curve->add_loss(2);
-  EXPECT_EQ(RunTable(small.run, small.results).Latest("ptq"), &small.results[7]);
-  EXPECT_EQ(RunTable(small.run, small.results).Latest("none"), nullptr);
+  EXPECT_EQ(&RunTable(small.run, small.results).Build("ptq"), &small.results[7]);
+  EXPECT_EQ(RunTable(small.run, small.results).Build("none").job(), "");
   // ptq was trained once; as it was built last, it was not.
   EXPECT_THAT(MakeReport(small.run, small.results).markdown, Not(HasSubstr("## Training")));
   *small.results[7].add_training() = *curve;

@@ -137,9 +137,9 @@ const std::vector<const JobResult*>& RunTable::Results(const std::string& varian
   return FindOrEmpty(results_, variant);
 }
 
-const JobResult* RunTable::Latest(const std::string& variant) const {
+const JobResult& RunTable::Build(const std::string& variant) const {
   const std::vector<const JobResult*>& results = Results(variant);
-  return results.empty() ? nullptr : results.back();
+  return results.empty() ? JobResult::default_instance() : *results.back();
 }
 
 const std::vector<const JobResult*>& RunTable::Failures(const std::string& variant) const {

@@ -37,9 +37,9 @@ class RunTable {
 
   // The results of a variant, in the log's order.
   const std::vector<const JobResult*>& Results(const std::string& variant) const;
-  // The latest of them, or null. It tells how the variant was built (trainings,
-  // layers): all jobs of a variant share its build.
-  const JobResult* Latest(const std::string& variant) const;
+  // What tells how the variant was built (pipeline, trainings, layers): the
+  // latest of its results, an empty one without any. All jobs share the build.
+  const JobResult& Build(const std::string& variant) const;
   const std::vector<const JobResult*>& Failures(const std::string& variant) const;
 
   // The failed job that leaves this cell empty, or null. What a failed job would

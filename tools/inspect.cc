@@ -100,33 +100,45 @@ absl::StatusOr<InputMoments> MeasureInputs(const ir::Graph& graph, absl::Span<co
   return inputs;
 }
 
+// The first tokens of a text.
+absl::StatusOr<std::vector<int32_t>> ReadTokens(const OpenedModel& model, const std::string& name, size_t count) {
+  if (model.source.tokenizer == nullptr) return absl::InvalidArgumentError("--activations needs a model with a tokenizer");
+  NIBBLE_ASSIGN_OR_RETURN(const datasets::ResolvedDataset text, datasets::ResolveDataset(name, "."));
+  NIBBLE_ASSIGN_OR_RETURN(std::vector<int32_t> tokens, TokenStream(*model.source.tokenizer, {text.path}));
+  tokens.resize(std::min(tokens.size(), count));
+  if (tokens.empty()) return absl::InvalidArgumentError(absl::StrCat(text.path, ": no tokens"));
+  return tokens;
+}
+
+// `after` may be null.
+void PrintMoments(const InputMoments& before, const InputMoments* after) {
+  const auto ratio = [](const Moments& m) { return m.mean_magnitude > 0 ? m.max / m.mean_magnitude : 0; };
+  std::printf("\n%-44s %10s %10s", "input of", "max/mean", "kurtosis");
+  std::printf(after != nullptr ? " %14s %14s\n" : "\n", "max/mean after", "kurtosis after");
+  for (size_t i = 0; i < before.size(); ++i) {
+    std::printf("%-44s %10.2f %10.2f", before[i].first.c_str(), ratio(before[i].second), before[i].second.kurtosis);
+    if (after != nullptr) std::printf(" %14.2f %14.2f", ratio((*after)[i].second), (*after)[i].second.kurtosis);
+    std::printf("\n");
+  }
+}
+
 // What linears read on a text, before and after the steps of a pipeline.
 absl::Status PrintInputOutliers(const OpenedModel& model, const Options& options) {
-  if (model.source.tokenizer == nullptr) return absl::InvalidArgumentError("--activations needs a model with a tokenizer");
-  NIBBLE_ASSIGN_OR_RETURN(const datasets::ResolvedDataset text, datasets::ResolveDataset(options.Text("activations"), "."));
-  NIBBLE_ASSIGN_OR_RETURN(std::vector<int32_t> tokens, TokenStream(*model.source.tokenizer, {text.path}));
-  tokens.resize(std::min<size_t>(tokens.size(), options.Get<int>("tokens")));
-  if (tokens.empty()) return absl::InvalidArgumentError(absl::StrCat(text.path, ": no tokens"));
+  NIBBLE_ASSIGN_OR_RETURN(const std::vector<int32_t> tokens, ReadTokens(model, options.Text("activations"), options.Get<int>("tokens")));
   ThreadPool pool(AvailableCpus());
   NIBBLE_ASSIGN_OR_RETURN(const auto* table, kernels::ChooseTable());
   const train::Machine machine{pool, *table};
   NIBBLE_ASSIGN_OR_RETURN(const InputMoments before, MeasureInputs(model.graph, tokens, machine));
-  InputMoments after = before;
-  if (options.Has("pipeline")) {
-    NIBBLE_ASSIGN_OR_RETURN(const Pipeline pipeline, LoadPipeline(options.Text("pipeline")));
-    ir::Graph changed = model.graph;
-    Context context(pool, {model.source.tokenizer.get(), DirectoryOf(options.Text("pipeline")), "", ""});
-    NIBBLE_RETURN_IF_ERROR(ApplyPipeline(context, pipeline.step(), changed));
-    NIBBLE_ASSIGN_OR_RETURN(after, MeasureInputs(changed, tokens, machine));
+  if (!options.Has("pipeline")) {
+    PrintMoments(before, nullptr);
+    return absl::OkStatus();
   }
-  const auto ratio = [](const Moments& m) { return m.mean_magnitude > 0 ? m.max / m.mean_magnitude : 0; };
-  std::printf("\n%-44s %10s %10s", "input of", "max/mean", "kurtosis");
-  std::printf(options.Has("pipeline") ? " %14s %14s\n" : "\n", "max/mean after", "kurtosis after");
-  for (size_t i = 0; i < before.size(); ++i) {
-    std::printf("%-44s %10.2f %10.2f", before[i].first.c_str(), ratio(before[i].second), before[i].second.kurtosis);
-    if (options.Has("pipeline")) std::printf(" %14.2f %14.2f", ratio(after[i].second), after[i].second.kurtosis);
-    std::printf("\n");
-  }
+  NIBBLE_ASSIGN_OR_RETURN(const Pipeline pipeline, LoadPipeline(options.Text("pipeline")));
+  ir::Graph changed = model.graph;
+  Context context(pool, {model.source.tokenizer.get(), DirectoryOf(options.Text("pipeline")), "", ""});
+  NIBBLE_RETURN_IF_ERROR(ApplyPipeline(context, pipeline.step(), changed));
+  NIBBLE_ASSIGN_OR_RETURN(const InputMoments after, MeasureInputs(changed, tokens, machine));
+  PrintMoments(before, &after);
   return absl::OkStatus();
 }
 

@@ -22,9 +22,7 @@ absl::StatusOr<BlockRunner> BlockRunner::Create(const ir::Graph& graph, int laye
   runner.input_ = ops[runner.first_].inputs[0];
   for (size_t i = runner.first_; i < runner.end_; ++i) {
     if (ops[i].weight.has_value()) NIBBLE_RETURN_IF_ERROR(runner.Reload(i));
-    if (ops[i].kind == OpKind::kMul && graph.ProducerOf(ops[i].inputs[0])->kind != OpKind::kSilu) {
-      return absl::UnimplementedError(absl::StrCat(ops[i].name, ": a product whose first factor is no silu"));
-    }
+    if (ops[i].kind == OpKind::kMul) NIBBLE_RETURN_IF_ERROR(graph.SiluBefore(ops[i]).status());
     if (ops[i].kind != OpKind::kRotate) continue;
     NIBBLE_ASSIGN_OR_RETURN(Hadamard hadamard, Hadamard::Create(ops[i].block));
     runner.hadamards_.emplace(ops[i].block, std::move(hadamard));

@@ -3,13 +3,17 @@
 #include <algorithm>
 
 #include "core/base/check.h"
+#include "core/base/divide.h"
 #include "core/tensor/blas.h"
 
 namespace nibble::calibration {
+namespace {
 
 // Rows of the sum that a task adds to: enough for its operands to be packed for
 // a product, few enough to share out.
 constexpr int64_t kStrip = 128;
+
+}  // namespace
 
 void SecondMoment::Add(train::Machine machine, absl::Span<const float> a, absl::Span<const float> x) {
   NIBBLE_CHECK(a.size() == x.size() && static_cast<int64_t>(x.size()) % width_ == 0);
@@ -17,7 +21,7 @@ void SecondMoment::Add(train::Machine machine, absl::Span<const float> a, absl::
   const bool symmetric = a.data() == x.data();
   NIBBLE_CHECK(tokens_ == 0 || symmetric == symmetric_);
   symmetric_ = symmetric;
-  const int64_t strips = (width_ + kStrip - 1) / kStrip;
+  const int64_t strips = CeilDiv(width_, kStrip);
   machine.pool.ParallelFor(strips, [&](int64_t task, int) {
     // The longest rows first.
     const int64_t first = (strips - 1 - task) * kStrip, rows = std::min(kStrip, width_ - first);

@@ -11,6 +11,17 @@
 
 namespace nibble::ir {
 
+namespace {
+
+// The pages of a mapped file that a value was read from are given back.
+std::vector<float> DecodeAndRelease(const EncodedTensor& value) {
+  std::vector<float> floats = Decode(value);
+  for (const auto& [name, buffer] : value.buffers) DropMappedPages(buffer.bytes());
+  return floats;
+}
+
+}  // namespace
+
 absl::string_view OpKindName(OpKind kind) {
   static constexpr absl::string_view kNames[] = {"embed", "rms_norm", "linear", "rope", "attention", "silu", "mul", "add", "rotate", "logits"};
   return kNames[static_cast<int>(kind)];
@@ -29,9 +40,19 @@ absl::StatusOr<EncodedTensor> Parameter::Load() const {
 
 absl::StatusOr<std::vector<float>> Parameter::LoadFloats() const {
   NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor value, Load());
-  std::vector<float> floats = Decode(value);
-  for (const auto& [name, buffer] : value.buffers) DropMappedPages(buffer.bytes());
-  return floats;
+  return DecodeAndRelease(value);
+}
+
+absl::StatusOr<Parameter::Unquantized> Parameter::LoadUnquantized(absl::string_view advice) const {
+  NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor value, Load());
+  if (IsFloatFormat(value.scheme)) return Unquantized{value.scheme, DecodeAndRelease(value)};
+  return absl::FailedPreconditionError(absl::StrCat(name_, " is already quantized (", SchemeToString(value.scheme), "); ", advice));
+}
+
+absl::Status Parameter::ReplaceEncoded(const QuantScheme& scheme, absl::Span<const float> values, ThreadPool* pool) {
+  auto encoded = Encode(scheme, shape_, values, pool);
+  if (!encoded.ok()) return Annotate(encoded.status(), name_);
+  return Replace(*std::move(encoded));
 }
 
 absl::Status Parameter::Replace(EncodedTensor value) {
@@ -62,9 +83,15 @@ const Op* Graph::FindOp(const std::string& name) const {
   return it == ops_.end() ? nullptr : &*it;
 }
 
-const Op* Graph::ProducerOf(ValueId value) const {
+std::optional<size_t> Graph::ProducerOf(ValueId value) const {
   const auto it = std::find_if(ops_.begin(), ops_.end(), [&](const Op& op) { return op.output == value; });
-  return it == ops_.end() ? nullptr : &*it;
+  return it == ops_.end() ? std::nullopt : std::optional<size_t>(it - ops_.begin());
+}
+
+absl::StatusOr<const Op*> Graph::SiluBefore(const Op& mul) const {
+  const std::optional<size_t> silu = ProducerOf(mul.inputs[0]);
+  if (silu.has_value() && ops_[*silu].kind == OpKind::kSilu) return &ops_[*silu];
+  return absl::UnimplementedError(absl::StrCat(mul.name, ": a product whose first factor is no silu"));
 }
 
 int Graph::num_layers() const {

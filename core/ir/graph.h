@@ -45,8 +45,18 @@ class Parameter {
   // given back, so that passing over a model takes one parameter's memory.
   absl::StatusOr<std::vector<float>> LoadFloats() const;
 
+  // The same of a value that was not quantized. One that was is an error, "W is
+  // already quantized (int4 ...); `advice`": its first grid would be lost.
+  struct Unquantized {
+    QuantScheme scheme;
+    std::vector<float> values;
+  };
+  absl::StatusOr<Unquantized> LoadUnquantized(absl::string_view advice) const;
+
   // Replaces the value; its shape must be shape().
   absl::Status Replace(EncodedTensor value);
+  // Replaces it by the encoding of `values`. `pool` may be null.
+  absl::Status ReplaceEncoded(const QuantScheme& scheme, absl::Span<const float> values, ThreadPool* pool);
 
  private:
   std::string name_;
@@ -118,8 +128,10 @@ class Graph {
   Parameter& mutable_parameter(ParameterId id) { return parameters_[id]; }
 
   const Op* FindOp(const std::string& name) const;
-  // The op that makes a value, or null.
-  const Op* ProducerOf(ValueId value) const;
+  // The index of the op that makes a value.
+  std::optional<size_t> ProducerOf(ValueId value) const;
+  // The silu that makes the first factor of a product; an error when none does.
+  absl::StatusOr<const Op*> SiluBefore(const Op& mul) const;
   const Op& head() const { return ops_.back(); }
   const Op& embedding() const { return ops_.front(); }
   // Embedding and head share one parameter.

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "core/base/check.h"
+#include "core/base/divide.h"
 #include "core/base/rng.h"
 #include "core/base/status.h"
 #include "core/ir/weight_transform.h"
@@ -35,7 +36,7 @@ absl::Status MultiplyRight(Parameter& weight, const SquareMatrix& r, ThreadPool&
   NIBBLE_ASSIGN_OR_RETURN(std::vector<float> values, LoadForTransform(weight));
   NIBBLE_CHECK(weight.shape().back() % r.size == 0);
   const int64_t rows = static_cast<int64_t>(values.size()) / r.size;
-  pool.ParallelFor((rows + kStrip - 1) / kStrip, [&](int64_t strip, int) {
+  pool.ParallelFor(CeilDiv(rows, kStrip), [&](int64_t strip, int) {
     const int64_t first = strip * kStrip, count = std::min(kStrip, rows - first);
     float* at = values.data() + first * r.size;
     const std::vector<double> x(at, at + count * r.size);
@@ -51,7 +52,7 @@ absl::Status MultiplyLeft(Parameter& weight, const SquareMatrix& r, ThreadPool& 
   NIBBLE_ASSIGN_OR_RETURN(std::vector<float> values, LoadForTransform(weight));
   const int64_t cols = weight.shape().back(), rows = weight.shape()[0];
   NIBBLE_CHECK(rows % r.size == 0);
-  const int64_t strips = (cols + kStrip - 1) / kStrip;
+  const int64_t strips = CeilDiv(cols, kStrip);
   pool.ParallelFor(rows / r.size * strips, [&](int64_t task, int) {
     const int64_t first = task % strips * kStrip, count = std::min(kStrip, cols - first);
     float* at = values.data() + task / strips * r.size * cols + first;
@@ -79,9 +80,7 @@ absl::Status CheckSize(const Op& op, int64_t width, const SquareMatrix& r) {
 // Follows the residual stream from op to op.
 class ResidualFinder {
  public:
-  explicit ResidualFinder(const Graph& graph) : graph_(graph) {
-    for (size_t i = 0; i < graph.ops().size(); ++i) producer_[graph.ops()[i].output] = i;
-  }
+  explicit ResidualFinder(const Graph& graph) : graph_(graph) {}
 
   absl::StatusOr<ResidualLinears> Run() {
     for (size_t i = 0; i < graph_.ops().size(); ++i) {
@@ -106,17 +105,16 @@ class ResidualFinder {
 
  private:
   absl::Status AddWriter(const Op& add) {
-    const size_t writer = producer_.at(add.inputs[1]);
-    if (stream_.count(add.inputs[0]) == 0 || graph_.ops()[writer].kind != OpKind::kLinear) {
+    const std::optional<size_t> writer = graph_.ProducerOf(add.inputs[1]);
+    if (stream_.count(add.inputs[0]) == 0 || !writer.has_value() || graph_.ops()[*writer].kind != OpKind::kLinear) {
       return absl::UnimplementedError(absl::StrCat(add.name, ": expected the residual stream plus what a linear gives"));
     }
-    found_.writers.push_back(writer);
+    found_.writers.push_back(*writer);
     stream_.insert(add.output);
     return absl::OkStatus();
   }
 
   const Graph& graph_;
-  std::map<ValueId, size_t> producer_;
   std::set<ValueId> stream_, normed_;
   ResidualLinears found_;
 };
@@ -202,12 +200,12 @@ absl::StatusOr<ValuePath> FindValuePath(const Graph& graph, int layer) {
   const auto& ops = graph.ops();
   const auto attention = std::find_if(ops.begin(), ops.end(), [&](const Op& op) { return op.kind == OpKind::kAttention && op.layer == layer; });
   if (attention == ops.end()) return absl::InvalidArgumentError(absl::StrCat("layer ", layer, " has no attention"));
-  const Op* v = graph.ProducerOf(attention->inputs[2]);
+  const std::optional<size_t> v = graph.ProducerOf(attention->inputs[2]);
   const auto o = std::find_if(ops.begin(), ops.end(), [&](const Op& op) { return !op.inputs.empty() && op.inputs[0] == attention->output; });
-  if (v == nullptr || v->kind != OpKind::kLinear || o == ops.end() || o->kind != OpKind::kLinear) {
+  if (!v.has_value() || ops[*v].kind != OpKind::kLinear || o == ops.end() || o->kind != OpKind::kLinear) {
     return absl::UnimplementedError(absl::StrCat(attention->name, ": expected linears before its values and after it"));
   }
-  return ValuePath{static_cast<size_t>(v - ops.data()), static_cast<size_t>(o - ops.begin()), attention->head_dim};
+  return ValuePath{*v, static_cast<size_t>(o - ops.begin()), attention->head_dim};
 }
 
 absl::Status RotateValues(Graph& graph, int layer, const SquareMatrix& r2, ThreadPool& pool) {

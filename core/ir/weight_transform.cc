@@ -2,16 +2,13 @@
 
 #include <algorithm>
 
-#include "absl/strings/str_cat.h"
 #include "core/base/status.h"
 
 namespace nibble::ir {
 
 absl::StatusOr<std::vector<float>> LoadForTransform(const Parameter& weight) {
-  NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor encoded, weight.Load());
-  if (IsFloatFormat(encoded.scheme)) return weight.LoadFloats();
-  return absl::FailedPreconditionError(absl::StrCat(weight.name(), " is already quantized (", SchemeToString(encoded.scheme),
-                                                    "); transform the weights before quantizing them"));
+  NIBBLE_ASSIGN_OR_RETURN(Parameter::Unquantized loaded, weight.LoadUnquantized("transform the weights before quantizing them"));
+  return std::move(loaded.values);
 }
 
 absl::Status ReplaceFloats(Parameter& parameter, absl::Span<const float> values) {
@@ -22,9 +19,7 @@ absl::Status ReplaceFloats(Parameter& parameter, absl::Span<const float> values)
 absl::Status RestoreFormat(Parameter& parameter, const QuantScheme& scheme, ThreadPool* pool) {
   NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor value, parameter.Load());
   if (SameScheme(value.scheme, scheme)) return absl::OkStatus();
-  auto encoded = Encode(scheme, parameter.shape(), Decode(value), pool);
-  if (!encoded.ok()) return Annotate(encoded.status(), parameter.name());
-  return parameter.Replace(*std::move(encoded));
+  return parameter.ReplaceEncoded(scheme, Decode(value), pool);
 }
 
 absl::Status TransformRows(Parameter& weight, ThreadPool* pool, absl::FunctionRef<void(absl::Span<double>)> map) {

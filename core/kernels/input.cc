@@ -5,6 +5,7 @@
 #include <mutex>
 
 #include "core/base/check.h"
+#include "core/base/divide.h"
 #include "core/base/status.h"
 #include "core/kernels/few_tokens.h"
 #include "core/kernels/linear.h"
@@ -62,7 +63,7 @@ absl::Status PreparedInput::FakeQuantize(const float* x, bool padded, ThreadPool
 }
 
 void PreparedInput::Quantize(const KernelTable& table, absl::FunctionRef<const float*(int64_t, float*)> source, ThreadPool& pool) {
-  const int64_t groups = (form_.cols + form_.group - 1) / form_.group;
+  const int64_t groups = CeilDiv(form_.cols, form_.group);
   const bool dense = form_.group == form_.padded_group || groups == 1;
   stride_ = CodeStride(form_.padded_cols);
   codes_.assign(tokens_ * stride_, 0);

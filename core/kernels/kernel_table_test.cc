@@ -6,6 +6,7 @@
 #include <limits>
 #include <numeric>
 
+#include "core/base/divide.h"
 #include "core/base/testing.h"
 #include "core/kernels/machine.h"
 #include "core/kernels/pack.h"
@@ -318,7 +319,7 @@ TEST_P(EveryTable, Panels) {
   Rng rng(7);
   for (const int64_t rows : {1, 7, 8, 9, 16, 17, 24, 32, 33, 50}) {
     for (const int64_t depth : {1, 5, 8, 16, 17, 100, 256}) {
-      const int64_t tokens = 1 + rng.Below(kTileTokens), ldw = depth + 3, blocks = (rows + kBlockRows - 1) / kBlockRows;
+      const int64_t tokens = 1 + rng.Below(kTileTokens), ldw = depth + 3, blocks = CeilDiv(rows, kBlockRows);
       const std::vector<float> w = RandomFloats(rows * ldw, rng);
       std::vector<float> panels((blocks + 1) * kPanelFloats, 0.5f), tile(kTileTokens * kTileStride), x, dense;
       for (int64_t b = 0; b < blocks; ++b) {

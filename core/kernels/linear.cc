@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "core/base/check.h"
+#include "core/base/divide.h"
 #include "core/base/status.h"
 #include "core/kernels/few_tokens.h"
 #include "core/kernels/integer_product.h"
@@ -22,8 +23,6 @@ constexpr int64_t kMatvecRows = 32;
 constexpr int64_t kFewBlocks = 2;
 constexpr int64_t kPanelRows = 256;  // at most; a small matrix still gives several tasks
 
-int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t RoundUp(int64_t n, int64_t unit) { return CeilDiv(n, unit) * unit; }
 
 // Scratch of the calling thread, aligned to 64 bytes; kept between calls.
 void* ThreadScratch(int64_t bytes) {

@@ -1,4 +1,5 @@
 #include "core/kernels/pack.h"
+#include "core/base/divide.h"
 
 #include <algorithm>
 #include <cstring>
@@ -8,7 +9,6 @@
 namespace nibble::kernels {
 namespace {
 
-int64_t RoundUp(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
 PackedIntegers Layout(const IntegerView& weights) {
   PackedIntegers p;

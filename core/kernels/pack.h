@@ -3,6 +3,7 @@
 #define NIBBLE_CORE_KERNELS_PACK_H_
 
 #include "absl/types/span.h"
+#include "core/base/divide.h"
 #include "core/kernels/kernel_types.h"
 #include "core/quant/integer_grid.h"
 #include "core/tensor/tensor.h"
@@ -13,7 +14,7 @@ struct PackedWeights {
   PackedIntegers view;  // into the tensors below
   Tensor codes, scales, zeros, weight_sums;
 
-  int64_t blocks() const { return (view.rows + kBlockRows - 1) / kBlockRows; }
+  int64_t blocks() const { return CeilDiv(view.rows, kBlockRows); }
   int64_t byte_size() const;
 };
 

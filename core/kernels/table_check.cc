@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/base/divide.h"
 #include "core/kernels/instruction_sets.h"
 #include "core/kernels/integer_product.h"
 #include "core/tensor/half.h"
@@ -106,7 +107,6 @@ std::string Numbers(std::initializer_list<int64_t> numbers) {
   return text;
 }
 
-int64_t RoundUp(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
 struct alignas(64) Line {
   uint8_t bytes[64];

@@ -13,6 +13,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "core/base/divide.h"
 #include "core/quant/encoded.h"
 
 namespace nibble {
@@ -70,7 +71,7 @@ absl::Status FakeQuantizeRows(const QuantScheme& scheme, int64_t rows, int64_t c
 int64_t GroupLength(const QuantScheme& scheme, int64_t cols);
 inline int64_t GroupsPerRow(const QuantScheme& scheme, int64_t cols) {
   const int64_t length = GroupLength(scheme, cols);
-  return length == 0 ? 0 : (cols + length - 1) / length;
+  return length == 0 ? 0 : CeilDiv(cols, length);
 }
 
 // Codes of `bits` bits, least significant bit first, each row padded to a

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 
+#include "core/base/divide.h"
 #include "core/ir/graph.h"
 #include "core/quant/integer_grid.h"
 #include "core/tensor/dtype.h"
@@ -14,7 +15,6 @@ namespace {
 
 using kernels::kBlockRows;
 
-int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace
 

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "core/base/check.h"
+#include "core/base/divide.h"
 
 namespace nibble::train {
 namespace {
@@ -38,7 +39,7 @@ void AdamWUpdate(Machine machine, const AdamWOptions& options, int64_t step, dou
 
 double SumOfSquares(Machine machine, absl::Span<const float> values) {
   const int64_t count = static_cast<int64_t>(values.size());
-  std::vector<double> parts((count + kPiece - 1) / kPiece);
+  std::vector<double> parts(CeilDiv(count, kPiece));
   ForPieces(machine.pool, count, kPiece, [&](int64_t first, int64_t last, int) {
     double sums[4] = {};
     int64_t i = first;

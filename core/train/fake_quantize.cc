@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "core/base/divide.h"
 #include "core/base/parallel_status.h"
 #include "core/base/status.h"
 #include "core/quant/format.h"
@@ -20,7 +21,7 @@ constexpr int64_t kRowsOfPiece = 16;
 template <typename Task>
 absl::Status ForRows(Machine machine, const QuantScheme& scheme, int64_t rows, const Task& task) {
   const int64_t piece = scheme.per() == QuantScheme::PER_TENSOR ? std::max<int64_t>(rows, 1) : kRowsOfPiece;
-  return ParallelForStatus(&machine.pool, (rows + piece - 1) / piece,
+  return ParallelForStatus(&machine.pool, CeilDiv(rows, piece),
                            [&](int64_t i, int) { return task(i * piece, std::min(piece, rows - i * piece)); });
 }
 

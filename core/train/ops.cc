@@ -5,6 +5,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "core/base/divide.h"
 #include "core/tensor/blas.h"
 
 namespace nibble::train {
@@ -182,7 +183,7 @@ void RmsNorm(Machine machine, int64_t tokens, int64_t width, const T* x, const T
 
 template <typename T>
 void RmsNormBackward(Machine machine, int64_t tokens, int64_t width, const T* x, const T* gain, float eps, const T* dy, T* dx, T* dgain) {
-  const int64_t pieces = (tokens + kRowsOfPiece - 1) / kRowsOfPiece;
+  const int64_t pieces = CeilDiv(tokens, kRowsOfPiece);
   std::vector<T> partial(dgain != nullptr ? pieces * width : 0);
   ForPieces(machine.pool, tokens, kRowsOfPiece, [&](int64_t first, int64_t last, int) {
     T* sums = dgain != nullptr ? partial.data() + first / kRowsOfPiece * width : nullptr;
@@ -364,7 +365,7 @@ void EmbedBackward(Machine machine, absl::Span<const int32_t> tokens, int64_t wi
 template <typename T>
 void Rotate(Machine machine, const Hadamard& hadamard, int64_t count, bool inverse, const T* x, T* y) {
   const int64_t size = hadamard.size(), blocks = std::max<int64_t>(1, kElementsOfPiece / size);  // of a task
-  machine.pool.ParallelFor((count / size + blocks - 1) / blocks, [&](int64_t task, int) {
+  machine.pool.ParallelFor(CeilDiv(count / size, blocks), [&](int64_t task, int) {
     const int64_t begin = task * blocks * size, end = std::min(count, begin + blocks * size);
     if (x != y) std::copy(x + begin, x + end, y + begin);
     std::vector<T> scratch(size);

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "core/base/divide.h"
 #include "core/base/thread_pool.h"
 #include "core/kernels/kernel_table.h"
 #include "core/tensor/hadamard.h"
@@ -109,7 +110,7 @@ double SoftmaxStep(const kernels::KernelTable& table, double* row, int64_t n, do
 // task(first, last, worker) over pieces of [0, count) of `piece` elements.
 template <typename Task>
 void ForPieces(ThreadPool& pool, int64_t count, int64_t piece, const Task& task) {
-  pool.ParallelFor((count + piece - 1) / piece, [&](int64_t i, int worker) {
+  pool.ParallelFor(CeilDiv(count, piece), [&](int64_t i, int worker) {
     const int64_t first = i * piece;
     task(first, first + piece < count ? first + piece : count, worker);
   });

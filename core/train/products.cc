@@ -2,6 +2,7 @@
 // task.
 #include <algorithm>
 
+#include "core/base/divide.h"
 #include "core/tensor/blas.h"
 #include "core/train/ops.h"
 
@@ -21,7 +22,7 @@ void Gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const double* a, in
 // shared machine one thread is often slower, and four let the other take three.
 int64_t PieceOf(int64_t length, double operations) {
   const int64_t wanted = std::clamp<int64_t>(static_cast<int64_t>(operations / 1e9), 4, 16);
-  const int64_t piece = (length + wanted - 1) / wanted;
+  const int64_t piece = CeilDiv(length, wanted);
   return std::max<int64_t>(16, (piece + 15) / 16 * 16);
 }
 

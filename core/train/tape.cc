@@ -66,8 +66,7 @@ absl::Status Tape<T>::AddStep(size_t index) {
     case OpKind::kSilu:
       return absl::OkStatus();  // computed by the product that reads it
     case OpKind::kMul: {
-      const Op* silu = graph_.ProducerOf(op.inputs[0]);
-      if (silu->kind != OpKind::kSilu) return absl::UnimplementedError(absl::StrCat(op.name, ": a product whose first factor is no silu has no gradient"));
+      NIBBLE_ASSIGN_OR_RETURN(const Op* silu, graph_.SiluBefore(op));
       step.kind = Step::Kind::kSiluMul;
       step.inputs[0] = silu->inputs[0];
       break;

@@ -29,8 +29,7 @@ TEST(Dpo, TrainsBackboneAndAdapters) {
 
 TEST(Dpo, SaysWhatIsWrong) {
   const auto message = [](const std::string& options) {
-    ir::Graph graph = TinyGraph();
-    return std::string(ApplyText(absl::StrCat("step { [nibble.dpo] { ", options, " } }"), graph).message());
+    return ErrorOf(absl::StrCat("step { [nibble.dpo] { ", options, " } }"));
   };
   EXPECT_THAT(message(""), ::testing::HasSubstr("data is empty"));
   EXPECT_THAT(message("beta: 0"), ::testing::HasSubstr("beta"));

@@ -153,7 +153,8 @@ class Pass {
   absl::Status QuantizeLinear(const ir::Op& op, const HessianFactor& factor, const std::vector<double>& change) {
     ir::Parameter& weight = graph_.mutable_parameter(*op.weight);
     const int64_t rows = weight.shape()[0];
-    NIBBLE_ASSIGN_OR_RETURN(std::vector<float> values, LoadUnquantized(weight));
+    NIBBLE_ASSIGN_OR_RETURN(auto given, weight.LoadUnquantized(kOneMethodALayer));
+    std::vector<float> values = std::move(given.values);
     if (propagates()) values = PropagateError(values, rows, change, options_.propagate(), factor, context_.pool());
     NIBBLE_ASSIGN_OR_RETURN(GptqSolution solution, SolveGptq(scheme_, rows, values, factor, settings_, context_.pool()));
     context_.AddLayerError({"gptq", op.name, solution.loss, solution.rounding_loss});

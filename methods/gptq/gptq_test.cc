@@ -76,18 +76,14 @@ TEST(Gptq, TellsTheErrorOfEveryLinear) {
 }
 
 TEST(Gptq, OptionMistakesAreNamed) {
-  const auto message = [](const std::string& step) {
-    ir::Graph graph = TinyGraph();
-    return std::string(ApplyText(step, graph).message());
-  };
-  EXPECT_THAT(message("step { [nibble.gptq] {} }"), HasSubstr("data { text"));
-  EXPECT_THAT(message(Step("bits: 1")), HasSubstr("bits: 1"));
-  EXPECT_THAT(message(Step("damping: 2")), HasSubstr("damping"));
-  EXPECT_THAT(message(Step("samples: 0")), HasSubstr("samples"));
-  EXPECT_THAT(message(Step("propagate: -1")), HasSubstr("propagate"));
-  EXPECT_THAT(message(Step("group_size: 8 static_groups: false")), HasSubstr("static_groups"));
-  EXPECT_THAT(message(Step("layers: \"head\"")), HasSubstr("lm_head"));
-  EXPECT_THAT(message("step { [nibble.rtn] {} } " + Step("")), HasSubstr("already quantized"));
+  EXPECT_THAT(ErrorOf("step { [nibble.gptq] {} }"), HasSubstr("data { text"));
+  EXPECT_THAT(ErrorOf(Step("bits: 1")), HasSubstr("bits: 1"));
+  EXPECT_THAT(ErrorOf(Step("damping: 2")), HasSubstr("damping"));
+  EXPECT_THAT(ErrorOf(Step("samples: 0")), HasSubstr("samples"));
+  EXPECT_THAT(ErrorOf(Step("propagate: -1")), HasSubstr("propagate"));
+  EXPECT_THAT(ErrorOf(Step("group_size: 8 static_groups: false")), HasSubstr("static_groups"));
+  EXPECT_THAT(ErrorOf(Step("layers: \"head\"")), HasSubstr("lm_head"));
+  EXPECT_THAT(ErrorOf("step { [nibble.rtn] {} } " + Step("")), HasSubstr("already quantized"));
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/base/check.h"
+#include "core/base/divide.h"
 #include "core/base/parallel_status.h"
 #include "core/base/status.h"
 #include "core/quant/format.h"
@@ -54,6 +55,17 @@ void Permute(const std::vector<int64_t>& order, std::vector<double>* h) {
   }
 }
 
+// rows of the factor's columns, each put at its place.
+template <typename T>
+std::vector<double> InOrder(const HessianFactor& factor, int64_t rows, const T* by_column) {
+  const int64_t n = factor.size;
+  std::vector<double> by_place(rows * n);
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t place = 0; place < n; ++place) by_place[r * n + place] = static_cast<double>(by_column[r * n + factor.order[place]]);
+  }
+  return by_place;
+}
+
 // U from H in its order, in place. With rows and columns in reverse, H is L L^T;
 // L^-1 in reverse is upper triangular and its Gram matrix is H^-1. False when H
 // is not positive definite, which then is as it was.
@@ -70,11 +82,7 @@ class StripSolver {
  public:
   StripSolver(const QuantScheme& scheme, int bits, int64_t rows, absl::Span<const float> weights, const HessianFactor& factor, const GptqSettings& settings)
       : scheme_(scheme), bits_(bits), rows_(rows), n_(factor.size), factor_(factor), settings_(settings), group_(GroupLength(scheme, n_)),
-        groups_(GroupsPerRow(scheme, n_)), given_(weights), values_(rows * n_), decoded_(rows * n_), grids_(rows * groups_) {
-    for (int64_t r = 0; r < rows; ++r) {
-      for (int64_t place = 0; place < n_; ++place) values_[r * n_ + place] = static_cast<double>(weights[r * n_ + factor.order[place]]);
-    }
-  }
+        groups_(GroupsPerRow(scheme, n_)), given_(weights), values_(InOrder(factor, rows, weights.data())), decoded_(rows * n_), grids_(rows * groups_) {}
 
   // Grids from the weights as given; `whole` is that of a PER_TENSOR scheme.
   absl::Status ChooseStaticGrids(const std::optional<Grid>& whole) {
@@ -153,13 +161,9 @@ class StripSolver {
 // D U^-1.
 double HalfTrace(const HessianFactor& factor, int64_t rows, absl::Span<const float> a, absl::Span<const float> b) {
   const int64_t n = factor.size;
-  std::vector<double> change(rows * n);
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t place = 0; place < n; ++place) {
-      const int64_t i = r * n + factor.order[place];
-      change[r * n + place] = static_cast<double>(a[i]) - static_cast<double>(b[i]);
-    }
-  }
+  std::vector<double> change = InOrder(factor, rows, a.data());
+  const std::vector<double> from = InOrder(factor, rows, b.data());
+  std::transform(change.begin(), change.end(), from.begin(), change.begin(), std::minus<>());
   blas::DtrsmRightUpper(rows, n, factor.upper.data(), n, change.data(), n);
   return std::inner_product(change.begin(), change.end(), change.begin(), 0.0) / 2;
 }
@@ -218,7 +222,7 @@ absl::StatusOr<GptqSolution> SolveGptq(const QuantScheme& scheme, int64_t rows, 
   }
   NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor rounded, Encode(scheme, {rows, n}, alive, &pool));
   const bool choose_grids = per_group && !settings.static_groups;
-  const int64_t groups = GroupsPerRow(scheme, n), strips = (rows + kStrip - 1) / kStrip;
+  const int64_t groups = GroupsPerRow(scheme, n), strips = CeilDiv(rows, kStrip);
   std::vector<float> decoded(rows * n);
   std::vector<Grid> grids(rows * groups);
   std::vector<double> losses(strips), rounding_losses(strips);
@@ -249,15 +253,13 @@ std::vector<float> PropagateError(absl::Span<const float> weights, int64_t rows,
                                   const HessianFactor& factor, ThreadPool& pool) {
   const int64_t n = factor.size;
   std::vector<float> result(weights.begin(), weights.end());
-  pool.ParallelFor((rows + kStrip - 1) / kStrip, [&](int64_t strip, int) {
+  pool.ParallelFor(CeilDiv(rows, kStrip), [&](int64_t strip, int) {
     const int64_t first = strip * kStrip, count = std::min(kStrip, rows - first);
     float* at = result.data() + first * n;
     const std::vector<double> w(at, at + count * n);
-    std::vector<double> x(count * n), y(count * n);
+    std::vector<double> y(count * n);
     blas::Dgemm(false, false, count, n, n, 1, w.data(), n, change.data(), n, 0, y.data(), n);
-    for (int64_t r = 0; r < count; ++r) {
-      for (int64_t place = 0; place < n; ++place) x[r * n + place] = y[r * n + factor.order[place]];
-    }
+    std::vector<double> x = InOrder(factor, count, y.data());
     blas::Dgemm(false, true, count, n, n, 1, x.data(), n, factor.upper.data(), n, 0, y.data(), n);
     blas::Dgemm(false, false, count, n, n, 1, y.data(), n, factor.upper.data(), n, 0, x.data(), n);
     for (int64_t r = 0; r < count; ++r) {

@@ -46,14 +46,10 @@ TEST(OutlierStress, HurtsActivationsAndRotationsRepair) {
 }
 
 TEST(OutlierStress, OptionMistakesAreNamed) {
-  const auto message = [](const std::string& steps) {
-    ir::Graph graph = TinyGraph();
-    return std::string(ApplyText(steps, graph).message());
-  };
-  EXPECT_THAT(message("step { [nibble.outlier_stress] { channels: 0 } }"), HasSubstr("channels: 0"));
-  EXPECT_THAT(message("step { [nibble.outlier_stress] { channels: 49 } }"), HasSubstr("the model has 48"));
-  EXPECT_THAT(message("step { [nibble.outlier_stress] { factor: 0 } }"), HasSubstr("factor"));
-  EXPECT_THAT(message("step { [nibble.rtn] {} } step { [nibble.outlier_stress] {} }"), HasSubstr("already quantized"));
+  EXPECT_THAT(ErrorOf("step { [nibble.outlier_stress] { channels: 0 } }"), HasSubstr("channels: 0"));
+  EXPECT_THAT(ErrorOf("step { [nibble.outlier_stress] { channels: 49 } }"), HasSubstr("the model has 48"));
+  EXPECT_THAT(ErrorOf("step { [nibble.outlier_stress] { factor: 0 } }"), HasSubstr("factor"));
+  EXPECT_THAT(ErrorOf("step { [nibble.rtn] {} } step { [nibble.outlier_stress] {} }"), HasSubstr("already quantized"));
 }
 
 }  // namespace

@@ -27,15 +27,12 @@ const ir::Parameter& OriginOf(const ir::Graph& graph, const ir::Parameter& param
 absl::StatusOr<train::TrainedParameter> MasterOf(Context& context, const ir::Graph& graph, const ir::Graph& quantized, ir::ParameterId id) {
   const ir::Parameter& parameter = quantized.parameter(id);
   NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor stored, parameter.Load());
-  NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor before, OriginOf(graph, parameter).Load());
-  if (!IsFloatFormat(before.scheme)) {
-    return absl::FailedPreconditionError(absl::StrCat(parameter.name(), " is already quantized (", SchemeToString(before.scheme),
-                                                      "); qat trains a full-precision model and quantizes it itself"));
-  }
-  train::TrainedParameter trained{id, Decode(before), std::nullopt};
+  const ir::Parameter& origin = OriginOf(graph, parameter);
+  NIBBLE_ASSIGN_OR_RETURN(auto before, origin.LoadUnquantized("qat trains a full-precision model and quantizes it itself"));
+  train::TrainedParameter trained{id, std::move(before.values), std::nullopt};
   if (stored.scheme.format() != "fp32") trained.scheme = stored.scheme;
   NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor rounded, Encode(stored.scheme, parameter.shape(), trained.master, &context.pool()));
-  if (before.shape == stored.shape && Decode(rounded) == Decode(stored)) return trained;
+  if (origin.shape() == stored.shape && Decode(rounded) == Decode(stored)) return trained;
   return absl::FailedPreconditionError(absl::StrCat(parameter.name(), ": the quantize steps do more than round to nearest; put steps that "
                                                     "change weights before qat"));
 }

@@ -64,13 +64,9 @@ TEST(Qat, LearnsFromTheUnquantizedModel) {
 }
 
 TEST(Qat, SaysWhatIsWrong) {
-  const auto message = [](const std::string& text) {
-    ir::Graph graph = TinyGraph();
-    return std::string(ApplyText(text, graph).message());
-  };
-  EXPECT_THAT(message(absl::StrCat("step { [nibble.qat] { ", kRest, " } }")), ::testing::HasSubstr("quantize is empty"));
-  EXPECT_THAT(message("step { [nibble.rtn] {} } " + Qat("[nibble.rtn] {}")), ::testing::HasSubstr("already quantized"));
-  EXPECT_THAT(message(Qat(absl::StrCat("[nibble.sft] { ", kRest, " }"))), ::testing::HasSubstr("a step that learns"));
+  EXPECT_THAT(ErrorOf(absl::StrCat("step { [nibble.qat] { ", kRest, " } }")), ::testing::HasSubstr("quantize is empty"));
+  EXPECT_THAT(ErrorOf("step { [nibble.rtn] {} } " + Qat("[nibble.rtn] {}")), ::testing::HasSubstr("already quantized"));
+  EXPECT_THAT(ErrorOf(Qat(absl::StrCat("[nibble.sft] { ", kRest, " }"))), ::testing::HasSubstr("a step that learns"));
 }
 
 }  // namespace

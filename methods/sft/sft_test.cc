@@ -56,8 +56,7 @@ TEST(Sft, IsKeptInTheCache) {
 
 TEST(Sft, SaysWhatIsWrong) {
   const auto message = [](const std::string& options) {
-    ir::Graph graph = TinyGraph();
-    return std::string(ApplyText(absl::StrCat("step { [nibble.sft] { ", options, " } }"), graph).message());
+    return ErrorOf(absl::StrCat("step { [nibble.sft] { ", options, " } }"));
   };
   EXPECT_THAT(message(""), ::testing::HasSubstr("data is empty"));
   EXPECT_THAT(message("data { text: \"nowhere.txt\" }"), ::testing::HasSubstr("nowhere.txt"));

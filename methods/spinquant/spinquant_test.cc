@@ -85,15 +85,11 @@ TEST(Spinquant, LearnsAndKeepsTheFunction) {
 }
 
 TEST(Spinquant, LearningMistakesAreNamed) {
-  const auto message = [](const std::string& step) {
-    ir::Graph graph = TinyGraph();
-    return std::string(ApplyText(step, graph).message());
-  };
-  EXPECT_THAT(message("step { [nibble.spinquant] { learn {} } }"), HasSubstr("learn.data"));
-  EXPECT_THAT(message("step { [nibble.spinquant] { learn { data { text: \"text.txt\" } } } }"), HasSubstr("quantize is empty"));
-  EXPECT_THAT(message(Learning("learning_rate: 0")), HasSubstr("learning_rate"));
-  EXPECT_THAT(message(Learning("momentum: 1")), HasSubstr("momentum"));
-  EXPECT_THAT(message("step { [nibble.spinquant] { rotations: \"nothing.safetensors\" } }"), HasSubstr("nothing.safetensors"));
+  EXPECT_THAT(ErrorOf("step { [nibble.spinquant] { learn {} } }"), HasSubstr("learn.data"));
+  EXPECT_THAT(ErrorOf("step { [nibble.spinquant] { learn { data { text: \"text.txt\" } } } }"), HasSubstr("quantize is empty"));
+  EXPECT_THAT(ErrorOf(Learning("learning_rate: 0")), HasSubstr("learning_rate"));
+  EXPECT_THAT(ErrorOf(Learning("momentum: 1")), HasSubstr("momentum"));
+  EXPECT_THAT(ErrorOf("step { [nibble.spinquant] { rotations: \"nothing.safetensors\" } }"), HasSubstr("nothing.safetensors"));
 }
 
 // The tiny model's 100 columns have no Hadamard matrix.
@@ -108,17 +104,13 @@ TEST(Spinquant, SaysThatR4MixesBlocks) {
 }
 
 TEST(Spinquant, RefusesWhatItCannotKeep) {
-  const auto message = [](const std::string& steps) {
-    ir::Graph graph = TinyGraph();
-    return std::string(ApplyText(steps, graph).message());
-  };
-  EXPECT_THAT(message("step { [nibble.rtn] {} } step { [nibble.spinquant] { r4: false } }"), HasSubstr("already quantized"));
-  EXPECT_THAT(message("step { [nibble.spinquant] { r4_block: 100 } }"), HasSubstr("largest block that divides it is 20"));
-  EXPECT_THAT(message("step { [nibble.spinquant] { r4: false } } step { [nibble.spinquant] { r3: true r4: false } } "
+  EXPECT_THAT(ErrorOf("step { [nibble.rtn] {} } step { [nibble.spinquant] { r4: false } }"), HasSubstr("already quantized"));
+  EXPECT_THAT(ErrorOf("step { [nibble.spinquant] { r4_block: 100 } }"), HasSubstr("largest block that divides it is 20"));
+  EXPECT_THAT(ErrorOf("step { [nibble.spinquant] { r4: false } } step { [nibble.spinquant] { r3: true r4: false } } "
                       "step { [nibble.spinquant] { r3: true r4: false } }"),
               HasSubstr("rotated already"));
-  EXPECT_THAT(message("step { [nibble.spinquant] { r1: false r2: false r4: false } }"), HasSubstr("every rotation is off"));
-  EXPECT_THAT(message("step { [nibble.spinquant] { r4: false r4_block: 4 } }"), HasSubstr("r4_block needs r4"));
+  EXPECT_THAT(ErrorOf("step { [nibble.spinquant] { r1: false r2: false r4: false } }"), HasSubstr("every rotation is off"));
+  EXPECT_THAT(ErrorOf("step { [nibble.spinquant] { r4: false r4_block: 4 } }"), HasSubstr("r4_block needs r4"));
 }
 
 }  // namespace

@@ -47,15 +47,10 @@ class ClampMethod : public Method {
     NIBBLE_ASSIGN_OR_RETURN(const std::vector<size_t> ops, ir::SelectOps(graph, layers));
     for (const size_t i : ops) {
       ir::Parameter& parameter = graph.mutable_parameter(*graph.ops()[i].weight);
-      NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor before, parameter.Load());
-      if (!IsFloatFormat(before.scheme)) {
-        return absl::FailedPreconditionError(absl::StrCat(parameter.name(), " is already quantized; clamp comes before rounding"));
-      }
-      std::vector<float> weights = Decode(before);
-      const int64_t moved = ClampRows(before.cols(), options_.deviations(), weights);
+      NIBBLE_ASSIGN_OR_RETURN(auto weight, parameter.LoadUnquantized("clamp comes before rounding"));
+      const int64_t moved = ClampRows(parameter.shape().back(), options_.deviations(), weight.values);
       context.CountEvent("clamp.weights_moved", moved, parameter.name());
-      NIBBLE_ASSIGN_OR_RETURN(EncodedTensor after, Encode(before.scheme, before.shape, weights, &context.pool()));
-      NIBBLE_RETURN_IF_ERROR(parameter.Replace(std::move(after)));
+      NIBBLE_RETURN_IF_ERROR(parameter.ReplaceEncoded(weight.scheme, weight.values, &context.pool()));
     }
     return absl::OkStatus();
   }
