@@ -23,7 +23,6 @@ constexpr int64_t kMatvecRows = 32;
 constexpr int64_t kFewBlocks = 2;
 constexpr int64_t kPanelRows = 256;  // at most; a small matrix still gives several tasks
 
-
 // Scratch of the calling thread, aligned to 64 bytes; kept between calls.
 void* ThreadScratch(int64_t bytes) {
   struct Free {

@@ -1,14 +1,14 @@
 #include "core/kernels/pack.h"
-#include "core/base/divide.h"
 
 #include <algorithm>
 #include <cstring>
 #include <numeric>
 #include <vector>
 
+#include "core/base/divide.h"
+
 namespace nibble::kernels {
 namespace {
-
 
 PackedIntegers Layout(const IntegerView& weights) {
   PackedIntegers p;

@@ -180,7 +180,9 @@ class GptqMethod : public Method {
 
   static absl::StatusOr<std::unique_ptr<Method>> Create(const GptqOptions& options) {
     NIBBLE_RETURN_IF_ERROR(Check(options));
-    NIBBLE_ASSIGN_OR_RETURN(QuantScheme scheme, WeightSchemeFrom(options));
+    GptqOptions ranged = options;
+    if (!options.has_range()) ranged.mutable_range()->mutable_mse();
+    NIBBLE_ASSIGN_OR_RETURN(QuantScheme scheme, WeightSchemeFrom(ranged));
     NIBBLE_RETURN_IF_ERROR(ValidateScheme(scheme));
     return std::make_unique<GptqMethod>(options, std::move(scheme));
   }

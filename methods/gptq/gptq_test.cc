@@ -25,7 +25,7 @@ TEST(Gptq, ComesNearerThanRounding) {
   const std::vector<float> expected = Logits(original);
   ir::Graph rounded = original;
   ASSERT_OK(ApplyText("step { [nibble.rtn] { bits: 3 } }", rounded));
-  for (const char* options : {"", "act_order: false", "sequential: false", "propagate: 0.5", "act_order: false static_groups: false"}) {
+  for (const char* options : {"", "act_order: false", "sequential: false", "propagate: 0", "act_order: false static_groups: false", "range { absmax {} }"}) {
     ir::Graph solved = original;
     ASSERT_OK(ApplyText(Step(absl::StrCat("bits: 3 ", options)), solved));
     EXPECT_LT(Distance(Logits(solved), expected), 0.8 * Distance(Logits(rounded), expected)) << options;
