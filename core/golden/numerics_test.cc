@@ -65,7 +65,7 @@ struct Quantized {
 };
 
 Quantized Unpack(const EncodedTensor& tensor) {
-  const IntegerView view = AsIntegers(tensor).value();
+  const CodeView view = AsIntegers(tensor).value();
   const int32_t half = 1 << (view.bits - 1);
   Quantized result;
   std::vector<uint8_t> codes(view.cols);

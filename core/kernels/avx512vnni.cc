@@ -480,15 +480,21 @@ void FinishIntegers(const PackedIntegers& w, int64_t block, int64_t blocks, cons
   }
 }
 
-// u - zero as floats, for byte i of quad j in each row's lane. With one zero
-// for all rows and few bits a table look-up does it in two instructions: a
-// permutation reads only the low four bits of its index.
-template <int kBits, bool kZeros>
+// What the value of a code depends on.
+enum class Codes { kOneZero, kZeros, kTable };
+
+// What codes stand for, as floats, for byte i of quad j in each row's lane. With
+// one zero for all rows and few bits a table look-up does it in two instructions:
+// a permutation reads only the low four bits of its index.
+template <int kBits, Codes kCodes>
 struct CodeReader {
-  explicit CodeReader(const PackedIntegers& w) {
-    alignas(64) float values[16];
-    for (int i = 0; i < 16; ++i) values[i] = static_cast<float>((i & ((1 << kBits) - 1)) - (kZeros ? 0 : w.zero));
-    table = _mm512_load_ps(values);
+  explicit CodeReader(const PackedIntegers& w) : values(w.values) {
+    alignas(64) float all[16];
+    for (int i = 0; i < 16; ++i) {
+      const int code = i & ((1 << kBits) - 1);
+      all[i] = kCodes == Codes::kTable ? values[code] : static_cast<float>(code - (kCodes == Codes::kZeros ? 0 : w.zero));
+    }
+    table = _mm512_load_ps(all);
     SetZeros(Set(static_cast<float>(w.zero)));
   }
   void SetZeros(V group_zeros) { zeros = group_zeros; }
@@ -498,18 +504,20 @@ struct CodeReader {
     constexpr int kShift = 8 * kByte + kBits * j;
     if constexpr (kBits == 8) {
       const VI code = _mm512_and_si512(kShift == 0 ? chunk : _mm512_srli_epi32(chunk, kShift), _mm512_set1_epi32(255));
+      if constexpr (kCodes == Codes::kTable) return _mm512_i32gather_ps(code, values, 4);
       return Subtract(_mm512_cvtepi32_ps(code), zeros);
     } else {
       const V value = _mm512_permutexvar_ps(kShift == 0 ? chunk : _mm512_srli_epi32(chunk, kShift), table);
-      return kZeros ? Subtract(value, zeros) : value;
+      return kCodes == Codes::kZeros ? Subtract(value, zeros) : value;
     }
   }
 
+  const float* values;
   V table, zeros;
 };
 
-template <int kBits, int kTokens, bool kZeros, int j>
-inline void AddFloatQuad(const CodeReader<kBits, kZeros>& reader, VI chunk, const float* x, int64_t ldx, V (*sums)[4]) {
+template <int kBits, int kTokens, Codes kCodes, int j>
+inline void AddFloatQuad(const CodeReader<kBits, kCodes>& reader, VI chunk, const float* x, int64_t ldx, V (*sums)[4]) {
   const V columns[4] = {reader.template Read<0, j>(chunk), reader.template Read<1, j>(chunk),
                         reader.template Read<2, j>(chunk), reader.template Read<3, j>(chunk)};
 #pragma GCC unroll 4
@@ -519,26 +527,26 @@ inline void AddFloatQuad(const CodeReader<kBits, kZeros>& reader, VI chunk, cons
   }
 }
 
-template <int kBits, int kTokens, bool kZeros>
+template <int kBits, int kTokens, Codes kCodes>
 void MultiplyFloatTile(const PackedIntegers& w, int64_t block, const float* x, int64_t ldx, float* y, int64_t ldy) {
   constexpr int kColumns = 32 / kBits;
-  CodeReader<kBits, kZeros> reader(w);
+  CodeReader<kBits, kCodes> reader(w);
   V totals[kTokens];
   for (V& total : totals) total = Set(0.0f);
   for (int64_t g = 0; g < w.groups; ++g) {
     V sums[kTokens][4];
 #pragma GCC unroll 4
     for (int t = 0; t < kTokens; ++t) sums[t][0] = sums[t][1] = sums[t][2] = sums[t][3] = Set(0.0f);
-    if (kZeros) reader.SetZeros(_mm512_cvtepi32_ps(ZerosOf(w, block, g)));
+    if (kCodes == Codes::kZeros) reader.SetZeros(_mm512_cvtepi32_ps(ZerosOf(w, block, g)));
     const int64_t begin = g * w.padded_group, end = begin + GroupColumns(w, g);
     const uint8_t* chunk_at = BlockCodes(w, block) + begin * 2 * kBits;
     for (int64_t k = begin; k < end; k += kColumns, chunk_at += 64) {
       __builtin_prefetch(chunk_at + kPrefetchBytes);
       const VI chunk = _mm512_loadu_si512(chunk_at);
-      AddFloatQuad<kBits, kTokens, kZeros, 0>(reader, chunk, x + k, ldx, sums);
-      if constexpr (kBits <= 4) AddFloatQuad<kBits, kTokens, kZeros, 1>(reader, chunk, x + k, ldx, sums);
-      if constexpr (kBits == 2) AddFloatQuad<kBits, kTokens, kZeros, 2>(reader, chunk, x + k, ldx, sums);
-      if constexpr (kBits == 2) AddFloatQuad<kBits, kTokens, kZeros, 3>(reader, chunk, x + k, ldx, sums);
+      AddFloatQuad<kBits, kTokens, kCodes, 0>(reader, chunk, x + k, ldx, sums);
+      if constexpr (kBits <= 4) AddFloatQuad<kBits, kTokens, kCodes, 1>(reader, chunk, x + k, ldx, sums);
+      if constexpr (kBits == 2) AddFloatQuad<kBits, kTokens, kCodes, 2>(reader, chunk, x + k, ldx, sums);
+      if constexpr (kBits == 2) AddFloatQuad<kBits, kTokens, kCodes, 3>(reader, chunk, x + k, ldx, sums);
     }
     const V scales = ScalesOf(w, block, g);
 #pragma GCC unroll 4
@@ -550,58 +558,58 @@ void MultiplyFloatTile(const PackedIntegers& w, int64_t block, const float* x, i
   for (int t = 0; t < kTokens; ++t) StorePart(y + t * ldy + block * kBlockRows, RowsInBlock(w, block), totals[t]);
 }
 
-template <int kBits, bool kZeros>
+template <int kBits, Codes kCodes>
 void MultiplyFloatBlock(const PackedIntegers& w, int64_t block, const float* x, int64_t ldx, int64_t tokens, float* y,
                         int64_t ldy) {
   int64_t t = 0;
-  for (; t + 4 <= tokens; t += 4) MultiplyFloatTile<kBits, 4, kZeros>(w, block, x + t * ldx, ldx, y + t * ldy, ldy);
-  if (t + 2 <= tokens) MultiplyFloatTile<kBits, 2, kZeros>(w, block, x + t * ldx, ldx, y + t * ldy, ldy), t += 2;
-  if (t < tokens) MultiplyFloatTile<kBits, 1, kZeros>(w, block, x + t * ldx, ldx, y + t * ldy, ldy);
+  for (; t + 4 <= tokens; t += 4) MultiplyFloatTile<kBits, 4, kCodes>(w, block, x + t * ldx, ldx, y + t * ldy, ldy);
+  if (t + 2 <= tokens) MultiplyFloatTile<kBits, 2, kCodes>(w, block, x + t * ldx, ldx, y + t * ldy, ldy), t += 2;
+  if (t < tokens) MultiplyFloatTile<kBits, 1, kCodes>(w, block, x + t * ldx, ldx, y + t * ldy, ldy);
 }
 
 void MultiplyWeightOnly(const PackedIntegers& w, int64_t block, const float* x, int64_t ldx, int64_t tokens, float* y,
                         int64_t ldy) {
   const auto run = [&](auto multiply) { multiply(w, block, x, ldx, tokens, y, ldy); };
-  const bool zeros = w.zeros != nullptr;
+  const auto choose = [&](auto one_zero, auto zeros, auto table) { run(w.values != nullptr ? table : w.zeros != nullptr ? zeros : one_zero); };
   switch (w.bits) {
-    case 2: return run(zeros ? MultiplyFloatBlock<2, true> : MultiplyFloatBlock<2, false>);
-    case 4: return run(zeros ? MultiplyFloatBlock<4, true> : MultiplyFloatBlock<4, false>);
-    default: return run(zeros ? MultiplyFloatBlock<8, true> : MultiplyFloatBlock<8, false>);
+    case 2: return choose(MultiplyFloatBlock<2, Codes::kOneZero>, MultiplyFloatBlock<2, Codes::kZeros>, MultiplyFloatBlock<2, Codes::kTable>);
+    case 4: return choose(MultiplyFloatBlock<4, Codes::kOneZero>, MultiplyFloatBlock<4, Codes::kZeros>, MultiplyFloatBlock<4, Codes::kTable>);
+    default: return choose(MultiplyFloatBlock<8, Codes::kOneZero>, MultiplyFloatBlock<8, Codes::kZeros>, MultiplyFloatBlock<8, Codes::kTable>);
   }
 }
 
 // Columns 4 j .. 4 j + 3 of a chunk, of which n are wanted.
-template <int kBits, bool kZeros, int j>
-inline void DecodeQuad(const CodeReader<kBits, kZeros>& reader, VI chunk, V scales, int64_t n, float* panel) {
+template <int kBits, Codes kCodes, int j>
+inline void DecodeQuad(const CodeReader<kBits, kCodes>& reader, VI chunk, V scales, int64_t n, float* panel) {
   if (n > 4 * j) Store(panel + kBlockRows * (4 * j), Mul(scales, reader.template Read<0, j>(chunk)));
   if (n > 4 * j + 1) Store(panel + kBlockRows * (4 * j + 1), Mul(scales, reader.template Read<1, j>(chunk)));
   if (n > 4 * j + 2) Store(panel + kBlockRows * (4 * j + 2), Mul(scales, reader.template Read<2, j>(chunk)));
   if (n > 4 * j + 3) Store(panel + kBlockRows * (4 * j + 3), Mul(scales, reader.template Read<3, j>(chunk)));
 }
 
-template <int kBits, bool kZeros>
+template <int kBits, Codes kCodes>
 void DecodeBits(const PackedIntegers& w, int64_t block, int64_t g, int64_t first, int64_t n, float* panel) {
   constexpr int kColumns = 32 / kBits;
-  CodeReader<kBits, kZeros> reader(w);
-  if (kZeros) reader.SetZeros(_mm512_cvtepi32_ps(ZerosOf(w, block, g)));
+  CodeReader<kBits, kCodes> reader(w);
+  if (kCodes == Codes::kZeros) reader.SetZeros(_mm512_cvtepi32_ps(ZerosOf(w, block, g)));
   const V scales = ScalesOf(w, block, g);
   const uint8_t* chunk_at = BlockCodes(w, block) + (g * w.padded_group + first) * 2 * kBits;
   for (; n > 0; n -= kColumns, chunk_at += 64, panel += kColumns * kBlockRows) {
     const VI chunk = _mm512_loadu_si512(chunk_at);
-    DecodeQuad<kBits, kZeros, 0>(reader, chunk, scales, n, panel);
-    if constexpr (kBits <= 4) DecodeQuad<kBits, kZeros, 1>(reader, chunk, scales, n, panel);
-    if constexpr (kBits == 2) DecodeQuad<kBits, kZeros, 2>(reader, chunk, scales, n, panel);
-    if constexpr (kBits == 2) DecodeQuad<kBits, kZeros, 3>(reader, chunk, scales, n, panel);
+    DecodeQuad<kBits, kCodes, 0>(reader, chunk, scales, n, panel);
+    if constexpr (kBits <= 4) DecodeQuad<kBits, kCodes, 1>(reader, chunk, scales, n, panel);
+    if constexpr (kBits == 2) DecodeQuad<kBits, kCodes, 2>(reader, chunk, scales, n, panel);
+    if constexpr (kBits == 2) DecodeQuad<kBits, kCodes, 3>(reader, chunk, scales, n, panel);
   }
 }
 
 void DecodePanel(const PackedIntegers& w, int64_t block, int64_t g, int64_t first, int64_t n, float* panel) {
   const auto run = [&](auto decode) { decode(w, block, g, first, n, panel); };
-  const bool zeros = w.zeros != nullptr;
+  const auto choose = [&](auto one_zero, auto zeros, auto table) { run(w.values != nullptr ? table : w.zeros != nullptr ? zeros : one_zero); };
   switch (w.bits) {
-    case 2: return run(zeros ? DecodeBits<2, true> : DecodeBits<2, false>);
-    case 4: return run(zeros ? DecodeBits<4, true> : DecodeBits<4, false>);
-    default: return run(zeros ? DecodeBits<8, true> : DecodeBits<8, false>);
+    case 2: return choose(DecodeBits<2, Codes::kOneZero>, DecodeBits<2, Codes::kZeros>, DecodeBits<2, Codes::kTable>);
+    case 4: return choose(DecodeBits<4, Codes::kOneZero>, DecodeBits<4, Codes::kZeros>, DecodeBits<4, Codes::kTable>);
+    default: return choose(DecodeBits<8, Codes::kOneZero>, DecodeBits<8, Codes::kZeros>, DecodeBits<8, Codes::kTable>);
   }
 }
 

@@ -110,14 +110,17 @@ TEST_P(EveryTable, QuantizerStaysInRangeForBadValues) {
 
 // One packed weight with inputs in every form that kernels take.
 struct Product {
-  Product(int bits, bool asymmetric, int64_t group, int64_t rows, int64_t cols, int64_t tokens, uint64_t seed)
+  // With `table` codes stand for random values, which only float products know.
+  Product(int bits, bool asymmetric, int64_t group, int64_t rows, int64_t cols, int64_t tokens, uint64_t seed, bool table = false)
       : rows(rows), cols(cols), tokens(tokens), rng(seed) {
     QuantScheme scheme = WeightScheme(bits, asymmetric, group);
     constexpr QuantScheme::ScaleType kScaleTypes[] = {QuantScheme::FP32, QuantScheme::FP16, QuantScheme::BF16};
     scheme.set_scale_type(kScaleTypes[seed % 3]);
     weight = RandomWeight(scheme, rows, cols, rng);
-    decoded = Decode(weight);
-    packed = PackIntegers(*AsIntegers(weight));
+    CodeView view = *AsIntegers(weight);
+    if (table) view.values = RandomFloats(int64_t{1} << bits, rng);
+    decoded = Decoded(view);
+    packed = PackCodes(view);
     const PackedIntegers& p = packed.view;
     x = RandomFloats(tokens * cols, rng);
     padded_x.resize(tokens * p.padded_cols);
@@ -141,6 +144,20 @@ struct Product {
                  .zeros = zeros.data(),
                  .group_terms = group_terms.data(),
                  .term_stride = tokens};
+  }
+
+  static std::vector<float> Decoded(const CodeView& view) {
+    std::vector<float> all;
+    std::vector<uint8_t> codes(view.cols);
+    for (int64_t r = 0; r < view.rows; ++r) {
+      view.UnpackCodes(r, absl::MakeSpan(codes));
+      for (int64_t k = 0; k < view.cols; ++k) {
+        const int64_t g = k / view.group;
+        const float value = view.values.empty() ? static_cast<float>(codes[k] - view.zero(r, g)) : view.values[codes[k]];
+        all.push_back(view.scale(r, g) * value);
+      }
+    }
+    return all;
   }
 
   std::vector<float> Integers(const KernelTable& table) const {
@@ -242,6 +259,19 @@ TEST_P(EveryTable, IntegerProductsOfOddShapes) {
     SCOPED_TRACE(absl::StrCat("int", bits, asymmetric ? " asymmetric" : "", ", group ", group, ", ", rows, "x", cols,
                               ", ", tokens, " tokens"));
     CheckProduct(table(), Product(bits, asymmetric, group, rows, cols, tokens, i));
+    if (HasFatalFailure()) return;
+  }
+}
+
+TEST_P(EveryTable, CodesOfATable) {
+  Rng rng(12);
+  for (int i = 0; i < 60; ++i) {
+    const int bits = 2 + i % 7;
+    const int64_t cols = 1 + rng.Below(150), rows = 1 + rng.Below(40), tokens = 1 + rng.Below(9), group = i % 3 == 0 ? 0 : 1 + rng.Below(64);
+    SCOPED_TRACE(absl::StrCat(bits, " bits, group ", group, ", ", rows, "x", cols, ", ", tokens, " tokens"));
+    const Product p(bits, false, group, rows, cols, tokens, i, true);
+    ExpectNear(p, p.WeightOnly(table()), ReferenceProduct(p.decoded, p.x, p.rows, p.cols, p.tokens), 4e-6);
+    ExpectDecodes(table(), p);
     if (HasFatalFailure()) return;
   }
 }
@@ -480,7 +510,7 @@ TEST(PackTest, LayoutByHand) {
   for (int i = 0; i < 4; ++i) zeros.mutable_as<uint8_t>()[i] = static_cast<uint8_t>(i);
   weight.buffers = {{"codes", packed_codes}, {"scales", Tensor::FromFloats({2, 2}, {1, 2, 3, 4})}, {"zeros", zeros}};
   ASSERT_OK(CheckEncoded(weight));
-  const PackedWeights packed = PackIntegers(*AsIntegers(weight));
+  const PackedWeights packed = PackCodes(*AsIntegers(weight));
   EXPECT_EQ(packed.view.padded_group, 8);
   EXPECT_EQ(packed.view.padded_cols, 16);  // groups {3, 2}, each padded to 8
   std::vector<uint8_t> expected(128);
@@ -504,7 +534,7 @@ TEST(PackTest, NibblesAndPairsOfBits) {
   for (const int bits : {2, 4, 8}) {
     Rng rng(bits);
     const EncodedTensor weight = RandomWeight(WeightScheme(bits, false, 0), 1, 32, rng);
-    const PackedWeights packed = PackIntegers(*AsIntegers(weight));
+    const PackedWeights packed = PackCodes(*AsIntegers(weight));
     std::vector<uint8_t> codes(32);
     AsIntegers(weight)->UnpackCodes(0, absl::MakeSpan(codes));
     const int columns = 32 / bits;

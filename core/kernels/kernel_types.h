@@ -44,7 +44,8 @@ enum class ScaleType { kFp32, kFp16, kBf16 };
 //   2-bit: 16 columns, byte[4 r + i] = sum over j < 4 of u[r][k + 4 j + i] << 2 j
 // for row r of the block, i < 4: four consecutive columns of 16 rows fill one
 // vector register of 32-bit lanes, so a dot-product instruction needs no
-// horizontal sum. Codes are unsigned; w = scale * (u - zero).
+// horizontal sum. Codes are unsigned; w = scale * (u - zero), or scale *
+// values[u], which only kernels for float activations read.
 struct PackedIntegers {
   int bits = 8;                // of the container: 2, 4 or 8
   int64_t rows = 0, cols = 0;
@@ -57,6 +58,7 @@ struct PackedIntegers {
   ScaleType scale_type = ScaleType::kFp32;
   const uint8_t* zeros = nullptr;      // as scales, or null: every zero is `zero`
   int32_t zero = 0;
+  const float* values = nullptr;       // [2^bits]; null: u - zero. Has no zeros.
   const float* weight_sums = nullptr;  // [row blocks][16]: sum over columns of the decoded weight
 };
 

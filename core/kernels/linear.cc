@@ -193,8 +193,8 @@ class FloatLinear : public Linear {
 // Weights that are packed in kernel order.
 class PackedLinear : public Linear {
  public:
-  PackedLinear(const IntegerView& weight, InputForm form, const KernelTable& table)
-      : packed_(PackIntegers(weight)), table_(table) {
+  PackedLinear(const CodeView& weight, InputForm form, const KernelTable& table)
+      : packed_(PackCodes(weight)), table_(table) {
     rows_ = weight.rows;
     cols_ = weight.cols;
     weight_bytes_ = packed_.byte_size();
@@ -216,10 +216,10 @@ class PackedLinear : public Linear {
   const KernelTable& table_;
 };
 
-// Integer weights, float activations.
+// Weights in codes, float activations.
 class WeightOnlyLinear : public PackedLinear {
  public:
-  WeightOnlyLinear(const IntegerView& weight, InputForm form, const KernelTable& table)
+  WeightOnlyLinear(const CodeView& weight, InputForm form, const KernelTable& table)
       : PackedLinear(weight, std::move(form), table), panels_(cols_, packed_.view.group) {
     // Nothing to pad: the input of any other float linear will do.
     if (form_.padded_cols == form_.cols) {
@@ -257,7 +257,7 @@ class WeightOnlyLinear : public PackedLinear {
 // Integer weights and activations.
 class IntegerLinear : public PackedLinear {
  public:
-  IntegerLinear(const IntegerView& weight, InputForm form, const KernelTable& table) : PackedLinear(weight, std::move(form), table) {
+  IntegerLinear(const CodeView& weight, InputForm form, const KernelTable& table) : PackedLinear(weight, std::move(form), table) {
     form_.term_factor = packed_.view.zeros == nullptr ? -packed_.view.zero : 1;
     panels_ = IntegerPanels(packed_.view);
   }
@@ -339,11 +339,11 @@ std::optional<ActivationGrid> FastGrid(const QuantScheme& scheme) {
   return grid;
 }
 
-// The integer grid of a weight, or nullopt for a format that is none.
-std::optional<IntegerView> PackableWeight(const EncodedTensor& weight) {
-  const auto view = AsIntegers(weight);
-  if (!view.ok() || view->bits < 2 || view->bits > 8) return std::nullopt;
-  return *view;
+// The codes of a weight, or nullopt for a format that has none.
+std::optional<CodeView> PackableWeight(const EncodedTensor& weight) {
+  std::optional<CodeView> view = (*FindFormat(weight.scheme.format()))->Codes(weight);
+  if (view.has_value() && (view->bits < 1 || view->bits > 8)) return std::nullopt;
+  return view;
 }
 
 }  // namespace
@@ -357,10 +357,10 @@ absl::StatusOr<std::unique_ptr<Linear>> Linear::Create(const EncodedTensor& weig
   }
   if (activation.has_value()) NIBBLE_RETURN_IF_ERROR(Annotate(ValidateScheme(*activation), "activation"));
 
-  // Rounding activations to a float format is part of their preparation and
-  // goes with every kernel for float activations; fp32 rounds nothing.
+  // Rounding activations to floats, of 8 bits too, is part of their preparation
+  // and goes with every kernel for float activations; fp32 rounds nothing.
   const bool quantized = activation.has_value() && activation->format() != "fp32";
-  const bool float_activation = !activation.has_value() || IsFloatFormat(*activation);
+  const bool float_activation = !activation.has_value() || !(*FindFormat(activation->format()))->integer_bits().has_value();
   InputForm form;
   form.cols = weight.cols();
   if (quantized) {
@@ -374,16 +374,16 @@ absl::StatusOr<std::unique_ptr<Linear>> Linear::Create(const EncodedTensor& weig
   if (IsFloatFormat(weight.scheme) && float_activation) {
     return std::unique_ptr<Linear>(std::make_unique<FloatLinear>(weight, form, table));
   }
-  const std::optional<IntegerView> integers = PackableWeight(weight);
-  if (integers.has_value() && float_activation) {
+  const std::optional<CodeView> codes = PackableWeight(weight);
+  if (codes.has_value() && float_activation) {
     if (!quantized) form.kind = InputForm::Kind::kPaddedFloat;
-    return std::unique_ptr<Linear>(std::make_unique<WeightOnlyLinear>(*integers, form, table));
+    return std::unique_ptr<Linear>(std::make_unique<WeightOnlyLinear>(*codes, form, table));
   }
   const std::optional<ActivationGrid> grid = quantized ? FastGrid(*activation) : std::nullopt;
-  if (integers.has_value() && grid.has_value() && integers->group <= kMaxIntegerGroup) {
+  if (codes.has_value() && codes->values.empty() && grid.has_value() && codes->group <= kMaxIntegerGroup) {
     form.kind = InputForm::Kind::kQuantized;
     form.grid = *grid;
-    return std::unique_ptr<Linear>(std::make_unique<IntegerLinear>(*integers, form, table));
+    return std::unique_ptr<Linear>(std::make_unique<IntegerLinear>(*codes, form, table));
   }
   return std::unique_ptr<Linear>(std::make_unique<SimulatedLinear>(weight, form, table));
 }

@@ -405,21 +405,44 @@ void FinishIntegers(const PackedIntegers& w, int64_t block, int64_t blocks, cons
   }
 }
 
-// u - zero of four rows as floats, column i of the chunk. The shift is spelled
-// as an operator because the intrinsic takes only literals.
-template <int kBits>
-inline V ReadCode(uint32x4_t chunk, int i, V zeros) {
-  const uint32x4_t code = vandq_u32(chunk >> (8 * (i % 4) + kBits * (i / 4)), vdupq_n_u32((1 << kBits) - 1));
-  return Subtract(vcvtq_f32_u32(code), zeros);
-}
+// What codes stand for: u - zero, or with kTable what a table says.
+template <int kBits, bool kTable>
+struct CodeReader {
+  explicit CodeReader(const PackedIntegers& w) : values(w.values) {
+    alignas(16) float all[16] = {};
+    if constexpr (kTable && kBits <= 4) __builtin_memcpy(all, values, sizeof(float) << kBits);
+    bytes = vld1q_u8_x4(reinterpret_cast<const uint8_t*>(all));
+  }
+
+  // Four rows as floats, column i of the chunk. The shift is spelled as an
+  // operator because the intrinsic takes only literals.
+  inline V Read(uint32x4_t chunk, int i, V zeros) const {
+    const uint32x4_t code = vandq_u32(chunk >> (8 * (i % 4) + kBits * (i / 4)), vdupq_n_u32((1 << kBits) - 1));
+    if constexpr (!kTable) {
+      return Subtract(vcvtq_f32_u32(code), zeros);
+    } else if constexpr (kBits == 8) {
+      const float lanes[4] = {values[vgetq_lane_u32(code, 0)], values[vgetq_lane_u32(code, 1)], values[vgetq_lane_u32(code, 2)],
+                              values[vgetq_lane_u32(code, 3)]};
+      return vld1q_f32(lanes);
+    } else {
+      // The four bytes of entry c lie at 4 c.
+      const uint32x4_t places = vaddq_u32(vmulq_n_u32(code, 0x04040404u), vdupq_n_u32(0x03020100u));
+      return vreinterpretq_f32_u8(vqtbl4q_u8(bytes, vreinterpretq_u8_u32(places)));
+    }
+  }
+
+  const float* values;
+  uint8x16x4_t bytes;
+};
 
 inline uint32x4_t LoadWords(const uint8_t* p) { return vreinterpretq_u32_u8(vld1q_u8(p)); }
 
 // A block for kTokens tokens. Without the barriers the compiler reads all of a
 // chunk's activations before it uses them, more than registers hold.
-template <int kBits, int kTokens>
+template <int kBits, bool kTable, int kTokens>
 void MultiplyFloatTile(const PackedIntegers& w, int64_t block, const float* x, int64_t ldx, float* y, int64_t ldy) {
   constexpr int kColumns = 32 / kBits;
+  const CodeReader<kBits, kTable> reader(w);
   V totals[kTokens][kBlockVectors];
   for (auto& total : totals) total[0] = total[1] = total[2] = total[3] = Set(0.0f);
   for (int64_t g = 0; g < w.groups; ++g) {
@@ -438,7 +461,7 @@ void MultiplyFloatTile(const PackedIntegers& w, int64_t block, const float* x, i
       for (int i = 0; i < kColumns; ++i) {
 #pragma GCC unroll 4
         for (int v = 0; v < kBlockVectors; ++v) {
-          const V weights = ReadCode<kBits>(words[v], i, ToFloat(zeros[v]));
+          const V weights = reader.Read(words[v], i, ToFloat(zeros[v]));
 #pragma GCC unroll 2
           for (int t = 0; t < kTokens; ++t) sums[t][v] = vfmaq_n_f32(sums[t][v], weights, x[t * ldx + k + i]);
         }
@@ -459,33 +482,36 @@ void MultiplyFloatTile(const PackedIntegers& w, int64_t block, const float* x, i
   }
 }
 
-template <int kBits>
+template <int kBits, bool kTable>
 void MultiplyFloatBlock(const PackedIntegers& w, int64_t block, const float* x, int64_t ldx, int64_t tokens, float* y, int64_t ldy) {
   int64_t t = 0;
-  for (; t + 2 <= tokens; t += 2) MultiplyFloatTile<kBits, 2>(w, block, x + t * ldx, ldx, y + t * ldy, ldy);
-  if (t < tokens) MultiplyFloatTile<kBits, 1>(w, block, x + t * ldx, ldx, y + t * ldy, ldy);
+  for (; t + 2 <= tokens; t += 2) MultiplyFloatTile<kBits, kTable, 2>(w, block, x + t * ldx, ldx, y + t * ldy, ldy);
+  if (t < tokens) MultiplyFloatTile<kBits, kTable, 1>(w, block, x + t * ldx, ldx, y + t * ldy, ldy);
 }
 
 void MultiplyWeightOnly(const PackedIntegers& w, int64_t block, const float* x, int64_t ldx, int64_t tokens, float* y,
                         int64_t ldy) {
+  const auto run = [&](auto multiply) { multiply(w, block, x, ldx, tokens, y, ldy); };
+  const bool table = w.values != nullptr;
   switch (w.bits) {
-    case 2: return MultiplyFloatBlock<2>(w, block, x, ldx, tokens, y, ldy);
-    case 4: return MultiplyFloatBlock<4>(w, block, x, ldx, tokens, y, ldy);
-    default: return MultiplyFloatBlock<8>(w, block, x, ldx, tokens, y, ldy);
+    case 2: return run(table ? MultiplyFloatBlock<2, true> : MultiplyFloatBlock<2, false>);
+    case 4: return run(table ? MultiplyFloatBlock<4, true> : MultiplyFloatBlock<4, false>);
+    default: return run(table ? MultiplyFloatBlock<8, true> : MultiplyFloatBlock<8, false>);
   }
 }
 
 // Rows 4 v to 4 v + 3 of columns [first, first + n) of group g.
-template <int kBits>
+template <int kBits, bool kTable>
 void DecodeRows(const PackedIntegers& w, int64_t block, int64_t g, int v, V zeros, V scales, int64_t first, int64_t n, float* panel) {
   constexpr int kColumns = 32 / kBits;
   const uint8_t* chunk = BlockCodes(w, block) + (g * w.padded_group + first) * 2 * kBits + 16 * v;
+  const CodeReader<kBits, kTable> reader(w);
   float* out = panel + v * kLanes;
   for (int64_t k = 0; k < n; k += kColumns, chunk += 64) {
     const uint32x4_t words = LoadWords(chunk);
 #pragma GCC unroll 16
     for (int i = 0; i < kColumns; ++i) {
-      if (k + i < n) Store(out + (k + i) * kBlockRows, Mul(scales, ReadCode<kBits>(words, i, zeros)));
+      if (k + i < n) Store(out + (k + i) * kBlockRows, Mul(scales, reader.Read(words, i, zeros)));
     }
   }
 }
@@ -495,8 +521,15 @@ void DecodePanel(const PackedIntegers& w, int64_t block, int64_t g, int64_t firs
   ReadZeros(w, block, g, zeros);
   V scales[kBlockVectors];
   ReadScales(w, block, g, scales);
-  const auto decode = w.bits == 2 ? DecodeRows<2> : w.bits == 4 ? DecodeRows<4> : DecodeRows<8>;
-  for (int v = 0; v < kBlockVectors; ++v) decode(w, block, g, v, ToFloat(zeros[v]), scales[v], first, n, panel);
+  const auto run = [&](auto decode) {
+    for (int v = 0; v < kBlockVectors; ++v) decode(w, block, g, v, ToFloat(zeros[v]), scales[v], first, n, panel);
+  };
+  const bool table = w.values != nullptr;
+  switch (w.bits) {
+    case 2: return run(table ? DecodeRows<2, true> : DecodeRows<2, false>);
+    case 4: return run(table ? DecodeRows<4, true> : DecodeRows<4, false>);
+    default: return run(table ? DecodeRows<8, true> : DecodeRows<8, false>);
+  }
 }
 
 int32_t ProbeMultiplyBytes(int64_t iterations) {

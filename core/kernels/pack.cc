@@ -10,7 +10,7 @@
 namespace nibble::kernels {
 namespace {
 
-PackedIntegers Layout(const IntegerView& weights) {
+PackedIntegers Layout(const CodeView& weights) {
   PackedIntegers p;
   p.bits = ContainerBits(weights.bits);
   p.rows = weights.rows;
@@ -56,11 +56,9 @@ void PlaceCodes(const PackedIntegers& p, int64_t r, const uint8_t* codes, uint8_
 
 // Scales and zero points of a row as numbers.
 struct RowGrid {
-  explicit RowGrid(const IntegerView& weights)
-      : scale_buffer(weights.tensor->buffer("scales")), scales(weights.groups), zeros(weights.groups, 1 << (weights.bits - 1)) {
-    const auto it = weights.tensor->buffers.find("zeros");
-    if (it != weights.tensor->buffers.end()) zero_buffer = &it->second;
-  }
+  explicit RowGrid(const CodeView& weights)
+      : scale_buffer(weights.scales), zero_buffer(weights.zeros.has_value() ? &*weights.zeros : nullptr), scales(weights.groups),
+        zeros(weights.groups, weights.one_zero) {}
 
   void Read(int64_t row) {
     const int64_t groups = static_cast<int64_t>(scales.size());
@@ -76,7 +74,7 @@ struct RowGrid {
   }
 
   const Tensor& scale_buffer;
-  const Tensor* zero_buffer = nullptr;
+  const Tensor* const zero_buffer;
   std::vector<float> scales;
   std::vector<int32_t> zeros;
 };
@@ -84,19 +82,19 @@ struct RowGrid {
 }  // namespace
 
 int64_t PackedWeights::byte_size() const {
-  return codes.byte_size() + scales.byte_size() + zeros.byte_size() + weight_sums.byte_size();
+  return codes.byte_size() + scales.byte_size() + zeros.byte_size() + weight_sums.byte_size() + values.byte_size();
 }
 
 int ContainerBits(int bits) { return bits <= 2 ? 2 : bits <= 4 ? 4 : 8; }
 
-PackedWeights PackIntegers(const IntegerView& weights) {
+PackedWeights PackCodes(const CodeView& weights) {
   PackedWeights packed;
   PackedIntegers& p = packed.view;
   p = Layout(weights);
   const int64_t blocks = packed.blocks(), block_bytes = p.padded_cols * kBlockRows * p.bits / 8;
-  const bool asymmetric = weights.tensor->scheme.asymmetric();
+  const bool asymmetric = weights.zeros.has_value();
   packed.codes = Tensor::Zeros(DType::kU8, {blocks, block_bytes});
-  const Tensor& scales = weights.tensor->buffer("scales");
+  const Tensor& scales = weights.scales;
   packed.scales = Tensor::Zeros(scales.dtype(), {blocks, p.groups, kBlockRows});
   p.scale_type = ScaleTypeOf(scales.dtype());
   packed.weight_sums = Tensor::Zeros(DType::kF32, {blocks, kBlockRows});
@@ -126,8 +124,13 @@ PackedWeights PackIntegers(const IntegerView& weights) {
   p.codes = packed.codes.bytes().data();
   p.scales = packed.scales.bytes().data();
   p.zeros = asymmetric ? packed.zeros.bytes().data() : nullptr;
-  p.zero = asymmetric ? 0 : 1 << (weights.bits - 1);
+  p.zero = asymmetric ? 0 : weights.one_zero;
   p.weight_sums = packed.weight_sums.as<float>().data();
+  if (!weights.values.empty()) {
+    packed.values = Tensor::Zeros(DType::kF32, {int64_t{1} << p.bits});
+    std::copy(weights.values.begin(), weights.values.end(), packed.values.mutable_as<float>().begin());
+    p.values = packed.values.as<float>().data();
+  }
   return packed;
 }
 

@@ -46,6 +46,11 @@ int32_t Zero(const PackedIntegers& w, int64_t block, int64_t r, int64_t g) {
   return w.zeros == nullptr ? w.zero : w.zeros[(block * w.groups + g) * kBlockRows + r];
 }
 
+// What a code stands for.
+float Value(const PackedIntegers& w, int32_t code, int32_t zero) {
+  return w.values != nullptr ? w.values[code] : static_cast<float>(code - zero);
+}
+
 void QuantizeToken(const ActivationGrid& grid, const float* x, int64_t n, int8_t* codes, float* scale, int32_t* zero) {
   float min = 0, max = 0;
   for (int64_t i = 0; i < n; ++i) {
@@ -107,7 +112,7 @@ void MultiplyWeightOnly(const PackedIntegers& w, int64_t block, const float* x, 
         const int32_t zero = Zero(w, block, r, g);
         for (int64_t k = 0; k < GroupColumns(w, g); ++k) {
           const int64_t padded = g * w.padded_group + k;
-          part += static_cast<float>(Code<kBits>(w, block, r, padded) - zero) * x[t * ldx + padded];
+          part += Value(w, Code<kBits>(w, block, r, padded), zero) * x[t * ldx + padded];
         }
         sum += Scale(w, block, r, g) * part;
       }
@@ -121,7 +126,7 @@ void DecodePanel(const PackedIntegers& w, int64_t block, int64_t g, int64_t firs
   for (int64_t k = 0; k < n; ++k) {
     for (int64_t r = 0; r < kBlockRows; ++r) {
       const int32_t code = Code<kBits>(w, block, r, g * w.padded_group + first + k);
-      panel[k * kBlockRows + r] = Scale(w, block, r, g) * static_cast<float>(code - Zero(w, block, r, g));
+      panel[k * kBlockRows + r] = Scale(w, block, r, g) * Value(w, code, Zero(w, block, r, g));
     }
   }
 }

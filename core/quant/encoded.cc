@@ -15,32 +15,6 @@ const Format& KnownFormat(const EncodedTensor& tensor) {
   return **format;
 }
 
-std::string GranularityToString(const QuantScheme& scheme) {
-  switch (scheme.per()) {
-    case QuantScheme::PER_TENSOR: return "per tensor";
-    case QuantScheme::PER_ROW: return "per row";
-    case QuantScheme::PER_GROUP: return absl::StrCat("per group of ", scheme.group_size());
-    case QuantScheme::PER_TOKEN: return "per token";
-  }
-  return "";
-}
-
-std::string DivisorToString(QuantScheme::Divisor divisor) {
-  switch (divisor) {
-    case QuantScheme::MAX_CODE: return "absmax/(2^(b-1)-1)";
-    case QuantScheme::HALF_RANGE: return "absmax/((2^b-1)/2)";
-    case QuantScheme::MIN_CODE: return "absmax/2^(b-1)";
-    case QuantScheme::NO_CLIPPING: return "no clipping error";
-  }
-  return "";
-}
-
-std::string RangeToString(const RangeRule& range) {
-  if (range.has_mse()) return absl::StrCat(", MSE clip search (norm ", range.mse().norm(), ")");
-  if (range.has_percentile()) return absl::StrCat(", percentile ", range.percentile().share());
-  return "";
-}
-
 }  // namespace
 
 int64_t EncodedTensor::byte_size() const {
@@ -156,15 +130,8 @@ absl::StatusOr<int64_t> EncodedBytes(const QuantScheme& scheme, const Shape& sha
 }
 
 std::string SchemeToString(const QuantScheme& scheme) {
-  if (IsFloatFormat(scheme)) return scheme.format();
-  std::string text = absl::StrCat(scheme.format(), " ", GranularityToString(scheme), scheme.dynamic() ? " dynamic" : "",
-                                  scheme.asymmetric() ? ", asymmetric" : ", symmetric");
-  if (!scheme.asymmetric()) absl::StrAppend(&text, " ", DivisorToString(scheme.divisor()));
-  absl::StrAppend(&text, RangeToString(scheme.range()));
-  static constexpr absl::string_view kScales[] = {"fp32", "fp16", "bf16"};
-  absl::StrAppend(&text, ", ", kScales[scheme.scale_type()], " scales");
-  if (scheme.rounding() == QuantScheme::DIVISION) absl::StrAppend(&text, ", dividing");
-  return text;
+  const auto format = FindFormat(scheme.format());
+  return format.ok() ? (*format)->Describe(scheme) : absl::StrCat("unknown format '", scheme.format(), "'");
 }
 
 }  // namespace nibble

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <map>
 
+#include "absl/strings/str_cat.h"
 #include "core/base/suggest.h"
 
 namespace nibble {
@@ -15,6 +16,29 @@ std::map<std::string, std::unique_ptr<Format>>& Registry() {
 }
 
 }  // namespace
+
+std::string GranularityToString(const QuantScheme& scheme) {
+  switch (scheme.per()) {
+    case QuantScheme::PER_TENSOR: return "per tensor";
+    case QuantScheme::PER_ROW: return "per row";
+    case QuantScheme::PER_GROUP: return absl::StrCat("per group of ", scheme.group_size());
+    case QuantScheme::PER_TOKEN: return "per token";
+  }
+  return "";
+}
+
+absl::Status ValidateScales(const QuantScheme& scheme) {
+  if (scheme.per() == QuantScheme::PER_GROUP && scheme.group_size() < 1) {
+    return absl::InvalidArgumentError("per: PER_GROUP needs group_size of 1 or more");
+  }
+  if (scheme.per() != QuantScheme::PER_GROUP && scheme.has_group_size()) {
+    return absl::InvalidArgumentError("group_size is only for per: PER_GROUP");
+  }
+  if (scheme.scale_floor() < 0) return absl::InvalidArgumentError("scale_floor must not be negative");
+  return absl::OkStatus();
+}
+
+std::string Format::Describe(const QuantScheme& scheme) const { return absl::StrCat(name(), " ", GranularityToString(scheme)); }
 
 absl::StatusOr<const Format*> FindFormat(const std::string& name) {
   const auto it = Registry().find(name);

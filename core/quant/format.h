@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "core/quant/code_view.h"
 #include "core/quant/encoded.h"
 #include "core/quant/integer_grid.h"
 
@@ -49,6 +50,13 @@ class Format {
 
   virtual void DecodeRows(const EncodedTensor& tensor, int64_t begin, int64_t end, float* out) const = 0;
 
+  // The codes of a tensor whose buffers fit, for kernels; nullopt where the format
+  // is no scale times codes.
+  virtual std::optional<CodeView> Codes(const EncodedTensor& tensor) const { return std::nullopt; }
+
+  // What a scheme says, for people: "int4 per group of 32, symmetric ...".
+  virtual std::string Describe(const QuantScheme& scheme) const;
+
   // Bits of an integer grid w = scale * (code - zero) with unsigned codes,
   // which integer kernels can run; nullopt for every other kind of format.
   virtual std::optional<int> integer_bits() const { return std::nullopt; }
@@ -57,6 +65,13 @@ class Format {
   // suite and the documentation start from it.
   virtual std::vector<QuantScheme> ExampleSchemes() const = 0;
 };
+
+// Refuses a group_size that is missing, not positive or for another granularity,
+// and a negative scale_floor: what every format with scales refuses.
+absl::Status ValidateScales(const QuantScheme& scheme);
+
+// "per row", "per group of 32".
+std::string GranularityToString(const QuantScheme& scheme);
 
 // The format of that name, or NotFound with "did you mean".
 absl::StatusOr<const Format*> FindFormat(const std::string& name);

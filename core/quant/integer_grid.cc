@@ -8,22 +8,10 @@
 #include "absl/strings/str_cat.h"
 #include "core/base/status.h"
 #include "core/quant/format.h"
+#include "core/quant/scale_type.h"
 
 namespace nibble {
 namespace {
-
-float RoundToScaleType(QuantScheme::ScaleType type, float value) {
-  switch (type) {
-    case QuantScheme::FP16: return Fp16ToFloat(FloatToFp16(value));
-    case QuantScheme::BF16: return Bf16ToFloat(FloatToBf16(value));
-    default: return value;
-  }
-}
-
-// The least scale that the stored type can hold as a normal number.
-float TypeFloor(QuantScheme::ScaleType type) {
-  return type == QuantScheme::FP16 ? 0x1.0p-14f : std::numeric_limits<float>::min();
-}
 
 float SymmetricScale(const QuantScheme& scheme, int bits, float min, float max) {
   const float low = static_cast<float>(1 << (bits - 1));
@@ -89,10 +77,6 @@ absl::StatusOr<Grid> MseGrid(const QuantScheme& scheme, int bits, absl::Span<con
   return best;
 }
 
-}  // namespace
-
-namespace {
-
 // What values are multiplied by; 0 says "divide by the scale".
 float InverseOf(const QuantScheme& scheme, float scale) {
   const float inverse = RoundToScaleType(scheme.scale_type(), 1.0f / scale);
@@ -117,7 +101,7 @@ absl::StatusOr<Grid> GridForRange(const QuantScheme& scheme, int bits, float min
 
 Grid GridForScale(const QuantScheme& scheme, int bits, float scale) {
   Grid grid;
-  grid.scale = RoundToScaleType(scheme.scale_type(), std::max(scale, TypeFloor(scheme.scale_type())));
+  grid.scale = RoundToScaleType(scheme.scale_type(), std::max(scale, ScaleTypeFloor(scheme.scale_type())));
   grid.inverse = InverseOf(scheme, grid.scale);
   grid.zero = 1 << (bits - 1);
   return grid;
@@ -179,59 +163,12 @@ int64_t GroupLength(const QuantScheme& scheme, int64_t cols) {
   return std::max<int64_t>(1, std::min<int64_t>(scheme.group_size(), cols));
 }
 
-int64_t PackedRowBytes(int bits, int64_t cols) { return (cols * bits + 7) / 8; }
-
-void PackRow(int bits, absl::Span<const uint8_t> codes, uint8_t* out) {
-  std::memset(out, 0, PackedRowBytes(bits, codes.size()));
-  for (size_t i = 0; i < codes.size(); ++i) {
-    const size_t bit = i * bits;
-    const uint32_t shifted = static_cast<uint32_t>(codes[i]) << (bit % 8);
-    out[bit / 8] |= static_cast<uint8_t>(shifted);
-    if (shifted > 0xFF) out[bit / 8 + 1] |= static_cast<uint8_t>(shifted >> 8);
-  }
-}
-
-void UnpackRow(int bits, const uint8_t* packed, absl::Span<uint8_t> codes) {
-  const uint32_t mask = (1u << bits) - 1;
-  for (size_t i = 0; i < codes.size(); ++i) {
-    const size_t bit = i * bits;
-    uint32_t word = packed[bit / 8];
-    if (bit % 8 + bits > 8) word |= static_cast<uint32_t>(packed[bit / 8 + 1]) << 8;
-    codes[i] = static_cast<uint8_t>((word >> (bit % 8)) & mask);
-  }
-}
-
-float IntegerView::scale(int64_t row, int64_t g) const {
-  const Tensor& scales = tensor->buffer("scales");
-  const int64_t i = scales.elements() == 1 ? 0 : row * groups + g;
-  float value;
-  ReadFloats(scales, i, absl::MakeSpan(&value, 1));
-  return value;
-}
-
-int32_t IntegerView::zero(int64_t row, int64_t g) const {
-  const auto it = tensor->buffers.find("zeros");
-  if (it == tensor->buffers.end()) return 1 << (bits - 1);
-  return it->second.bytes()[it->second.elements() == 1 ? 0 : row * groups + g];
-}
-
-void IntegerView::UnpackCodes(int64_t row, absl::Span<uint8_t> codes) const {
-  UnpackRow(bits, tensor->buffer("codes").bytes().data() + row * PackedRowBytes(bits, cols), codes);
-}
-
-absl::StatusOr<IntegerView> AsIntegers(const EncodedTensor& tensor) {
+absl::StatusOr<CodeView> AsIntegers(const EncodedTensor& tensor) {
   NIBBLE_ASSIGN_OR_RETURN(const Format* format, FindFormat(tensor.scheme.format()));
   if (!format->integer_bits().has_value()) {
     return absl::InvalidArgumentError(absl::StrCat(tensor.scheme.format(), " is not an integer grid"));
   }
-  IntegerView view;
-  view.bits = *format->integer_bits();
-  view.rows = tensor.rows();
-  view.cols = tensor.cols();
-  view.group = GroupLength(tensor.scheme, view.cols);
-  view.groups = GroupsPerRow(tensor.scheme, view.cols);
-  view.tensor = &tensor;
-  return view;
+  return *format->Codes(tensor);
 }
 
 }  // namespace nibble

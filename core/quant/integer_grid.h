@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "core/base/divide.h"
+#include "core/quant/code_view.h"
 #include "core/quant/encoded.h"
 
 namespace nibble {
@@ -74,24 +75,8 @@ inline int64_t GroupsPerRow(const QuantScheme& scheme, int64_t cols) {
   return length == 0 ? 0 : CeilDiv(cols, length);
 }
 
-// Codes of `bits` bits, least significant bit first, each row padded to a
-// whole byte: 4-bit element 2j is the low nibble of byte j.
-int64_t PackedRowBytes(int bits, int64_t cols);
-void PackRow(int bits, absl::Span<const uint8_t> codes, uint8_t* out);
-void UnpackRow(int bits, const uint8_t* packed, absl::Span<uint8_t> codes);
-
-// Kernels' view of a tensor whose format has integer_bits().
-struct IntegerView {
-  int bits;
-  int64_t rows, cols, group;  // group: elements that share a scale along a row
-  int64_t groups;             // per row
-  const EncodedTensor* tensor;
-
-  float scale(int64_t row, int64_t g) const;
-  int32_t zero(int64_t row, int64_t g) const;
-  void UnpackCodes(int64_t row, absl::Span<uint8_t> codes) const;
-};
-absl::StatusOr<IntegerView> AsIntegers(const EncodedTensor& tensor);
+// The codes of a tensor whose format has integer_bits().
+absl::StatusOr<CodeView> AsIntegers(const EncodedTensor& tensor);
 
 }  // namespace nibble
 

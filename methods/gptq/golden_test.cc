@@ -34,7 +34,7 @@ TEST_P(GptqGolden, CodesScalesAndLoss) {
   ThreadPool pool(1);
   const std::vector<float> weights(w.as<double>().begin(), w.as<double>().end());
   ASSERT_OK_AND_ASSIGN(const GptqSolution solution, SolveGptq(scheme, 16, weights, factor, settings, pool));
-  ASSERT_OK_AND_ASSIGN(const IntegerView view, AsIntegers(solution.encoded));
+  ASSERT_OK_AND_ASSIGN(const CodeView view, AsIntegers(solution.encoded));
   const Tensor codes = Golden(prefix + "codes"), scales = Golden(prefix + "scales");
   for (int64_t r = 0; r < 16; ++r) {
     std::vector<uint8_t> row(96);

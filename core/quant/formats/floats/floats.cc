@@ -15,6 +15,7 @@ class FloatFormat : public Format {
   FloatFormat(std::string name, DType dtype) : name_(std::move(name)), dtype_(dtype) {}
 
   std::string name() const override { return name_; }
+  std::string Describe(const QuantScheme&) const override { return name_; }
 
   absl::Status Validate(const QuantScheme& scheme) const override {
     if (scheme.has_group_size() || scheme.has_range() || scheme.asymmetric() || scheme.has_scale_type()) {

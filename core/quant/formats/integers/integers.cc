@@ -13,16 +13,25 @@
 #include "core/base/status.h"
 #include "core/quant/format.h"
 #include "core/quant/integer_grid.h"
+#include "core/quant/scale_type.h"
 
 namespace nibble {
 namespace {
 
-DType ScaleDType(QuantScheme::ScaleType type) {
-  switch (type) {
-    case QuantScheme::FP16: return DType::kF16;
-    case QuantScheme::BF16: return DType::kBF16;
-    default: return DType::kF32;
+std::string DivisorToString(QuantScheme::Divisor divisor) {
+  switch (divisor) {
+    case QuantScheme::MAX_CODE: return "absmax/(2^(b-1)-1)";
+    case QuantScheme::HALF_RANGE: return "absmax/((2^b-1)/2)";
+    case QuantScheme::MIN_CODE: return "absmax/2^(b-1)";
+    case QuantScheme::NO_CLIPPING: return "no clipping error";
   }
+  return "";
+}
+
+std::string RangeToString(const RangeRule& range) {
+  if (range.has_mse()) return absl::StrCat(", MSE clip search (norm ", range.mse().norm(), ")");
+  if (range.has_percentile()) return absl::StrCat(", percentile ", range.percentile().share());
+  return "";
 }
 
 class IntegerFormat : public Format {
@@ -32,14 +41,33 @@ class IntegerFormat : public Format {
   std::string name() const override { return absl::StrCat("int", bits_); }
   std::optional<int> integer_bits() const override { return bits_; }
 
+  std::string Describe(const QuantScheme& scheme) const override {
+    std::string text = absl::StrCat(name(), " ", GranularityToString(scheme), scheme.dynamic() ? " dynamic" : "",
+                                    scheme.asymmetric() ? ", asymmetric" : ", symmetric");
+    if (!scheme.asymmetric()) absl::StrAppend(&text, " ", DivisorToString(scheme.divisor()));
+    absl::StrAppend(&text, RangeToString(scheme.range()));
+    static constexpr absl::string_view kScales[] = {"fp32", "fp16", "bf16"};
+    absl::StrAppend(&text, ", ", kScales[scheme.scale_type()], " scales");
+    if (scheme.rounding() == QuantScheme::DIVISION) absl::StrAppend(&text, ", dividing");
+    return text;
+  }
+
+  std::optional<CodeView> Codes(const EncodedTensor& tensor) const override {
+    CodeView view;
+    view.bits = bits_;
+    view.rows = tensor.rows();
+    view.cols = tensor.cols();
+    view.group = GroupLength(tensor.scheme, view.cols);
+    view.groups = GroupsPerRow(tensor.scheme, view.cols);
+    view.codes = tensor.buffer("codes");
+    view.scales = tensor.buffer("scales");
+    view.one_zero = 1 << (bits_ - 1);
+    if (tensor.scheme.asymmetric()) view.zeros = tensor.buffer("zeros");
+    return view;
+  }
+
   absl::Status Validate(const QuantScheme& scheme) const override {
-    if (scheme.per() == QuantScheme::PER_GROUP && scheme.group_size() < 1) {
-      return absl::InvalidArgumentError("per: PER_GROUP needs group_size of 1 or more");
-    }
-    if (scheme.per() != QuantScheme::PER_GROUP && scheme.has_group_size()) {
-      return absl::InvalidArgumentError("group_size is only for per: PER_GROUP");
-    }
-    if (scheme.scale_floor() < 0) return absl::InvalidArgumentError("scale_floor must not be negative");
+    NIBBLE_RETURN_IF_ERROR(ValidateScales(scheme));
     const RangeRule& range = scheme.range();
     if (range.has_mse() && (range.mse().grid() < 1 || range.mse().max_shrink() <= 0 || range.mse().max_shrink() > 1 || range.mse().norm() <= 0)) {
       return absl::InvalidArgumentError("mse needs grid >= 1, 0 < max_shrink <= 1 and norm > 0");
@@ -82,8 +110,7 @@ class IntegerFormat : public Format {
   }
 
   void DecodeRows(const EncodedTensor& tensor, int64_t begin, int64_t end, float* out) const override {
-    const auto view = AsIntegers(tensor);
-    NIBBLE_CHECK(view.ok());
+    const std::optional<CodeView> view = Codes(tensor);
     std::vector<uint8_t> codes(view->cols);
     for (int64_t r = begin; r < end; ++r) {
       view->UnpackCodes(r, absl::MakeSpan(codes));
@@ -146,12 +173,7 @@ class IntegerFormat : public Format {
     int64_t rows() const { return tensor_.rows(); }
 
     void SetGrid(int64_t i, const Grid& grid) {
-      Tensor& scales = tensor_.buffers.at("scales");
-      switch (scales.dtype()) {
-        case DType::kF16: scales.mutable_as<uint16_t>()[i] = FloatToFp16(grid.scale); break;
-        case DType::kBF16: scales.mutable_as<uint16_t>()[i] = FloatToBf16(grid.scale); break;
-        default: scales.mutable_as<float>()[i] = grid.scale;
-      }
+      StoreScale(grid.scale, i, &tensor_.buffers.at("scales"));
       if (tensor_.scheme.asymmetric()) tensor_.buffers.at("zeros").mutable_as<uint8_t>()[i] = static_cast<uint8_t>(grid.zero);
     }
 
