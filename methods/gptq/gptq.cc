@@ -21,11 +21,9 @@
 namespace nibble {
 namespace {
 
+using calibration::Batch;
 using calibration::BlockRunner;
 using calibration::SecondMoment;
-
-// Tokens that pass through a block at a time.
-constexpr int64_t kBatchTokens = 2048;
 
 absl::Status Check(const GptqOptions& options) {
   const auto error = [](auto... parts) { return absl::InvalidArgumentError(absl::StrCat(parts...)); };
@@ -40,13 +38,6 @@ absl::Status Check(const GptqOptions& options) {
   return absl::OkStatus();
 }
 
-// Calibration sequences in batches, and their hidden states before a block.
-struct Batch {
-  std::vector<int64_t> starts = {0};
-  std::vector<float> hidden;
-  std::vector<float> original;  // as the full-precision model gives them; empty unless errors propagate
-};
-
 // One pass over the model.
 class Pass {
  public:
@@ -58,8 +49,9 @@ class Pass {
     settings_.block = options.block_size();
   }
 
-  absl::Status Run(const train::Sequences& sequences, const std::vector<size_t>& selected) {
-    NIBBLE_RETURN_IF_ERROR(MakeBatches(sequences));
+  absl::Status Run(std::vector<Batch> batches, const std::vector<size_t>& selected) {
+    batches_ = std::move(batches);
+    if (propagates()) original_ = batches_;
     Progress progress("gptq", graph_.num_layers());
     for (int layer = 0; layer < graph_.num_layers(); ++layer) {
       NIBBLE_RETURN_IF_ERROR(RunBlock(layer, selected));
@@ -70,25 +62,6 @@ class Pass {
 
  private:
   bool propagates() const { return options_.propagate() > 0; }
-
-  absl::Status MakeBatches(const train::Sequences& sequences) {
-    const int64_t count = std::min<int64_t>(options_.samples(), sequences.size());
-    if (count < options_.samples()) {
-      context_.CountEvent("gptq.fewer_samples", options_.samples() - count, absl::StrCat("the text has ", count, " windows"));
-    }
-    for (int64_t i = 0; i < count; ++i) {
-      if (batches_.empty() || batches_.back().starts.back() >= kBatchTokens) batches_.emplace_back();
-      const auto sequence = sequences.tokens(train::ShuffledIndex(i, sequences.size(), options_.seed()));
-      NIBBLE_ASSIGN_OR_RETURN(const std::vector<float> rows, ir::EmbedTokens(graph_, sequence));
-      Batch& batch = batches_.back();
-      batch.hidden.insert(batch.hidden.end(), rows.begin(), rows.end());
-      batch.starts.push_back(batch.starts.back() + static_cast<int64_t>(sequence.size()));
-    }
-    if (propagates()) {
-      for (Batch& batch : batches_) batch.original = batch.hidden;
-    }
-    return absl::OkStatus();
-  }
 
   absl::Status RunBlock(int layer, const std::vector<size_t>& selected) {
     NIBBLE_ASSIGN_OR_RETURN(BlockRunner runner, BlockRunner::Create(graph_, layer, machine_));
@@ -111,17 +84,15 @@ class Pass {
       for (const std::vector<size_t>& group : groups) NIBBLE_RETURN_IF_ERROR(reload(group));
     }
     const auto ignore = [](size_t, absl::Span<const float>) {};
-    for (Batch& batch : batches_) {
-      runner.Run(batch.starts, &batch.hidden, ignore);
-      if (original.has_value()) original->Run(batch.starts, &batch.original, ignore);
-    }
+    for (Batch& batch : batches_) runner.Run(batch.starts, &batch.hidden, ignore);
+    for (Batch& batch : original_) original->Run(batch.starts, &batch.hidden, ignore);
     return absl::OkStatus();
   }
 
   // What a linear reads.
-  static std::vector<float> InputOf(BlockRunner& runner, size_t op, const Batch& batch, const std::vector<float>& hidden) {
+  static std::vector<float> InputOf(BlockRunner& runner, size_t op, const Batch& batch) {
     std::vector<float> input;
-    runner.RunUntil(op, batch.starts, hidden, [&](size_t seen, absl::Span<const float> x) {
+    runner.RunUntil(op, batch.starts, batch.hidden, [&](size_t seen, absl::Span<const float> x) {
       if (seen == op) input.assign(x.begin(), x.end());
     });
     return input;
@@ -130,11 +101,11 @@ class Pass {
   absl::Status QuantizeGroup(BlockRunner& runner, BlockRunner* original, size_t reader, const std::vector<size_t>& group) {
     const int64_t width = graph_.values()[graph_.ops()[reader].inputs[0]].width;
     SecondMoment moment(width), change(original == nullptr ? 0 : width);
-    for (const Batch& batch : batches_) {
-      const std::vector<float> x = InputOf(runner, reader, batch, batch.hidden);
+    for (size_t b = 0; b < batches_.size(); ++b) {
+      const std::vector<float> x = InputOf(runner, reader, batches_[b]);
       moment.Add(machine_, x);
       if (original == nullptr) continue;
-      std::vector<float> moved = InputOf(*original, reader, batch, batch.original);
+      std::vector<float> moved = InputOf(*original, reader, original_[b]);
       for (size_t i = 0; i < moved.size(); ++i) moved[i] -= x[i];
       change.Add(machine_, moved, x);
     }
@@ -172,6 +143,7 @@ class Pass {
   ir::Graph& graph_;
   GptqSettings settings_;
   std::vector<Batch> batches_;
+  std::vector<Batch> original_;  // as the full-precision model gives them; empty unless errors propagate
 };
 
 class GptqMethod : public Method {
@@ -195,9 +167,9 @@ class GptqMethod : public Method {
       if (graph.ops()[i].kind == ir::OpKind::kLinear && !graph.ops()[i].adapter) continue;
       return absl::InvalidArgumentError(absl::StrCat("layers: ", graph.ops()[i].name, " is no linear inside the blocks; give it to rtn"));
     }
-    NIBBLE_ASSIGN_OR_RETURN(const train::Sequences sequences, ReadTrainingData(context, options_.data()));
+    NIBBLE_ASSIGN_OR_RETURN(std::vector<Batch> batches, CalibrationBatches(context, graph, options_.data(), options_.samples(), options_.seed()));
     NIBBLE_ASSIGN_OR_RETURN(const train::Machine machine, TrainingMachine(context));
-    return Pass(options_, scheme_, context, machine, graph).Run(sequences, selected);
+    return Pass(options_, scheme_, context, machine, graph).Run(std::move(batches), selected);
   }
 
  private:

@@ -54,7 +54,7 @@ TEST(Gptq, SaysWhenTheTextIsShort) {
   ThreadPool pool(1);
   Context context(pool, TestWorkplace());
   ASSERT_OK(ApplyPipeline(context, ParsePipeline(Step("samples: 1000")).step(), graph));
-  EXPECT_EQ(context.events().count("gptq.fewer_samples"), 1);
+  EXPECT_EQ(context.events().count("calibration.fewer_samples"), 1);
 }
 
 TEST(Gptq, TellsTheErrorOfEveryLinear) {

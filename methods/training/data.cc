@@ -163,6 +163,15 @@ absl::StatusOr<train::Sequences> ReadTrainingData(Context& context, const Traini
   return sequences;
 }
 
+absl::StatusOr<std::vector<calibration::Batch>> CalibrationBatches(Context& context, const ir::Graph& graph, const TrainingData& data,
+                                                                   int64_t samples, uint64_t seed) {
+  NIBBLE_ASSIGN_OR_RETURN(const train::Sequences sequences, ReadTrainingData(context, data));
+  if (sequences.size() < samples) {
+    context.CountEvent("calibration.fewer_samples", samples - sequences.size(), absl::StrCat("the text has ", sequences.size(), " windows"));
+  }
+  return calibration::EmbedBatches(graph, sequences, samples, seed);
+}
+
 absl::StatusOr<train::Sequences> ReadPreferenceData(Context& context, const PreferenceData& data) {
   if (data.pairs().empty() && !data.has_shuffled()) {
     return absl::InvalidArgumentError("data is empty: name files of pairs, data { pairs: \"preferences.jsonl\" }, or data { shuffled { ... } }");

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "core/calibration/batches.h"
 #include "core/train/objectives.h"
 #include "core/train/trainer.h"
 #include "core/train/weight_learner.h"
@@ -25,6 +26,11 @@ absl::StatusOr<train::Sequences> ReadTrainingData(Context& context, const Traini
 // Sequence 2 i is preferred to 2 i + 1. Pairs longer than the window are left
 // out as a counted event.
 absl::StatusOr<train::Sequences> ReadPreferenceData(Context& context, const PreferenceData& data);
+
+// What a method calibrates on: `samples` sequences of the data, or all of fewer,
+// which is a counted event. An error without data.
+absl::StatusOr<std::vector<calibration::Batch>> CalibrationBatches(Context& context, const ir::Graph& graph, const TrainingData& data,
+                                                                   int64_t samples, uint64_t seed);
 
 // A name for their contents.
 std::string HashOf(const train::Sequences& sequences);
