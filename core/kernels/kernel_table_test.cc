@@ -31,16 +31,22 @@ struct GridCase {
   int bits;
   bool asymmetric;
   QuantScheme::Divisor divisor;
+  std::optional<std::pair<float, float>> fixed = std::nullopt;
 };
 
 // Quantizes x with the kernel and with core/quant and expects the same bits.
 void ExpectSameCodes(const KernelTable& table, const GridCase& c, const std::vector<float>& x) {
   QuantScheme scheme = TokenScheme(c.bits, c.asymmetric);
   scheme.set_divisor(c.divisor);
+  if (c.fixed.has_value()) {
+    scheme.mutable_fixed()->set_min(c.fixed->first);
+    scheme.mutable_fixed()->set_max(c.fixed->second);
+  }
   ASSERT_OK_AND_ASSIGN(const Grid grid, ChooseGrid(scheme, c.bits, x));
   const float low = static_cast<float>(1 << (c.bits - 1));
   ActivationGrid fast{.bits = c.bits, .asymmetric = c.asymmetric, .scale_floor = std::numeric_limits<float>::min()};
   fast.divisor = c.divisor == QuantScheme::MAX_CODE ? low - 1 : c.divisor == QuantScheme::MIN_CODE ? low : low - 0.5f;
+  if (c.fixed.has_value()) fast.fixed = true, fast.min = c.fixed->first, fast.max = c.fixed->second;
   std::vector<int8_t> codes(x.size() + 1, 77);
   float scale;
   int32_t zero;
@@ -76,6 +82,8 @@ TEST_P(EveryTable, QuantizesTokensToTheBit) {
       for (const auto divisor : {QuantScheme::MAX_CODE, QuantScheme::HALF_RANGE, QuantScheme::MIN_CODE}) {
         ExpectSameCodes(table(), {bits, false, divisor}, x);
       }
+      ExpectSameCodes(table(), {bits, true, QuantScheme::MAX_CODE, {{-1.25f, 3.0f}}}, x);
+      ExpectSameCodes(table(), {bits, false, QuantScheme::MAX_CODE, {{-0.75f, 0.5f}}}, x);
     }
   }
 }

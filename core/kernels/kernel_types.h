@@ -92,13 +92,15 @@ struct IntegerWork {
   int32_t* products;  // as sums: of a group so far that goes on in the next panel
 };
 
-// A per-token activation quantizer: an integer grid of `bits` bits with the
-// absmax range rule, as core/quant/integer_grid.h defines it.
+// A quantizer of activations: an integer grid of `bits` bits over each token's own
+// range or a fixed one, as core/quant/integer_grid.h defines it.
 struct ActivationGrid {
   int bits = 8;
   bool asymmetric = true;
   float divisor = 127;    // symmetric: scale = absmax / divisor
   float scale_floor = 0;  // kernels need at least the smallest normal number
+  bool fixed = false;     // the range is min to max, whatever the token holds
+  float min = 0, max = 0;
   bool operator==(const ActivationGrid&) const = default;
 };
 

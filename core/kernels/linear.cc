@@ -320,7 +320,7 @@ class SimulatedLinear : public Linear {
 std::optional<ActivationGrid> FastGrid(const QuantScheme& scheme) {
   const auto format = FindFormat(scheme.format());
   if (!format.ok() || !(*format)->integer_bits().has_value()) return std::nullopt;
-  if (scheme.per() != QuantScheme::PER_TOKEN || scheme.scale_type() != QuantScheme::FP32) return std::nullopt;
+  if ((scheme.per() != QuantScheme::PER_TOKEN && !scheme.has_fixed()) || scheme.scale_type() != QuantScheme::FP32) return std::nullopt;
   if (scheme.rounding() != QuantScheme::RECIPROCAL || scheme.range().has_mse() || scheme.range().has_percentile()) {
     return std::nullopt;
   }
@@ -328,6 +328,9 @@ std::optional<ActivationGrid> FastGrid(const QuantScheme& scheme) {
   grid.bits = *(*format)->integer_bits();
   if (grid.bits < 2 || grid.bits > 8) return std::nullopt;
   grid.asymmetric = scheme.asymmetric();
+  grid.fixed = scheme.has_fixed();
+  grid.min = scheme.fixed().min();
+  grid.max = scheme.fixed().max();
   const float low = static_cast<float>(1 << (grid.bits - 1));
   switch (scheme.divisor()) {
     case QuantScheme::MAX_CODE: grid.divisor = low - 1; break;

@@ -52,8 +52,8 @@ float Value(const PackedIntegers& w, int32_t code, int32_t zero) {
 }
 
 void QuantizeToken(const ActivationGrid& grid, const float* x, int64_t n, int8_t* codes, float* scale, int32_t* zero) {
-  float min = 0, max = 0;
-  for (int64_t i = 0; i < n; ++i) {
+  float min = grid.fixed ? grid.min : 0, max = grid.fixed ? grid.max : 0;
+  for (int64_t i = 0; !grid.fixed && i < n; ++i) {
     min = x[i] < min ? x[i] : min;
     max = x[i] > max ? x[i] : max;
   }

@@ -387,6 +387,9 @@ void CheckQuantizer(Random& random) {
         const int64_t twice = static_cast<int64_t>(2 * divisor), length = static_cast<int64_t>(x.size());
         report.Case("bits, twice the divisor, length: " + Numbers({bits, twice, length}));
         report.Same(Quantized(kTable, grid, x), Quantized(kMeaning, grid, x));
+        ActivationGrid fixed = grid;
+        fixed.fixed = true, fixed.min = -random.Uniform(), fixed.max = 3 * random.Uniform();
+        report.Same(Quantized(kTable, fixed, x), Quantized(kMeaning, fixed, x));
       }
     }
   }

@@ -1,10 +1,12 @@
 #include "core/quant/format.h"
 
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "core/base/suggest.h"
 
 namespace nibble {
@@ -35,7 +37,19 @@ absl::Status ValidateScales(const QuantScheme& scheme) {
     return absl::InvalidArgumentError("group_size is only for per: PER_GROUP");
   }
   if (scheme.scale_floor() < 0) return absl::InvalidArgumentError("scale_floor must not be negative");
+  if (!scheme.has_fixed()) return absl::OkStatus();
+  if (scheme.per() != QuantScheme::PER_TENSOR || scheme.has_range() || scheme.dynamic()) {
+    return absl::InvalidArgumentError("fixed is a range for all: it needs per: PER_TENSOR, no range rule and not dynamic");
+  }
+  const float min = scheme.fixed().min(), max = scheme.fixed().max();
+  if (!(std::isfinite(min) && std::isfinite(max) && min <= 0 && max >= 0)) {
+    return absl::InvalidArgumentError(absl::StrCat("fixed: from ", min, " to ", max, " is no range that holds 0"));
+  }
   return absl::OkStatus();
+}
+
+std::string FixedRangeToString(const QuantScheme& scheme) {
+  return scheme.has_fixed() ? absl::StrFormat(" static [%.4g, %.4g]", scheme.fixed().min(), scheme.fixed().max()) : "";
 }
 
 std::string Format::Describe(const QuantScheme& scheme) const { return absl::StrCat(name(), " ", GranularityToString(scheme)); }

@@ -67,8 +67,12 @@ class Format {
 };
 
 // Refuses a group_size that is missing, not positive or for another granularity,
-// and a negative scale_floor: what every format with scales refuses.
+// a negative scale_floor and a fixed range that is none: what every format with
+// scales refuses.
 absl::Status ValidateScales(const QuantScheme& scheme);
+
+// " static [-3, 5]"; "" without a fixed range.
+std::string FixedRangeToString(const QuantScheme& scheme);
 
 // "per row", "per group of 32".
 std::string GranularityToString(const QuantScheme& scheme);

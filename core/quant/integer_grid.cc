@@ -108,6 +108,7 @@ Grid GridForScale(const QuantScheme& scheme, int bits, float scale) {
 }
 
 absl::StatusOr<Grid> ChooseGrid(const QuantScheme& scheme, int bits, absl::Span<const float> values) {
+  if (scheme.has_fixed()) return GridForRange(scheme, bits, scheme.fixed().min(), scheme.fixed().max());
   if (values.empty()) return GridForRange(scheme, bits, 0, 0);
   if (scheme.range().has_mse()) return MseGrid(scheme, bits, values);
   const MinMax range =

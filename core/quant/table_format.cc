@@ -13,7 +13,7 @@ namespace nibble {
 
 std::string TableFormat::Describe(const QuantScheme& scheme) const {
   static constexpr absl::string_view kScales[] = {"fp32", "fp16", "bf16"};
-  return absl::StrCat(name_, " ", GranularityToString(scheme), scheme.dynamic() ? " dynamic" : "", ", ", kScales[scheme.scale_type()],
+  return absl::StrCat(name_, " ", GranularityToString(scheme), scheme.dynamic() ? " dynamic" : "", FixedRangeToString(scheme), ", ", kScales[scheme.scale_type()],
                       " scales");
 }
 
@@ -34,6 +34,7 @@ std::vector<BufferSpec> TableFormat::Layout(const QuantScheme& scheme, const Sha
 absl::StatusOr<float> TableFormat::ScaleOf(const QuantScheme& scheme, absl::Span<const float> values) const {
   float absmax = 0;
   for (const float v : values) absmax = std::max(absmax, std::fabs(v));
+  if (scheme.has_fixed()) absmax = std::max(-scheme.fixed().min(), scheme.fixed().max());
   const float least = std::max(static_cast<float>(scheme.scale_floor()), ScaleTypeFloor(scheme.scale_type()));
   const float scale = RoundToScaleType(scheme.scale_type(), std::max(absmax / largest_, least));
   if (std::isfinite(scale)) return scale;

@@ -42,7 +42,7 @@ class IntegerFormat : public Format {
   std::optional<int> integer_bits() const override { return bits_; }
 
   std::string Describe(const QuantScheme& scheme) const override {
-    std::string text = absl::StrCat(name(), " ", GranularityToString(scheme), scheme.dynamic() ? " dynamic" : "",
+    std::string text = absl::StrCat(name(), " ", GranularityToString(scheme), scheme.dynamic() ? " dynamic" : "", FixedRangeToString(scheme),
                                     scheme.asymmetric() ? ", asymmetric" : ", symmetric");
     if (!scheme.asymmetric()) absl::StrAppend(&text, " ", DivisorToString(scheme.divisor()));
     absl::StrAppend(&text, RangeToString(scheme.range()));
