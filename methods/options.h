@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "core/base/status.h"
+#include "core/ir/graph.h"
 #include "core/quant/format.h"
 #include "google/protobuf/repeated_field.h"
 
@@ -27,6 +28,10 @@ absl::StatusOr<QuantScheme> WeightSchemeFrom(const Options& options) {
   if (options.has_scale_type()) scheme.set_scale_type(options.scale_type());
   return scheme;
 }
+
+// The linears that a step's `layers` select, for methods that go through blocks: an
+// embedding, head or adapter among them is an error.
+absl::StatusOr<std::vector<size_t>> SelectBlockLinears(const ir::Graph& graph, const google::protobuf::RepeatedPtrField<std::string>& layers);
 
 // A step's `layers`, or the blocks' linears where it names none.
 std::vector<std::string> LayersOrBlocks(const google::protobuf::RepeatedPtrField<std::string>& layers);

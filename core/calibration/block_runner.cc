@@ -36,6 +36,12 @@ absl::Status BlockRunner::Reload(size_t op) {
   return absl::OkStatus();
 }
 
+void BlockRunner::SetWeight(size_t op, std::vector<float> values) {
+  std::vector<float>& weight = weights_.at(*graph_.ops()[op].weight);
+  NIBBLE_CHECK(values.size() == weight.size());
+  weight = std::move(values);
+}
+
 std::vector<std::vector<size_t>> BlockRunner::LinearsByInput() const {
   std::vector<std::vector<size_t>> groups;
   for (size_t i = first_; i < end_; ++i) {
@@ -61,6 +67,13 @@ void BlockRunner::RunUntil(size_t last, absl::Span<const int64_t> starts, absl::
   values[input_].assign(hidden.begin(), hidden.end());
   RunOps(last, starts, observe, &values);
   observe(last, values.at(graph_.ops()[last].inputs[0]));
+}
+
+std::vector<float> BlockRunner::OutputOf(size_t last, absl::Span<const int64_t> starts, absl::Span<const float> hidden) {
+  Values values;
+  values[input_].assign(hidden.begin(), hidden.end());
+  RunOps(last + 1, starts, [](size_t, absl::Span<const float>) {}, &values);
+  return std::move(values.at(graph_.ops()[last].output));
 }
 
 bool BlockRunner::ReadLater(ValueId value, size_t after) const {

@@ -28,6 +28,9 @@ class BlockRunner {
   // Decodes the weight of an op anew, after it was replaced.
   absl::Status Reload(size_t op);
 
+  // Runs an op with other values of its weight's shape, until Reload.
+  void SetWeight(size_t op, std::vector<float> values);
+
   // The block's linears (indices into the graph's ops) by the value that they
   // read, in order of execution.
   std::vector<std::vector<size_t>> LinearsByInput() const;
@@ -42,6 +45,9 @@ class BlockRunner {
 
   // Shows what op `last`, a linear, reads and stops there.
   void RunUntil(size_t last, absl::Span<const int64_t> starts, absl::Span<const float> hidden, Observer observe);
+
+  // What op `last` gives.
+  std::vector<float> OutputOf(size_t last, absl::Span<const int64_t> starts, absl::Span<const float> hidden);
 
  private:
   BlockRunner(const ir::Graph& graph, train::Machine machine) : graph_(graph), machine_(machine) {}

@@ -88,6 +88,25 @@ absl::Status ScaleNorm(Graph& graph, const Op& norm, absl::Span<const double> fa
   return absl::OkStatus();
 }
 
+absl::Status ScaleChannels(Graph& graph, size_t writer, const std::vector<size_t>& readers, absl::Span<const double> factors) {
+  const auto scale = [&](size_t op, bool rows) -> absl::Status {
+    Parameter& parameter = graph.mutable_parameter(*graph.ops()[op].weight);
+    if (graph.Users(*graph.ops()[op].weight).size() != 1) {
+      return absl::FailedPreconditionError(absl::StrCat(parameter.name(), " is shared by several ops; untie it first"));
+    }
+    NIBBLE_ASSIGN_OR_RETURN(auto weight, parameter.LoadUnquantized("transform the weights before quantizing them"));
+    const size_t cols = parameter.shape().back();
+    for (size_t i = 0; i < weight.values.size(); ++i) {
+      const double factor = rows ? factors[i / cols] : 1 / factors[i % cols];
+      weight.values[i] = static_cast<float>(static_cast<double>(weight.values[i]) * factor);
+    }
+    return parameter.ReplaceEncoded(weight.scheme, weight.values, nullptr);
+  };
+  NIBBLE_RETURN_IF_ERROR(scale(writer, true));
+  for (const size_t reader : readers) NIBBLE_RETURN_IF_ERROR(scale(reader, false));
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::vector<size_t>> SelectOps(const Graph& graph, const std::vector<std::string>& selectors) {
   std::vector<size_t> selected;
   std::vector<bool> used(selectors.size(), false);

@@ -26,6 +26,11 @@ absl::Status FoldNorms(Graph& graph);
 // weight is shared (a tied head) or quantized.
 absl::Status ScaleNorm(Graph& graph, const Op& norm, absl::Span<const double> factors);
 
+// The same of a linear's outputs, which reach the inputs of `readers` channel by
+// channel: its rows are multiplied by `factors`, their columns divided. That they do
+// is the caller's to know.
+absl::Status ScaleChannels(Graph& graph, size_t writer, const std::vector<size_t>& readers, absl::Span<const double> factors);
+
 // Linears, and the embedding, by selectors: "blocks" (every linear inside the
 // decoder blocks), "attention", "mlp", "embedding", "head", or a pattern over
 // module names with * wildcards ("model.layers.0.*", "*.down_proj"). Adapters

@@ -162,11 +162,7 @@ class GptqMethod : public Method {
   bool learns() const override { return true; }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
-    NIBBLE_ASSIGN_OR_RETURN(const std::vector<size_t> selected, ir::SelectOps(graph, LayersOrBlocks(options_.layers())));
-    for (const size_t i : selected) {
-      if (graph.ops()[i].kind == ir::OpKind::kLinear && !graph.ops()[i].adapter) continue;
-      return absl::InvalidArgumentError(absl::StrCat("layers: ", graph.ops()[i].name, " is no linear inside the blocks; give it to rtn"));
-    }
+    NIBBLE_ASSIGN_OR_RETURN(const std::vector<size_t> selected, SelectBlockLinears(graph, options_.layers()));
     NIBBLE_ASSIGN_OR_RETURN(std::vector<Batch> batches, CalibrationBatches(context, graph, options_.data(), options_.samples(), options_.seed()));
     NIBBLE_ASSIGN_OR_RETURN(const train::Machine machine, TrainingMachine(context));
     return Pass(options_, scheme_, context, machine, graph).Run(std::move(batches), selected);

@@ -63,24 +63,14 @@ class StaticInt8Method : public Method {
   bool learns() const override { return true; }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
-    const std::vector<std::string> layers = LayersOrBlocks(options_.layers());
-    NIBBLE_ASSIGN_OR_RETURN(const std::vector<size_t> selected, ir::SelectOps(graph, layers));
-    NIBBLE_RETURN_IF_ERROR(CheckLinears(graph, selected));
+    NIBBLE_ASSIGN_OR_RETURN(const std::vector<size_t> selected, SelectBlockLinears(graph, options_.layers()));
     NIBBLE_RETURN_IF_ERROR(Calibrate(context, graph, selected));
     QuantScheme weights = IntegerScheme(kBits, 0, false);
     weights.set_per(options_.per());
-    return EncodeOps(context, graph, layers, weights);
+    return EncodeOps(context, graph, LayersOrBlocks(options_.layers()), weights);
   }
 
  private:
-  static absl::Status CheckLinears(const ir::Graph& graph, const std::vector<size_t>& selected) {
-    for (const size_t i : selected) {
-      if (graph.ops()[i].kind == ir::OpKind::kLinear && !graph.ops()[i].adapter) continue;
-      return absl::InvalidArgumentError(absl::StrCat("layers: ", graph.ops()[i].name, " is no linear inside the blocks; give it to rtn"));
-    }
-    return absl::OkStatus();
-  }
-
   // Sets the activation schemes, with ranges from the model as it is.
   absl::Status Calibrate(Context& context, ir::Graph& graph, const std::vector<size_t>& selected) const {
     NIBBLE_ASSIGN_OR_RETURN(std::vector<Batch> batches, CalibrationBatches(context, graph, options_.data(), options_.samples(), options_.seed()));
