@@ -47,14 +47,55 @@ MinMax PercentileRange(absl::Span<const float> values, double share) {
   return {std::max(full.min, -magnitudes[index]), std::min(full.max, magnitudes[index])};
 }
 
+// d^norm for d >= 0, to 1e-9: 2^(norm log2 d) by series in a fixed order, the same
+// on every machine. log2 m = 2 / ln 2 artanh((m - 1) / (m + 1)) for m in
+// [1 / sqrt 2, sqrt 2).
+class Power {
+ public:
+  explicit Power(double norm) : norm_(norm) {}
+
+  double operator()(double d) const {
+    if (norm_ == 2) return d * d;
+    if (d == 0) return 0;
+    int exponent;
+    double m = std::frexp(d, &exponent);
+    if (m < 0.70710678118654752) m *= 2, --exponent;
+    const double t = (m - 1) / (m + 1), s = t * t;
+    const double series = t * (1 + s * (1.0 / 3 + s * (1.0 / 5 + s * (1.0 / 7 + s * (1.0 / 9 + s * (1.0 / 11))))));
+    return Exp2(norm_ * (exponent + 2.8853900817779268 * series));
+  }
+
+ private:
+  static double Exp2(double y) {
+    if (y < -1000) return 0;
+    if (y > 1000) return std::numeric_limits<double>::infinity();
+    const double n = std::nearbyint(y), x = (y - n) * 0.69314718055994531;
+    const double series = 1 + x * (1 + x / 2 * (1 + x / 3 * (1 + x / 4 * (1 + x / 5 * (1 + x / 6 * (1 + x / 7 * (1 + x / 8 * (1 + x / 9))))))));
+    return std::ldexp(series, static_cast<int>(n));
+  }
+
+  const double norm_;
+};
+
 // Sum over the group of |decoded - x|^norm; gives up beyond `limit`.
-double CodingError(const Grid& grid, int bits, absl::Span<const float> values, double norm, double limit) {
+double CodingError(const Grid& grid, int bits, absl::Span<const float> values, const Power& power, double limit) {
   const int32_t max_code = (1 << bits) - 1;
   double error = 0;
   for (const float v : values) {
-    const double d = std::fabs(static_cast<double>(DecodeValue(grid, EncodeValue(grid, v, max_code))) - v);
-    error += norm == 2 ? d * d : std::pow(d, norm);
+    error += power(std::fabs(static_cast<double>(DecodeValue(grid, EncodeValue(grid, v, max_code))) - v));
     if (error >= limit) return error;
+  }
+  return error;
+}
+
+// At least what values beyond a range lose on any narrower one: a grid reaches a
+// step, and a scale's rounding, beyond its range at most.
+double ClippingError(const MinMax& range, float scale, absl::Span<const float> values, const Power& power) {
+  const double high = 1.01 * (static_cast<double>(range.max) + scale), low = 1.01 * (static_cast<double>(range.min) - scale);
+  double error = 0;
+  for (const float v : values) {
+    if (v > high) error += power(v - high);
+    if (v < low) error += power(low - v);
   }
   return error;
 }
@@ -62,17 +103,20 @@ double CodingError(const Grid& grid, int bits, absl::Span<const float> values, d
 absl::StatusOr<Grid> MseGrid(const QuantScheme& scheme, int bits, absl::Span<const float> values) {
   const RangeRule::Mse& mse = scheme.range().mse();
   const MinMax range = RangeOf(values);
+  const Power power(mse.norm());
   const int steps = static_cast<int>(std::lround(mse.max_shrink() * mse.grid()));
   Grid best;
   double best_error = std::numeric_limits<double>::infinity();
   for (int i = 0; i < std::max(1, steps); ++i) {
     const float p = 1.0f - static_cast<float>(i) / static_cast<float>(mse.grid());
-    NIBBLE_ASSIGN_OR_RETURN(const Grid grid, GridForRange(scheme, bits, range.min * p, range.max * p));
-    const double error = CodingError(grid, bits, values, mse.norm(), best_error);
+    const MinMax clipped = {range.min * p, range.max * p};
+    NIBBLE_ASSIGN_OR_RETURN(const Grid grid, GridForRange(scheme, bits, clipped.min, clipped.max));
+    const double error = CodingError(grid, bits, values, power, best_error);
     if (error < best_error) {
       best_error = error;
       best = grid;
     }
+    if (ClippingError(clipped, grid.scale, values, power) >= best_error) break;
   }
   return best;
 }

@@ -225,5 +225,35 @@ TEST(Scheme, MistakesAreNamed) {
   EXPECT_FALSE(ValidateScheme(scheme).ok());
 }
 
+// The clip search against every clip of the definition, by std::pow.
+TEST(MseRange, IsTheBestOfAllClips) {
+  Rng rng(31);
+  for (int i = 0; i < 300; ++i) {
+    QuantScheme scheme = IntegerScheme(2 + i % 5, 0, i % 2 == 1);
+    auto& mse = *scheme.mutable_range()->mutable_mse();
+    if (i % 3 == 1) mse.set_norm(i % 2 == 0 ? 2 : 3.5);
+    if (i % 7 == 0) scheme.set_scale_type(QuantScheme::BF16);
+    if (i % 5 == 0 && i % 2 == 0) scheme.set_divisor(QuantScheme::HALF_RANGE);
+    const int bits = 2 + i % 5, max_code = (1 << bits) - 1;
+    std::vector<float> values(1 + rng.Below(70));
+    for (float& v : values) v = rng.Normal() * (i % 11 == 0 ? 1e-3f : 1.0f);
+    if (i % 4 == 0) values[rng.Below(values.size())] *= 8;
+    float min = 0, max = 0;
+    for (const float v : values) min = std::min(min, v), max = std::max(max, v);
+    double least = std::numeric_limits<double>::infinity();
+    Grid best;
+    for (int step = 0; step < 80; ++step) {
+      const float p = 1.0f - static_cast<float>(step) / 100.0f;
+      ASSERT_OK_AND_ASSIGN(const Grid grid, GridForRange(scheme, bits, min * p, max * p));
+      double error = 0;
+      for (const float v : values) error += std::pow(std::fabs(static_cast<double>(DecodeValue(grid, EncodeValue(grid, v, max_code))) - v), mse.norm());
+      if (error < least * (1 - 1e-9)) least = error, best = grid;
+    }
+    ASSERT_OK_AND_ASSIGN(const Grid chosen, ChooseGrid(scheme, bits, values));
+    EXPECT_EQ(chosen.scale, best.scale) << i;
+    EXPECT_EQ(chosen.zero, best.zero) << i;
+  }
+}
+
 }  // namespace
 }  // namespace nibble
