@@ -1,5 +1,8 @@
 #include "methods/options.h"
 
+#include <algorithm>
+#include <iterator>
+
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "core/ir/passes.h"
@@ -18,6 +21,13 @@ absl::StatusOr<std::vector<size_t>> SelectBlockLinears(const ir::Graph& graph, c
     return absl::InvalidArgumentError(absl::StrCat("layers: ", graph.ops()[i].name, " is no linear inside the blocks; give it to rtn"));
   }
   return selected;
+}
+
+std::vector<size_t> SelectedOf(const std::vector<size_t>& ops, const std::vector<size_t>& selected) {
+  std::vector<size_t> both;
+  std::copy_if(ops.begin(), ops.end(), std::back_inserter(both),
+               [&](size_t op) { return std::find(selected.begin(), selected.end(), op) != selected.end(); });
+  return both;
 }
 
 std::vector<std::string> LayersOrBlocks(const google::protobuf::RepeatedPtrField<std::string>& layers) {

@@ -33,6 +33,9 @@ absl::StatusOr<QuantScheme> WeightSchemeFrom(const Options& options) {
 // embedding, head or adapter among them is an error.
 absl::StatusOr<std::vector<size_t>> SelectBlockLinears(const ir::Graph& graph, const google::protobuf::RepeatedPtrField<std::string>& layers);
 
+// Those of `ops` that are among `selected`, in order.
+std::vector<size_t> SelectedOf(const std::vector<size_t>& ops, const std::vector<size_t>& selected);
+
 // A step's `layers`, or the blocks' linears where it names none.
 std::vector<std::string> LayersOrBlocks(const google::protobuf::RepeatedPtrField<std::string>& layers);
 

@@ -54,9 +54,8 @@ void RangeObserver::Add(absl::Span<const float> values) {
     const double place = (static_cast<double>(v) + reach_) * per_unit;
     ++counts_[std::min(static_cast<size_t>(std::max(place, 0.0)), kBins - 1)];
   }
-  average_min_ = started_ ? momentum_ * average_min_ + (1 - momentum_) * low : low;
-  average_max_ = started_ ? momentum_ * average_max_ + (1 - momentum_) * high : high;
-  started_ = true;
+  average_min_ = count_ > 0 ? momentum_ * average_min_ + (1 - momentum_) * low : low;
+  average_max_ = count_ > 0 ? momentum_ * average_max_ + (1 - momentum_) * high : high;
   min_ = std::min(min_, low), max_ = std::max(max_, high);
   count_ += static_cast<int64_t>(values.size());
 }

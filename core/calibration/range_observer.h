@@ -51,7 +51,6 @@ class RangeObserver {
 
   const double momentum_;
   int64_t count_ = 0;
-  bool started_ = false;
   float min_ = 0, max_ = 0;
   double average_min_ = 0, average_max_ = 0;
   double reach_ = 0;             // the histogram is of [-reach, reach]

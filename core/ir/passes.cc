@@ -51,6 +51,11 @@ bool Selects(absl::string_view selector, const Op& op) {
   return (op.is_linear() || op.kind == OpKind::kEmbed) && MatchesPattern(selector, op.name);
 }
 
+absl::Status CheckUnshared(const Graph& graph, ParameterId id) {
+  if (graph.Users(id).size() == 1) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(graph.parameter(id).name(), " is shared by several ops; untie it first"));
+}
+
 }  // namespace
 
 absl::Status UntieHead(Graph& graph) {
@@ -70,40 +75,22 @@ absl::Status FoldNorms(Graph& graph) {
 }
 
 absl::Status ScaleNorm(Graph& graph, const Op& norm, absl::Span<const double> factors) {
-  NIBBLE_ASSIGN_OR_RETURN(std::vector<ParameterId> parameters, NormReaders(graph, norm));
-  for (const ParameterId id : parameters) {
-    if (graph.Users(id).size() == 1) continue;
-    return absl::FailedPreconditionError(absl::StrCat(graph.parameter(id).name(), " is shared by several ops; untie it first"));
-  }
-  parameters.push_back(*norm.weight);
-  for (const ParameterId id : parameters) {
-    Parameter& parameter = graph.mutable_parameter(id);
-    NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor before, parameter.Load());
-    const bool is_gain = id == *norm.weight;
-    NIBBLE_RETURN_IF_ERROR(TransformRows(parameter, nullptr, [&](absl::Span<double> row) {
-      for (size_t c = 0; c < row.size(); ++c) row[c] = is_gain ? row[c] * factors[c] : row[c] / factors[c];
-    }));
-    NIBBLE_RETURN_IF_ERROR(RestoreFormat(parameter, before.scheme, nullptr));
-  }
-  return absl::OkStatus();
+  NIBBLE_ASSIGN_OR_RETURN(const std::vector<ParameterId> readers, NormReaders(graph, norm));
+  for (const ParameterId id : readers) NIBBLE_RETURN_IF_ERROR(CheckUnshared(graph, id));
+  const auto divide = [&](size_t, size_t c, double v) { return v / factors[c]; };
+  for (const ParameterId id : readers) NIBBLE_RETURN_IF_ERROR(MapValues(graph.mutable_parameter(id), divide));
+  return MapValues(graph.mutable_parameter(*norm.weight), [&](size_t, size_t c, double v) { return v * factors[c]; });
 }
 
 absl::Status ScaleChannels(Graph& graph, size_t writer, const std::vector<size_t>& readers, absl::Span<const double> factors) {
-  const auto scale = [&](size_t op, bool rows) -> absl::Status {
-    Parameter& parameter = graph.mutable_parameter(*graph.ops()[op].weight);
-    if (graph.Users(*graph.ops()[op].weight).size() != 1) {
-      return absl::FailedPreconditionError(absl::StrCat(parameter.name(), " is shared by several ops; untie it first"));
-    }
-    NIBBLE_ASSIGN_OR_RETURN(auto weight, parameter.LoadUnquantized("transform the weights before quantizing them"));
-    const size_t cols = parameter.shape().back();
-    for (size_t i = 0; i < weight.values.size(); ++i) {
-      const double factor = rows ? factors[i / cols] : 1 / factors[i % cols];
-      weight.values[i] = static_cast<float>(static_cast<double>(weight.values[i]) * factor);
-    }
-    return parameter.ReplaceEncoded(weight.scheme, weight.values, nullptr);
-  };
-  NIBBLE_RETURN_IF_ERROR(scale(writer, true));
-  for (const size_t reader : readers) NIBBLE_RETURN_IF_ERROR(scale(reader, false));
+  const ParameterId rows = *graph.ops()[writer].weight;
+  NIBBLE_RETURN_IF_ERROR(CheckUnshared(graph, rows));
+  for (const size_t reader : readers) NIBBLE_RETURN_IF_ERROR(CheckUnshared(graph, *graph.ops()[reader].weight));
+  NIBBLE_RETURN_IF_ERROR(MapValues(graph.mutable_parameter(rows), [&](size_t r, size_t, double v) { return v * factors[r]; }));
+  for (const size_t reader : readers) {
+    const ParameterId columns = *graph.ops()[reader].weight;
+    NIBBLE_RETURN_IF_ERROR(MapValues(graph.mutable_parameter(columns), [&](size_t, size_t c, double v) { return v / factors[c]; }));
+  }
   return absl::OkStatus();
 }
 

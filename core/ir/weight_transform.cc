@@ -5,9 +5,14 @@
 #include "core/base/status.h"
 
 namespace nibble::ir {
+namespace {
+
+constexpr char kTransformFirst[] = "transform the weights before quantizing them";
+
+}  // namespace
 
 absl::StatusOr<std::vector<float>> LoadForTransform(const Parameter& weight) {
-  NIBBLE_ASSIGN_OR_RETURN(Parameter::Unquantized loaded, weight.LoadUnquantized("transform the weights before quantizing them"));
+  NIBBLE_ASSIGN_OR_RETURN(Parameter::Unquantized loaded, weight.LoadUnquantized(kTransformFirst));
   return std::move(loaded.values);
 }
 
@@ -34,6 +39,15 @@ absl::Status TransformRows(Parameter& weight, ThreadPool* pool, absl::FunctionRe
   if (pool != nullptr) pool->ParallelFor(rows, transform);
   else for (int64_t r = 0; r < rows; ++r) transform(r, 0);
   return ReplaceFloats(weight, values);
+}
+
+absl::Status MapValues(Parameter& weight, absl::FunctionRef<double(size_t, size_t, double)> map) {
+  NIBBLE_ASSIGN_OR_RETURN(Parameter::Unquantized loaded, weight.LoadUnquantized(kTransformFirst));
+  const size_t cols = weight.shape().back();
+  for (size_t i = 0; i < loaded.values.size(); ++i) {
+    loaded.values[i] = static_cast<float>(map(i / cols, i % cols, static_cast<double>(loaded.values[i])));
+  }
+  return weight.ReplaceEncoded(loaded.scheme, loaded.values, nullptr);
 }
 
 }  // namespace nibble::ir

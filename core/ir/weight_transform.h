@@ -24,6 +24,10 @@ absl::Status RestoreFormat(Parameter& parameter, const QuantScheme& scheme, Thre
 // map(row) changes each row of a weight in place, in fp64. `pool` may be null.
 absl::Status TransformRows(Parameter& weight, ThreadPool* pool, absl::FunctionRef<void(absl::Span<double>)> map);
 
+// Each value of a float weight becomes map(row, column, value), in fp64, and the
+// weight stays in the format that it has.
+absl::Status MapValues(Parameter& weight, absl::FunctionRef<double(size_t, size_t, double)> map);
+
 }  // namespace nibble::ir
 
 #endif  // NIBBLE_CORE_IR_WEIGHT_TRANSFORM_H_

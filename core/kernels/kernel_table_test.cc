@@ -126,7 +126,8 @@ struct Product {
     scheme.set_scale_type(kScaleTypes[seed % 3]);
     weight = RandomWeight(scheme, rows, cols, rng);
     CodeView view = *AsIntegers(weight);
-    if (table) view.values = RandomFloats(int64_t{1} << bits, rng);
+    if (table) values = RandomFloats(int64_t{1} << bits, rng);
+    view.values = values;
     decoded = Decoded(view);
     packed = PackCodes(view);
     const PackedIntegers& p = packed.view;
@@ -197,7 +198,7 @@ struct Product {
   int64_t rows, cols, tokens;
   Rng rng;
   EncodedTensor weight;
-  std::vector<float> decoded, x, padded_x, scales, decoded_codes;
+  std::vector<float> values, decoded, x, padded_x, scales, decoded_codes;
   PackedWeights packed;
   std::vector<int8_t> codes;
   std::vector<int32_t> zeros, group_terms;

@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <optional>
-#include <vector>
 
 #include "absl/types/span.h"
 #include "core/tensor/tensor.h"
@@ -22,7 +21,7 @@ struct CodeView {
   Tensor scales;                // fp32, fp16 or bf16 [rows, groups], or a single one
   std::optional<Tensor> zeros;  // U8 like scales
   int32_t one_zero = 0;         // of every group, without zeros
-  std::vector<float> values;    // [2^bits] of each code; empty: code - zero
+  absl::Span<const float> values;  // [2^bits] of each code, the format's own; empty: code - zero
 
   float scale(int64_t row, int64_t g) const;
   int32_t zero(int64_t row, int64_t g) const;

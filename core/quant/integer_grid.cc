@@ -208,6 +208,18 @@ int64_t GroupLength(const QuantScheme& scheme, int64_t cols) {
   return std::max<int64_t>(1, std::min<int64_t>(scheme.group_size(), cols));
 }
 
+CodeView ViewOfCodes(const EncodedTensor& tensor, int bits) {
+  CodeView view;
+  view.bits = bits;
+  view.rows = tensor.rows();
+  view.cols = tensor.cols();
+  view.group = GroupLength(tensor.scheme, view.cols);
+  view.groups = GroupsPerRow(tensor.scheme, view.cols);
+  view.codes = tensor.buffer("codes");
+  view.scales = tensor.buffer("scales");
+  return view;
+}
+
 absl::StatusOr<CodeView> AsIntegers(const EncodedTensor& tensor) {
   NIBBLE_ASSIGN_OR_RETURN(const Format* format, FindFormat(tensor.scheme.format()));
   if (!format->integer_bits().has_value()) {

@@ -75,6 +75,10 @@ inline int64_t GroupsPerRow(const QuantScheme& scheme, int64_t cols) {
   return length == 0 ? 0 : CeilDiv(cols, length);
 }
 
+// The view of a tensor that has buffers "codes", of `bits` bits, and "scales", with
+// neither zeros nor values.
+CodeView ViewOfCodes(const EncodedTensor& tensor, int bits);
+
 // The codes of a tensor whose format has integer_bits().
 absl::StatusOr<CodeView> AsIntegers(const EncodedTensor& tensor);
 

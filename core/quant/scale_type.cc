@@ -14,6 +14,11 @@ DType ScaleDType(QuantScheme::ScaleType type) {
   }
 }
 
+absl::string_view ScaleTypeName(QuantScheme::ScaleType type) {
+  static constexpr absl::string_view kNames[] = {"fp32", "fp16", "bf16"};
+  return kNames[type];
+}
+
 float RoundToScaleType(QuantScheme::ScaleType type, float value) {
   switch (type) {
     case QuantScheme::FP16: return Fp16ToFloat(FloatToFp16(value));

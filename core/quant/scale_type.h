@@ -4,12 +4,16 @@
 
 #include <cstdint>
 
+#include "absl/strings/string_view.h"
 #include "core/quant/scheme.pb.h"
 #include "core/tensor/tensor.h"
 
 namespace nibble {
 
 DType ScaleDType(QuantScheme::ScaleType type);
+
+// "fp32", "fp16", "bf16".
+absl::string_view ScaleTypeName(QuantScheme::ScaleType type);
 
 // The value that the type holds; infinite beyond its range.
 float RoundToScaleType(QuantScheme::ScaleType type, float value);

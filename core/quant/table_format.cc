@@ -12,9 +12,8 @@
 namespace nibble {
 
 std::string TableFormat::Describe(const QuantScheme& scheme) const {
-  static constexpr absl::string_view kScales[] = {"fp32", "fp16", "bf16"};
-  return absl::StrCat(name_, " ", GranularityToString(scheme), scheme.dynamic() ? " dynamic" : "", FixedRangeToString(scheme), ", ", kScales[scheme.scale_type()],
-                      " scales");
+  return absl::StrCat(name_, " ", GranularityToString(scheme), scheme.dynamic() ? " dynamic" : "", FixedRangeToString(scheme), ", ",
+                      ScaleTypeName(scheme.scale_type()), " scales");
 }
 
 absl::Status TableFormat::Validate(const QuantScheme& scheme) const {
@@ -74,27 +73,29 @@ absl::StatusOr<EncodedTensor> TableFormat::Encode(const QuantScheme& scheme, con
 }
 
 void TableFormat::DecodeRows(const EncodedTensor& tensor, int64_t begin, int64_t end, float* out) const {
-  const CodeView view = *Codes(tensor);
-  std::vector<uint8_t> codes(view.cols);
+  const int64_t cols = tensor.cols(), group = GroupLength(tensor.scheme, cols), groups = GroupsPerRow(tensor.scheme, cols);
+  const bool whole = tensor.scheme.per() == QuantScheme::PER_TENSOR;
+  const std::vector<float> scales = whole ? ReadScales(tensor, 0, 1) : ReadScales(tensor, begin * groups, (end - begin) * groups);
+  const uint8_t* packed = tensor.buffer("codes").bytes().data();
+  std::vector<uint8_t> codes(cols);
   for (int64_t r = begin; r < end; ++r) {
-    view.UnpackCodes(r, absl::MakeSpan(codes));
-    for (int64_t g = 0; g < view.groups; ++g) {
-      const float scale = view.scale(r, g);
-      const int64_t last = std::min(view.cols, (g + 1) * view.group);
-      for (int64_t c = g * view.group; c < last; ++c) *out++ = scale * values_[codes[c]];
+    UnpackRow(bits_, packed + r * PackedRowBytes(bits_, cols), absl::MakeSpan(codes));
+    for (int64_t g = 0; g < groups; ++g) {
+      const float scale = scales[whole ? 0 : (r - begin) * groups + g];
+      const int64_t last = std::min(cols, (g + 1) * group);
+      for (int64_t c = g * group; c < last; ++c) *out++ = scale * values_[codes[c]];
     }
   }
 }
 
+std::vector<float> TableFormat::ReadScales(const EncodedTensor& tensor, int64_t first, int64_t count) const {
+  std::vector<float> scales(count);
+  ReadFloats(tensor.buffer("scales"), first, absl::MakeSpan(scales));
+  return scales;
+}
+
 std::optional<CodeView> TableFormat::Codes(const EncodedTensor& tensor) const {
-  CodeView view;
-  view.bits = bits_;
-  view.rows = tensor.rows();
-  view.cols = tensor.cols();
-  view.group = GroupLength(tensor.scheme, view.cols);
-  view.groups = GroupsPerRow(tensor.scheme, view.cols);
-  view.codes = tensor.buffer("codes");
-  view.scales = tensor.buffer("scales");
+  CodeView view = ViewOfCodes(tensor, bits_);
   view.values = values_;
   return view;
 }

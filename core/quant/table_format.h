@@ -33,6 +33,11 @@ class TableFormat : public Format {
   // The code nearest to x, |x| at most `largest` but for rounding.
   virtual uint8_t Nearest(float x) const = 0;
 
+  // `count` scales in order from `first`.
+  virtual std::vector<float> ReadScales(const EncodedTensor& tensor, int64_t first, int64_t count) const;
+
+  float largest() const { return largest_; }
+
  private:
   absl::StatusOr<float> ScaleOf(const QuantScheme& scheme, absl::Span<const float> values) const;
 

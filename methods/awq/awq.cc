@@ -28,11 +28,9 @@ using calibration::BlockRunner;
 constexpr int64_t kSampleTokens = 512;
 
 absl::Status Check(const AwqOptions& options) {
-  const auto error = [](auto... parts) { return absl::InvalidArgumentError(absl::StrCat(parts...)); };
-  if (!options.has_data()) return error("data { text: ... } is missing: awq calibrates on text");
-  if (options.samples() < 1) return error("samples: ", options.samples(), " must be 1 or more");
-  if (options.grid() < 1) return error("grid: ", options.grid(), " must be 1 or more");
-  return absl::OkStatus();
+  NIBBLE_RETURN_IF_ERROR(CheckCalibration(options, "awq"));
+  if (options.grid() >= 1) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("grid: ", options.grid(), " must be 1 or more"));
 }
 
 // Linears that read one input, and what can take up its scales.
@@ -92,8 +90,7 @@ class Pass {
     for (const std::vector<size_t>& group : groups) {
       Site site;
       site.readers = group;
-      std::copy_if(group.begin(), group.end(), std::back_inserter(site.linears),
-                   [&](size_t op) { return std::find(selected.begin(), selected.end(), op) != selected.end(); });
+      site.linears = SelectedOf(group, selected);
       if (site.linears.empty()) continue;
       site.inspected = group.back();
       FindSource(groups, &site);

@@ -27,14 +27,13 @@ using calibration::SecondMoment;
 
 absl::Status Check(const GptqOptions& options) {
   const auto error = [](auto... parts) { return absl::InvalidArgumentError(absl::StrCat(parts...)); };
-  if (options.samples() < 1) return error("samples: ", options.samples(), " must be 1 or more");
+  NIBBLE_RETURN_IF_ERROR(CheckCalibration(options, "gptq"));
   if (options.block_size() < 1) return error("block_size: ", options.block_size(), " must be 1 or more");
   if (!(options.damping() >= 0 && options.damping() <= 1)) return error("damping: ", options.damping(), " must be from 0 to 1");
   if (!(options.propagate() >= 0 && options.propagate() <= 1)) return error("propagate: ", options.propagate(), " must be from 0 to 1");
   if (options.act_order() && !options.static_groups() && options.group_size() != 0) {
     return error("act_order mixes the columns of groups; it needs static_groups: true");
   }
-  if (!options.has_data()) return error("data { text: ... } is missing: gptq calibrates on text");
   return absl::OkStatus();
 }
 
@@ -72,10 +71,9 @@ class Pass {
       return absl::OkStatus();
     };
     const std::vector<std::vector<size_t>> groups = runner.LinearsByInput();
-    for (std::vector<size_t> group : groups) {
-      const size_t reader = group[0];
-      group.erase(std::remove_if(group.begin(), group.end(), [&](size_t op) { return std::find(selected.begin(), selected.end(), op) == selected.end(); }),
-                  group.end());
+    for (const std::vector<size_t>& readers : groups) {
+      const size_t reader = readers[0];
+      const std::vector<size_t> group = SelectedOf(readers, selected);
       if (group.empty()) continue;
       NIBBLE_RETURN_IF_ERROR(QuantizeGroup(runner, original.has_value() ? &*original : nullptr, reader, group));
       if (options_.sequential()) NIBBLE_RETURN_IF_ERROR(reload(group));

@@ -54,8 +54,7 @@ class SmoothquantMethod : public Method {
   explicit SmoothquantMethod(const SmoothquantOptions& options) : options_(options) {}
 
   static absl::StatusOr<std::unique_ptr<Method>> Create(const SmoothquantOptions& options) {
-    if (!options.has_data()) return absl::InvalidArgumentError("data { text: ... } is missing: smoothquant calibrates on text");
-    if (options.samples() < 1) return absl::InvalidArgumentError(absl::StrCat("samples: ", options.samples(), " must be 1 or more"));
+    NIBBLE_RETURN_IF_ERROR(CheckCalibration(options, "smoothquant"));
     std::vector<double> alphas(options.search().begin(), options.search().end());
     alphas.push_back(options.alpha());
     for (const double alpha : alphas) {

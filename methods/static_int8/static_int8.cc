@@ -25,8 +25,7 @@ constexpr int kBits = 8;
 
 absl::Status Check(const StaticInt8Options& options) {
   const auto error = [](auto... parts) { return absl::InvalidArgumentError(absl::StrCat(parts...)); };
-  if (!options.has_data()) return error("data { text: ... } is missing: static_int8 calibrates on text");
-  if (options.samples() < 1) return error("samples: ", options.samples(), " must be 1 or more");
+  NIBBLE_RETURN_IF_ERROR(CheckCalibration(options, "static_int8"));
   const double momentum = options.moving_average().momentum(), share = options.percentile().share();
   if (!(momentum >= 0 && momentum < 1)) return error("moving_average.momentum: ", momentum, " must be from 0 to below 1");
   if (!(share > 0 && share <= 1)) return error("percentile.share: ", share, " must be above 0 and at most 1");
@@ -93,9 +92,8 @@ class StaticInt8Method : public Method {
     return absl::OkStatus();
   }
 
-  absl::Status Attach(ir::Graph& graph, std::vector<size_t> group, const RangeObserver& observer, const std::vector<size_t>& selected) const {
-    const auto unwanted = [&](size_t op) { return std::find(selected.begin(), selected.end(), op) == selected.end(); };
-    group.erase(std::remove_if(group.begin(), group.end(), unwanted), group.end());
+  absl::Status Attach(ir::Graph& graph, const std::vector<size_t>& readers, const RangeObserver& observer, const std::vector<size_t>& selected) const {
+    const std::vector<size_t> group = SelectedOf(readers, selected);
     if (group.empty()) return absl::OkStatus();
     QuantScheme scheme = ActivationScheme(options_);
     NIBBLE_ASSIGN_OR_RETURN(*scheme.mutable_fixed(), RangeOf(options_, observer));

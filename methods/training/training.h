@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "core/calibration/batches.h"
 #include "core/train/objectives.h"
 #include "core/train/trainer.h"
@@ -26,6 +27,14 @@ absl::StatusOr<train::Sequences> ReadTrainingData(Context& context, const Traini
 // Sequence 2 i is preferred to 2 i + 1. Pairs longer than the window are left
 // out as a counted event.
 absl::StatusOr<train::Sequences> ReadPreferenceData(Context& context, const PreferenceData& data);
+
+// What every method that calibrates on `data` refuses: no data, no samples.
+template <typename Options>
+absl::Status CheckCalibration(const Options& options, absl::string_view method) {
+  if (!options.has_data()) return absl::InvalidArgumentError(absl::StrCat("data { text: ... } is missing: ", method, " calibrates on text"));
+  if (options.samples() >= 1) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("samples: ", options.samples(), " must be 1 or more"));
+}
 
 // What a method calibrates on: `samples` sequences of the data, or all of fewer,
 // which is a counted event. An error without data.

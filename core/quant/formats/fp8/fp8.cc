@@ -39,7 +39,7 @@ constexpr Layout8 kE4m3 = {3, 7, 0x7E}, kE5m2 = {2, 15, 0x7B};
 class Fp8Format : public TableFormat {
  public:
   Fp8Format(std::string name, const Layout8& layout)
-      : TableFormat(std::move(name), 8, layout.Table(), layout.Value(layout.top)), layout_(layout), largest_(layout.Value(layout.top)) {}
+      : TableFormat(std::move(name), 8, layout.Table(), layout.Value(layout.top)), layout_(layout) {}
 
   std::vector<QuantScheme> ExampleSchemes() const override {
     std::vector<QuantScheme> schemes(3);
@@ -55,7 +55,7 @@ class Fp8Format : public TableFormat {
   uint8_t Nearest(float x) const override {
     const float magnitude = std::fabs(x);
     const uint8_t sign = std::signbit(x) ? 0x80 : 0;
-    if (magnitude >= largest_) return sign | layout_.top;
+    if (magnitude >= largest()) return sign | layout_.top;
     const int exponent = magnitude == 0 ? layout_.least() : std::max(layout_.least(), std::ilogb(magnitude));
     // In units of the last place, 0 to 2^(fraction + 1): the codes of one exponent
     // follow those of the one below.
@@ -65,7 +65,6 @@ class Fp8Format : public TableFormat {
 
  private:
   const Layout8 layout_;
-  const float largest_;
 };
 
 const FormatRegistrar kFp8E4m3(std::make_unique<Fp8Format>("fp8_e4m3", kE4m3));

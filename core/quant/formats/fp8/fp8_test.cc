@@ -24,7 +24,8 @@ std::vector<uint8_t> CodesAtOne(const std::string& format, std::vector<float> va
 }
 
 std::vector<float> TableOf(const std::string& format) {
-  return (*FindFormat(format))->Codes(*Encode(PerTensor(format), {1, 1}, {1.0f}))->values;
+  const absl::Span<const float> values = (*FindFormat(format))->Codes(*Encode(PerTensor(format), {1, 1}, {1.0f}))->values;
+  return {values.begin(), values.end()};
 }
 
 TEST(Fp8, E4m3NumbersOfTheStandard) {

@@ -46,21 +46,13 @@ class IntegerFormat : public Format {
                                     scheme.asymmetric() ? ", asymmetric" : ", symmetric");
     if (!scheme.asymmetric()) absl::StrAppend(&text, " ", DivisorToString(scheme.divisor()));
     absl::StrAppend(&text, RangeToString(scheme.range()));
-    static constexpr absl::string_view kScales[] = {"fp32", "fp16", "bf16"};
-    absl::StrAppend(&text, ", ", kScales[scheme.scale_type()], " scales");
+    absl::StrAppend(&text, ", ", ScaleTypeName(scheme.scale_type()), " scales");
     if (scheme.rounding() == QuantScheme::DIVISION) absl::StrAppend(&text, ", dividing");
     return text;
   }
 
   std::optional<CodeView> Codes(const EncodedTensor& tensor) const override {
-    CodeView view;
-    view.bits = bits_;
-    view.rows = tensor.rows();
-    view.cols = tensor.cols();
-    view.group = GroupLength(tensor.scheme, view.cols);
-    view.groups = GroupsPerRow(tensor.scheme, view.cols);
-    view.codes = tensor.buffer("codes");
-    view.scales = tensor.buffer("scales");
+    CodeView view = ViewOfCodes(tensor, bits_);
     view.one_zero = 1 << (bits_ - 1);
     if (tensor.scheme.asymmetric()) view.zeros = tensor.buffer("zeros");
     return view;

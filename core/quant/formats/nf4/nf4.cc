@@ -126,7 +126,9 @@ class FourBitFormat : public TableFormat {
 
   std::optional<CodeView> Codes(const EncodedTensor& tensor) const override {
     if (!tensor.scheme.HasExtension(double_quantization)) return TableFormat::Codes(tensor);
-    EncodedTensor plain{tensor.scheme, tensor.shape, {{"codes", tensor.buffer("codes")}, {"scales", DecodeScales(tensor)}}};
+    const Tensor& codes = tensor.buffer("scale_codes");
+    Tensor scales = Tensor::FromFloats(codes.shape(), ReadScales(tensor, 0, codes.elements()));
+    EncodedTensor plain{tensor.scheme, tensor.shape, {{"codes", tensor.buffer("codes")}, {"scales", std::move(scales)}}};
     return TableFormat::Codes(plain);
   }
 
@@ -147,6 +149,18 @@ class FourBitFormat : public TableFormat {
 
  protected:
   uint8_t Nearest(float x) const override { return sorted_.Nearest(x); }
+
+  std::vector<float> ReadScales(const EncodedTensor& tensor, int64_t first, int64_t count) const override {
+    if (!tensor.scheme.HasExtension(double_quantization)) return TableFormat::ReadScales(tensor, first, count);
+    const uint8_t* codes = tensor.buffer("scale_codes").bytes().data() + first;
+    const int64_t block = BlockOf(tensor.scheme), first_block = first / block;
+    float mean;
+    ReadFloats(tensor.buffer("scale_mean"), 0, absl::MakeSpan(&mean, 1));
+    std::vector<float> seconds(CeilDiv(first + count, block) - first_block), scales(count);
+    ReadFloats(tensor.buffer("scale_scales"), first_block, absl::MakeSpan(seconds));
+    for (int64_t i = 0; i < count; ++i) scales[i] = Dynamic().values[codes[i]] * seconds[(first + i) / block - first_block] + mean;
+    return scales;
+  }
 
  private:
   static int64_t BlockOf(const QuantScheme& scheme) { return scheme.GetExtension(double_quantization).block(); }
@@ -172,18 +186,6 @@ class FourBitFormat : public TableFormat {
     tensor->buffers.emplace("scale_codes", std::move(codes));
     tensor->buffers.emplace("scale_scales", std::move(seconds));
     tensor->buffers.emplace("scale_mean", Tensor::FromFloats({1}, {mean}));
-  }
-
-  static Tensor DecodeScales(const EncodedTensor& tensor) {
-    const Tensor& codes = tensor.buffer("scale_codes");
-    const int64_t block = BlockOf(tensor.scheme);
-    float mean;
-    ReadFloats(tensor.buffer("scale_mean"), 0, absl::MakeSpan(&mean, 1));
-    std::vector<float> seconds(tensor.buffer("scale_scales").elements());
-    ReadFloats(tensor.buffer("scale_scales"), 0, absl::MakeSpan(seconds));
-    std::vector<float> scales(codes.elements());
-    for (size_t i = 0; i < scales.size(); ++i) scales[i] = Dynamic().values[codes.bytes()[i]] * seconds[i / block] + mean;
-    return Tensor::FromFloats(codes.shape(), scales);
   }
 
   const SortedTable sorted_;

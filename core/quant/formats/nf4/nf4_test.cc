@@ -25,7 +25,8 @@ std::vector<uint8_t> CodesOf(const EncodedTensor& tensor, int64_t row = 0) {
 }
 
 std::vector<float> TableOf(const std::string& format) {
-  return (*FindFormat(format))->Codes(*Encode(Blocks(format, 64), {1, 1}, {1.0f}))->values;
+  const absl::Span<const float> values = (*FindFormat(format))->Codes(*Encode(Blocks(format, 64), {1, 1}, {1.0f}))->values;
+  return {values.begin(), values.end()};
 }
 
 std::vector<float> Gaussian(int64_t n) {
