@@ -116,13 +116,19 @@ inline VI ZerosOf(const PackedIntegers& w, int64_t block, int64_t g) {
   return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(zeros)));
 }
 
-inline V ScalesOf(const PackedIntegers& w, int64_t block, int64_t g) {
-  const int64_t at = (block * w.groups + g) * kBlockRows;
+inline V StoredScales(const PackedIntegers& w, int64_t at) {
   switch (w.scale_type) {
     case ScaleType::kFp16: return LoadFp16(static_cast<const uint16_t*>(w.scales) + at);
     case ScaleType::kBf16: return LoadBf16(static_cast<const uint16_t*>(w.scales) + at);
     default: return Load(static_cast<const float*>(w.scales) + at);
   }
+}
+
+inline V ScalesOf(const PackedIntegers& w, int64_t block, int64_t g) {
+  const V scales = StoredScales(w, (block * w.scale_groups + (g >> w.scale_shift)) * kBlockRows);
+  if (__builtin_expect(w.scale_codes == nullptr, 1)) return scales;
+  const int8_t* codes = w.scale_codes + (block * w.groups + g) * kBlockRows;
+  return Mul(scales, ToFloat(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes)))));
 }
 
 // Four columns as bytes: quad j of a chunk.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <mutex>
+#include <numeric>
 
 #include "core/base/check.h"
 #include "core/base/divide.h"
@@ -72,22 +73,29 @@ void PreparedInput::Quantize(const KernelTable& table, absl::FunctionRef<const f
   // Padded, so that the terms of one token fall into different cache sets.
   const int64_t term_stride = tokens_ > kFewTokens ? tokens_ + 16 : tokens_;
   group_terms_.resize(term_stride * groups);
+  if (form_.sum_group > 0) group_sums_.resize(tokens_ * groups);
   rows_.resize(pool.threads() * form_.cols);
+  if (form_.outlier_threshold > 0) token_outliers_.resize(tokens_);
   pool.ParallelFor(tokens_, [&](int64_t t, int worker) {
     int8_t* codes = codes_.data() + t * stride_;
-    const float* row = source(t, rows_.data() + worker * form_.cols);
+    float* const scratch = rows_.data() + worker * form_.cols;
+    const float* row = source(t, scratch);
+    if (form_.outlier_threshold > 0) row = TakeOutliers(t, row, scratch);
     if (dense) {
       table.quantize_token(form_.grid, row, form_.cols, codes, &scales_[t], &zeros_[t]);
     } else {
-      std::vector<int8_t> scratch(form_.cols);
-      table.quantize_token(form_.grid, row, form_.cols, scratch.data(), &scales_[t], &zeros_[t]);
-      Spread(form_, scratch.data(), codes);
+      std::vector<int8_t> unpadded(form_.cols);
+      table.quantize_token(form_.grid, row, form_.cols, unpadded.data(), &scales_[t], &zeros_[t]);
+      Spread(form_, unpadded.data(), codes);
     }
     for (int64_t g = 0; g < groups; ++g) {
       const int64_t length = std::min(form_.group, form_.cols - g * form_.group);
-      group_terms_[g * term_stride + t] = form_.term_factor * table.sum_codes(codes + g * form_.padded_group, length);
+      const int32_t sum = table.sum_codes(codes + g * form_.padded_group, length);
+      group_terms_[g * term_stride + t] = form_.term_factor * sum;
+      if (form_.sum_group > 0) group_sums_[t * groups + g] = scales_[t] * static_cast<float>(sum - static_cast<int32_t>(length) * zeros_[t]);
     }
   });
+  if (form_.outlier_threshold > 0) GatherOutliers();
   quantized_ = {.tokens = tokens_,
                 .codes = codes_.data(),
                 .stride = stride_,
@@ -95,6 +103,24 @@ void PreparedInput::Quantize(const KernelTable& table, absl::FunctionRef<const f
                 .zeros = zeros_.data(),
                 .group_terms = group_terms_.data(),
                 .term_stride = term_stride};
+}
+
+const float* PreparedInput::TakeOutliers(int64_t t, const float* row, float* scratch) {
+  if (row != scratch) std::copy_n(row, form_.cols, scratch);
+  token_outliers_[t] = nibble::TakeOutliers(form_.outlier_threshold, absl::MakeSpan(scratch, form_.cols));
+  return scratch;
+}
+
+void PreparedInput::GatherOutliers() {
+  outliers_.clear();
+  const int64_t groups = form_.sum_group > 0 ? CeilDiv(form_.cols, form_.sum_group) : 0;
+  for (int64_t t = 0; t < tokens_; ++t) {
+    for (const Outlier& outlier : token_outliers_[t]) {
+      outliers_.push_back({outlier.column, t, outlier.value});
+      if (groups > 0) group_sums_[t * groups + outlier.column / form_.sum_group] += outlier.value;
+    }
+  }
+  std::stable_sort(outliers_.begin(), outliers_.end(), [](const InputOutlier& a, const InputOutlier& b) { return a.column < b.column; });
 }
 
 void PreparedInput::RoundToBf16(const KernelTable& table, const float* x, ThreadPool& pool) {
@@ -112,6 +138,24 @@ void PreparedInput::RoundToBf16(const KernelTable& table, const float* x, Thread
   bf16_pairs_ = few ? nullptr : rows_.data();
 }
 
+void PreparedInput::SumFloats(ThreadPool& pool) {
+  const int64_t groups = CeilDiv(form_.cols, form_.sum_group), step = stride_ == form_.cols ? form_.sum_group : form_.padded_group;
+  group_sums_.resize(tokens_ * groups);
+  pool.ParallelFor(tokens_, [&](int64_t t, int) {
+    for (int64_t g = 0; g < groups; ++g) {
+      const float* x = floats_ + t * stride_ + g * step;
+      group_sums_[t * groups + g] = std::accumulate(x, x + std::min(form_.sum_group, form_.cols - g * form_.sum_group), 0.0f);
+    }
+  });
+}
+
+void PreparedInput::PrepareSums(const KernelTable& table, ThreadPool& pool) {
+  if (form_.sum_group == 0) return;
+  if (form_.kind != InputForm::Kind::kQuantized) SumFloats(pool);
+  if (sums_ == nullptr) sums_ = std::make_unique<PreparedInput>();
+  NIBBLE_CHECK(sums_->Prepare(form_.sums.front(), table, group_sums_.data(), tokens_, pool).ok());
+}
+
 absl::Status PreparedInput::Prepare(const InputForm& form, const KernelTable& table, const float* x, int64_t tokens,
                                     ThreadPool& pool) {
   form_ = form;
@@ -125,7 +169,7 @@ absl::Status PreparedInput::Prepare(const InputForm& form, const KernelTable& ta
       Quantize(table, [&](int64_t t, float*) { return x + t * form_.cols; }, pool);
       break;
     case InputForm::Kind::kBf16: RoundToBf16(table, x, pool); break;
-    case InputForm::Kind::kFakeQuantized: return FakeQuantize(x, padded, pool);
+    case InputForm::Kind::kFakeQuantized: NIBBLE_RETURN_IF_ERROR(FakeQuantize(x, padded, pool)); break;
     case InputForm::Kind::kFloat:
     case InputForm::Kind::kPaddedFloat:
       if (padded) {
@@ -135,6 +179,7 @@ absl::Status PreparedInput::Prepare(const InputForm& form, const KernelTable& ta
         stride_ = form.cols;
       }
   }
+  PrepareSums(table, pool);
   return absl::OkStatus();
 }
 
@@ -151,6 +196,7 @@ void PreparedInput::PrepareRows(const InputForm& form, const KernelTable& table,
         return static_cast<const float*>(scratch);
       },
       pool);
+  PrepareSums(table, pool);
 }
 
 }  // namespace nibble::kernels

@@ -128,7 +128,8 @@ struct Product {
     CodeView view = *AsIntegers(weight);
     if (table) values = RandomFloats(int64_t{1} << bits, rng);
     view.values = values;
-    decoded = Decoded(view);
+    decoded.resize(rows * cols);
+    view.DecodeRows(0, rows, decoded.data());
     packed = PackCodes(view);
     const PackedIntegers& p = packed.view;
     x = RandomFloats(tokens * cols, rng);
@@ -153,20 +154,6 @@ struct Product {
                  .zeros = zeros.data(),
                  .group_terms = group_terms.data(),
                  .term_stride = tokens};
-  }
-
-  static std::vector<float> Decoded(const CodeView& view) {
-    std::vector<float> all;
-    std::vector<uint8_t> codes(view.cols);
-    for (int64_t r = 0; r < view.rows; ++r) {
-      view.UnpackCodes(r, absl::MakeSpan(codes));
-      for (int64_t k = 0; k < view.cols; ++k) {
-        const int64_t g = k / view.group;
-        const float value = view.values.empty() ? static_cast<float>(codes[k] - view.zero(r, g)) : view.values[codes[k]];
-        all.push_back(view.scale(r, g) * value);
-      }
-    }
-    return all;
   }
 
   std::vector<float> Integers(const KernelTable& table) const {

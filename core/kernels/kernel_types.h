@@ -45,7 +45,8 @@ enum class ScaleType { kFp32, kFp16, kBf16 };
 // for row r of the block, i < 4: four consecutive columns of 16 rows fill one
 // vector register of 32-bit lanes, so a dot-product instruction needs no
 // horizontal sum. Codes are unsigned; w = scale * (u - zero), or scale *
-// values[u], which only kernels for float activations read.
+// values[u], which only kernels for float activations read. Offsets of groups are a
+// product of their own (core/kernels/linear.cc).
 struct PackedIntegers {
   int bits = 8;                // of the container: 2, 4 or 8
   int64_t rows = 0, cols = 0;
@@ -54,8 +55,14 @@ struct PackedIntegers {
   int64_t padded_group = 0;    // columns of a whole group rounded up to chunks
   int64_t padded_cols = 0;     // of all groups together (the last group may be shorter)
   const uint8_t* codes = nullptr;      // [row blocks][padded_cols * 16 * bits / 8], 64-byte aligned
-  const void* scales = nullptr;        // [row blocks][groups][16], of scale_type
+  // [row blocks][scale_groups][16], of scale_type. With scale codes, [row
+  // blocks][groups][16], the scale of group g is scales[g >> scale_shift] *
+  // scale_codes[g] in fp32; without, scale_groups is groups and the shift 0.
+  const void* scales = nullptr;
   ScaleType scale_type = ScaleType::kFp32;
+  const int8_t* scale_codes = nullptr;
+  int64_t scale_groups = 0;
+  int scale_shift = 0;
   const uint8_t* zeros = nullptr;      // as scales, or null: every zero is `zero`
   int32_t zero = 0;
   const float* values = nullptr;       // [2^bits]; null: u - zero. Has no zeros.

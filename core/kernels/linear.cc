@@ -63,10 +63,17 @@ struct PanelInput {
 
 PanelInput FloatsOf(const PreparedInput& x, const KernelTable& table) { return {x.floats(), x.stride(), x.tokens(), table.multiply_panels}; }
 
+// Where products of float activations go: over what `y` holds, or added to it.
+struct Output {
+  float* y;
+  int64_t ldy;  // elements between tokens
+  bool add = false;
+};
+
 // y = x W^T for rows [begin, end): panel by panel along the columns, tile by
 // tile along the tokens.
 void MultiplyRows(const PanelInput& x, int64_t begin, int64_t end, const std::vector<ColumnRange>& ranges, const PanelFiller& fill,
-                  float* y, int64_t ldy) {
+                  const Output& out) {
   // A kernel may read one panel beyond an odd number of them.
   const int64_t panels = RoundUp(CeilDiv(end - begin, kBlockRows), 2);
   float* tile = static_cast<float*>(ThreadScratch((panels * kPanelFloats + kTileTokens * kTileStride) * sizeof(float)));
@@ -80,17 +87,17 @@ void MultiplyRows(const PanelInput& x, int64_t begin, int64_t end, const std::ve
       for (int64_t j = 0; j < tokens; ++j) {
         std::memcpy(tile + j * kTileStride, x.values + (t + j) * x.stride + columns.begin, depth * sizeof(float));
       }
-      x.multiply(panel, kPanelFloats, end - begin, depth, tile, tokens, columns.begin > 0, y + t * ldy + begin, ldy);
+      x.multiply(panel, kPanelFloats, end - begin, depth, tile, tokens, out.add || columns.begin > 0, out.y + t * out.ldy + begin, out.ldy);
     }
   }
 }
 
 // y = x W^T for many tokens and float operands.
-void MultiplyByPanels(const PanelInput& x, int64_t rows, const std::vector<ColumnRange>& ranges, const PanelFiller& fill, float* y,
-                      int64_t ldy, ThreadPool& pool) {
+void MultiplyByPanels(const PanelInput& x, int64_t rows, const std::vector<ColumnRange>& ranges, const PanelFiller& fill,
+                      const Output& out, ThreadPool& pool) {
   const int64_t task = TaskRows(rows, kPanelRows);
   pool.ParallelFor(CeilDiv(rows, task), [&](int64_t i, int) {
-    MultiplyRows(x, i * task, std::min(rows, (i + 1) * task), ranges, fill, y, ldy);
+    MultiplyRows(x, i * task, std::min(rows, (i + 1) * task), ranges, fill, out);
   });
 }
 
@@ -131,8 +138,33 @@ struct GroupedRanges {
   std::vector<std::vector<GroupPart>> parts;  // of each range
 };
 
+// Calls multiply(y, ldy) for rows [begin, end) of few tokens, y the place of row
+// `begin` or, where products are added, a scratch that is added afterwards.
+template <typename MultiplyRows>
+void MultiplyFew(int64_t begin, int64_t end, int64_t tokens, const Output& out, const MultiplyRows& multiply) {
+  float* y = out.y + begin;
+  if (!out.add) return multiply(y, out.ldy);
+  const int64_t n = end - begin;
+  float* part = static_cast<float*>(ThreadScratch(tokens * n * sizeof(float)));
+  multiply(part, n);
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int64_t r = 0; r < n; ++r) y[t * out.ldy + r] += part[t * n + r];
+  }
+}
+
+// Weights for float activations, whose products can also be added to others.
+class FloatInputLinear : public Linear {
+ public:
+  absl::Status Multiply(const PreparedInput& x, float* y, int64_t ldy, ThreadPool& pool) const override {
+    MultiplyTo(x, {y, ldy}, pool);
+    return absl::OkStatus();
+  }
+
+  virtual void MultiplyTo(const PreparedInput& x, const Output& out, ThreadPool& pool) const = 0;
+};
+
 // fp32, bf16 and fp16 weights, borrowed from the tensor.
-class FloatLinear : public Linear {
+class FloatLinear : public FloatInputLinear {
  public:
   FloatLinear(const EncodedTensor& weight, InputForm form, const KernelTable& table)
       : values_(weight.buffer("values")), data_(values_.bytes().data()), table_(table) {
@@ -144,19 +176,20 @@ class FloatLinear : public Linear {
     ranges_ = PlainRanges(pairs_ ? cols_ / 2 : cols_);
   }
 
-  absl::Status Multiply(const PreparedInput& x, float* y, int64_t ldy, ThreadPool& pool) const override {
+  void MultiplyTo(const PreparedInput& x, const Output& out, ThreadPool& pool) const override {
     NIBBLE_CHECK(x.form() == form_);
     if (x.tokens() <= kFewTokens) {
       pool.ParallelFor(CeilDiv(rows_, kMatvecRows), [&](int64_t i, int) {
         const int64_t begin = i * kMatvecRows, n = std::min(rows_ - begin, kMatvecRows);
-        for (int64_t t = 0; t < x.tokens(); ++t) Matvec(begin, n, x.floats() + t * x.stride(), y + t * ldy + begin);
+        MultiplyFew(begin, begin + n, x.tokens(), out, [&](float* y, int64_t ldy) {
+          for (int64_t t = 0; t < x.tokens(); ++t) Matvec(begin, n, x.floats() + t * x.stride(), y + t * ldy);
+        });
       });
     } else {
       const auto fill = [this](int64_t row, size_t range, float* panel) { FillPanel(row, range, panel); };
       const PanelInput input = pairs_ ? PanelInput{x.bf16_pairs(), cols_ / 2, x.tokens(), table_.multiply_bf16_panels} : FloatsOf(x, table_);
-      MultiplyByPanels(input, rows_, ranges_, fill, y, ldy, pool);
+      MultiplyByPanels(input, rows_, ranges_, fill, out, pool);
     }
-    return absl::OkStatus();
   }
 
  private:
@@ -191,13 +224,15 @@ class FloatLinear : public Linear {
 };
 
 // Weights that are packed in kernel order.
-class PackedLinear : public Linear {
+template <typename Base>
+class PackedLinear : public Base {
  public:
   PackedLinear(const CodeView& weight, InputForm form, const KernelTable& table)
       : packed_(PackCodes(weight)), table_(table) {
-    rows_ = weight.rows;
-    cols_ = weight.cols;
-    weight_bytes_ = packed_.byte_size();
+    this->rows_ = weight.rows;
+    this->cols_ = weight.cols;
+    this->weight_bytes_ = packed_.byte_size();
+    InputForm& form_ = this->form_;
     form_ = std::move(form);
     form_.group = packed_.view.group;
     form_.padded_group = packed_.view.padded_group;
@@ -217,7 +252,7 @@ class PackedLinear : public Linear {
 };
 
 // Weights in codes, float activations.
-class WeightOnlyLinear : public PackedLinear {
+class WeightOnlyLinear : public PackedLinear<FloatInputLinear> {
  public:
   WeightOnlyLinear(const CodeView& weight, InputForm form, const KernelTable& table)
       : PackedLinear(weight, std::move(form), table), panels_(cols_, packed_.view.group) {
@@ -228,19 +263,20 @@ class WeightOnlyLinear : public PackedLinear {
     }
   }
 
-  absl::Status Multiply(const PreparedInput& x, float* y, int64_t ldy, ThreadPool& pool) const override {
+  void MultiplyTo(const PreparedInput& x, const Output& out, ThreadPool& pool) const override {
     NIBBLE_CHECK(x.form() == form_);
     if (x.tokens() <= kFewTokens) {
       ForBlocks(pool, kFewBlocks, [&](int64_t begin, int64_t blocks) {
-        for (int64_t b = begin; b < begin + blocks; ++b) {
-          table_.multiply_weight_only(packed_.view, b, x.floats(), x.stride(), x.tokens(), y, ldy);
-        }
+        const PackedIntegers part = BlocksFrom(packed_.view, begin);
+        const int64_t first = begin * kBlockRows, end = std::min(rows_, first + blocks * kBlockRows);
+        MultiplyFew(first, end, x.tokens(), out, [&](float* y, int64_t ldy) {
+          for (int64_t b = 0; b < blocks; ++b) table_.multiply_weight_only(part, b, x.floats(), x.stride(), x.tokens(), y, ldy);
+        });
       });
     } else {
       const auto fill = [this](int64_t row, size_t range, float* panel) { FillPanel(row, range, panel); };
-      MultiplyByPanels(FloatsOf(x, table_), rows_, panels_.ranges, fill, y, ldy, pool);
+      MultiplyByPanels(FloatsOf(x, table_), rows_, panels_.ranges, fill, out, pool);
     }
-    return absl::OkStatus();
   }
 
  private:
@@ -255,7 +291,7 @@ class WeightOnlyLinear : public PackedLinear {
 };
 
 // Integer weights and activations.
-class IntegerLinear : public PackedLinear {
+class IntegerLinear : public PackedLinear<Linear> {
  public:
   IntegerLinear(const CodeView& weight, InputForm form, const KernelTable& table) : PackedLinear(weight, std::move(form), table) {
     form_.term_factor = packed_.view.zeros == nullptr ? -packed_.view.zero : 1;
@@ -267,18 +303,62 @@ class IntegerLinear : public PackedLinear {
     if (x.tokens() <= kFewIntegerTokens) {
       ForBlocks(pool, kFewBlocks, [&](int64_t begin, int64_t blocks) {
         for (int64_t b = begin; b < begin + blocks; ++b) table_.multiply_integers(packed_.view, b, x.quantized(), y, ldy);
+        AddOutliers(begin, blocks, x.outliers(), y, ldy);
       });
     } else {
       ForBlocks(pool, TaskRows(rows_, kSumStride) / kBlockRows, [&](int64_t begin, int64_t blocks) {
         void* scratch = ThreadScratch(IntegerScratchBytes(panels_, x.tokens()));
         MultiplyManyTokens(table_, packed_.view, panels_, begin, blocks, x.quantized(), scratch, y, ldy);
+        AddOutliers(begin, blocks, x.outliers(), y, ldy);
       });
     }
     return absl::OkStatus();
   }
 
  private:
+  // y += the weights of each outlier's column times it; a column is decoded once for
+  // all tokens.
+  void AddOutliers(int64_t begin, int64_t blocks, const std::vector<InputOutlier>& outliers, float* y, int64_t ldy) const {
+    float panel[kChunkColumns * kBlockRows];
+    for (int64_t b = begin; b < begin + blocks; ++b) {
+      const int64_t first = b * kBlockRows, rows = std::min(kBlockRows, rows_ - first);
+      for (size_t i = 0; i < outliers.size(); ++i) {
+        const InputOutlier& outlier = outliers[i];
+        const int64_t in_group = outlier.column % packed_.view.group, in_chunk = in_group % kChunkColumns;
+        if (i == 0 || outliers[i - 1].column != outlier.column) {
+          table_.decode_panel(packed_.view, b, outlier.column / packed_.view.group, in_group - in_chunk, in_chunk + 1, panel);
+        }
+        const float* const column = panel + in_chunk * kBlockRows;
+        float* const out = y + outlier.token * ldy + first;
+        for (int64_t r = 0; r < rows; ++r) out[r] += outlier.value * column[r];
+      }
+    }
+  }
+
   std::vector<IntegerPanel> panels_;
+};
+
+// Weights whose groups have offsets: y = (scale * value) x + offset (sums of x over
+// groups).
+class OffsetLinear : public Linear {
+ public:
+  OffsetLinear(std::unique_ptr<Linear> scaled, std::unique_ptr<FloatInputLinear> offsets)
+      : scaled_(std::move(scaled)), offsets_(std::move(offsets)) {
+    rows_ = scaled_->rows();
+    cols_ = scaled_->cols();
+    weight_bytes_ = scaled_->weight_bytes() + offsets_->weight_bytes();
+    form_ = scaled_->input_form();
+  }
+
+  absl::Status Multiply(const PreparedInput& x, float* y, int64_t ldy, ThreadPool& pool) const override {
+    NIBBLE_RETURN_IF_ERROR(scaled_->Multiply(x, y, ldy, pool));
+    offsets_->MultiplyTo(x.sums(), {.y = y, .ldy = ldy, .add = true}, pool);
+    return absl::OkStatus();
+  }
+
+ private:
+  const std::unique_ptr<Linear> scaled_;
+  const std::unique_ptr<FloatInputLinear> offsets_;
 };
 
 // Any pair of schemes, by decoding.
@@ -305,7 +385,7 @@ class SimulatedLinear : public Linear {
         table_.panel_from_fp32(decoded.data() + (row - begin) * cols_ + columns.begin, cols_, std::min(end - row, kBlockRows),
                                columns.end - columns.begin, panel);
       };
-      MultiplyRows(FloatsOf(x, table_), begin, end, ranges, fill, y, ldy);
+      MultiplyRows(FloatsOf(x, table_), begin, end, ranges, fill, {y, ldy});
     });
     return absl::OkStatus();
   }
@@ -349,6 +429,29 @@ std::optional<CodeView> PackableWeight(const EncodedTensor& weight) {
   return view;
 }
 
+// The product of float activations in `form` with float weights or with codes.
+std::unique_ptr<FloatInputLinear> CreateFloatInput(const EncodedTensor& weight, const std::optional<CodeView>& codes, InputForm form,
+                                                   const KernelTable& table) {
+  if (!codes.has_value()) return std::make_unique<FloatLinear>(weight, std::move(form), table);
+  if (form.kind == InputForm::Kind::kFloat) form.kind = InputForm::Kind::kPaddedFloat;
+  return std::make_unique<WeightOnlyLinear>(*codes, std::move(form), table);
+}
+
+// The product of the sums over groups with the offsets of `codes`; `form` learns to
+// prepare them.
+std::unique_ptr<FloatInputLinear> CreateOffsets(const CodeView& codes, InputForm* form, const KernelTable& table) {
+  const EncodedTensor& offsets = *codes.offsets;
+  NIBBLE_CHECK(offsets.rows() == codes.rows && offsets.cols() == codes.groups);
+  const std::optional<CodeView> offset_codes = PackableWeight(offsets);
+  NIBBLE_CHECK(IsFloatFormat(offsets.scheme) || (offset_codes.has_value() && offset_codes->offsets == nullptr));
+  InputForm of_sums;
+  of_sums.cols = codes.groups;
+  std::unique_ptr<FloatInputLinear> linear = CreateFloatInput(offsets, offset_codes, of_sums, table);
+  form->sum_group = codes.group;
+  form->sums = {linear->input_form()};
+  return linear;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Linear>> Linear::Create(const EncodedTensor& weight,
@@ -374,21 +477,24 @@ absl::StatusOr<std::unique_ptr<Linear>> Linear::Create(const EncodedTensor& weig
       weight.cols() % 2 == 0) {
     form.kind = InputForm::Kind::kBf16;
   }
-  if (IsFloatFormat(weight.scheme) && float_activation) {
-    return std::unique_ptr<Linear>(std::make_unique<FloatLinear>(weight, form, table));
-  }
   const std::optional<CodeView> codes = PackableWeight(weight);
-  if (codes.has_value() && float_activation) {
-    if (!quantized) form.kind = InputForm::Kind::kPaddedFloat;
-    return std::unique_ptr<Linear>(std::make_unique<WeightOnlyLinear>(*codes, form, table));
-  }
   const std::optional<ActivationGrid> grid = quantized ? FastGrid(*activation) : std::nullopt;
-  if (codes.has_value() && codes->values.empty() && grid.has_value() && codes->group <= kMaxIntegerGroup) {
+  const bool float_product = float_activation && (codes.has_value() || IsFloatFormat(weight.scheme));
+  const bool integer_product = codes.has_value() && codes->values.empty() && grid.has_value() && codes->group <= kMaxIntegerGroup;
+  if (!float_product && !integer_product) return std::make_unique<SimulatedLinear>(weight, form, table);
+  std::unique_ptr<FloatInputLinear> offsets;
+  if (codes.has_value() && codes->offsets != nullptr) offsets = CreateOffsets(*codes, &form, table);
+  std::unique_ptr<Linear> linear;
+  if (float_product) {
+    linear = CreateFloatInput(weight, codes, std::move(form), table);
+  } else {
     form.kind = InputForm::Kind::kQuantized;
     form.grid = *grid;
-    return std::unique_ptr<Linear>(std::make_unique<IntegerLinear>(*codes, form, table));
+    form.outlier_threshold = activation->outlier_threshold();
+    linear = std::make_unique<IntegerLinear>(*codes, std::move(form), table);
   }
-  return std::unique_ptr<Linear>(std::make_unique<SimulatedLinear>(weight, form, table));
+  if (offsets == nullptr) return linear;
+  return std::make_unique<OffsetLinear>(std::move(linear), std::move(offsets));
 }
 
 }  // namespace nibble::kernels

@@ -14,6 +14,7 @@
 #include "core/base/thread_pool.h"
 #include "core/kernels/kernel_table.h"
 #include "core/quant/encoded.h"
+#include "core/quant/integer_grid.h"
 
 namespace nibble::kernels {
 
@@ -32,7 +33,20 @@ struct InputForm {
   // Columns as packed weights need them; 0 when nothing is padded.
   int64_t group = 0, padded_group = 0, padded_cols = 0;
   int32_t term_factor = 1;  // of the sums of codes (QuantizedRows::group_terms)
+  // Weights with offsets: the sums over groups of this many columns are an input of
+  // their own, in the only form of `sums`.
+  int64_t sum_group = 0;
+  std::vector<InputForm> sums;
+  // kQuantized: values of at least this magnitude are not among the codes but in
+  // PreparedInput::outliers(); 0: none.
+  float outlier_threshold = 0;
   bool operator==(const InputForm& other) const = default;
+};
+
+// A value of `token` that is multiplied in floating point.
+struct InputOutlier {
+  int64_t column, token;
+  float value;
 };
 
 class PreparedInput {
@@ -56,6 +70,10 @@ class PreparedInput {
   const float* bf16_pairs() const { return bf16_pairs_; }
   int64_t stride() const { return stride_; }
   const QuantizedRows& quantized() const { return quantized_; }
+  // The sums over groups of columns, where the form wants them.
+  const PreparedInput& sums() const { return *sums_; }
+  // By column, then token.
+  const std::vector<InputOutlier>& outliers() const { return outliers_; }
 
  private:
   // row(t, scratch) gives a token's values, which may lie in the scratch.
@@ -63,15 +81,24 @@ class PreparedInput {
   absl::Status FakeQuantize(const float* x, bool padded, ThreadPool& pool);
   void Pad(const float* x, ThreadPool& pool);
   void RoundToBf16(const KernelTable& table, const float* x, ThreadPool& pool);
+  // Prepares sums(), of floats() or as Quantize left them.
+  // The row without its outliers, which go to token_outliers_[t].
+  const float* TakeOutliers(int64_t t, const float* row, float* scratch);
+  void GatherOutliers();
+  void SumFloats(ThreadPool& pool);
+  void PrepareSums(const KernelTable& table, ThreadPool& pool);
 
   InputForm form_;
   int64_t tokens_ = 0, stride_ = 0;
   const float* floats_ = nullptr;
   const float* bf16_pairs_ = nullptr;
   QuantizedRows quantized_;
-  std::vector<float> float_storage_, scales_, rows_;
+  std::vector<float> float_storage_, scales_, rows_, group_sums_;
   std::vector<int8_t> codes_;
   std::vector<int32_t> zeros_, group_terms_;
+  std::unique_ptr<PreparedInput> sums_;
+  std::vector<std::vector<Outlier>> token_outliers_;
+  std::vector<InputOutlier> outliers_;
 };
 
 class Linear {

@@ -3,8 +3,11 @@
 #include <cmath>
 #include <cstring>
 
+#include "absl/strings/match.h"
+#include "core/base/divide.h"
 #include "core/base/testing.h"
 #include "core/kernels/test_tensors.h"
+#include "core/quant/format.h"
 #include "core/quant/integer_grid.h"
 
 namespace nibble::kernels {
@@ -17,6 +20,73 @@ class EveryTable : public ::testing::TestWithParam<const KernelTable*> {
 
 INSTANTIATE_TEST_SUITE_P(Kernels, EveryTable, ::testing::ValuesIn(AvailableTables()),
                          [](const auto& info) { return info.param->name; });
+
+// Codes of three bits with all that a CodeView can have: scales in two levels, four
+// groups sharing the upper one, and offsets under a scheme of their own.
+class TestFormat : public Format {
+ public:
+  TestFormat(std::string name, QuantScheme offset_scheme) : name_(std::move(name)), offset_scheme_(std::move(offset_scheme)) {}
+
+  std::string name() const override { return name_; }
+  absl::Status Validate(const QuantScheme& scheme) const override { return ValidateScales(scheme); }
+  std::string Describe(const QuantScheme& scheme) const override { return name_; }
+  std::vector<QuantScheme> ExampleSchemes() const override { return {}; }
+
+  std::vector<BufferSpec> Layout(const QuantScheme& scheme, const Shape& shape) const override {
+    const int64_t groups = CeilDiv(shape[1], scheme.group_size());
+    std::vector<BufferSpec> layout = {{"codes", DType::kU8, {shape[0], PackedRowBytes(3, shape[1])}},
+                                      {"scales", DType::kF16, {shape[0], CeilDiv(groups, 4)}},
+                                      {"scale_codes", DType::kI8, {shape[0], groups}}};
+    for (BufferSpec& spec : (*FindFormat(offset_scheme_.format()))->Layout(offset_scheme_, {shape[0], groups})) {
+      layout.push_back({"offset_" + spec.name, spec.dtype, spec.shape});
+    }
+    return layout;
+  }
+
+  // Random numbers: nothing here is about rounding.
+  absl::StatusOr<EncodedTensor> Encode(const QuantScheme& scheme, const Shape& shape, absl::Span<const float> values, ThreadPool*) const override {
+    Rng rng(shape[0] + shape[1]);
+    const int64_t rows = shape[0], groups = CeilDiv(shape[1], scheme.group_size()), tops = CeilDiv(groups, 4);
+    EncodedTensor tensor{scheme, shape, {}};
+    Tensor codes = Tensor::Zeros(DType::kU8, {rows, PackedRowBytes(3, shape[1])}), scale_codes = Tensor::Zeros(DType::kI8, {rows, groups});
+    std::vector<uint8_t> row(shape[1]);
+    for (int64_t r = 0; r < rows; ++r) {
+      for (uint8_t& code : row) code = static_cast<uint8_t>(rng.Below(8));
+      PackRow(3, row, codes.mutable_as<uint8_t>().data() + r * PackedRowBytes(3, shape[1]));
+    }
+    for (int8_t& code : scale_codes.mutable_as<int8_t>()) code = static_cast<int8_t>(rng.Below(256) - 128);
+    tensor.buffers = {{"codes", codes}, {"scale_codes", scale_codes}, {"scales", FloatsToDType(DType::kF16, {rows, tops}, RandomFloats(rows * tops, rng, 0.001f))}};
+    NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor offsets, nibble::Encode(offset_scheme_, {rows, groups}, RandomFloats(rows * groups, rng, 0.1f)));
+    for (const auto& [buffer, bytes] : offsets.buffers) tensor.buffers.emplace("offset_" + buffer, bytes);
+    return tensor;
+  }
+
+  std::optional<CodeView> Codes(const EncodedTensor& tensor) const override {
+    CodeView view;
+    view.bits = 3, view.rows = tensor.rows(), view.cols = tensor.cols(), view.group = tensor.scheme.group_size();
+    view.groups = CeilDiv(view.cols, view.group);
+    view.codes = tensor.buffer("codes"), view.scales = tensor.buffer("scales"), view.scale_codes = tensor.buffer("scale_codes");
+    view.scale_run = 4;
+    view.one_zero = 3;
+    EncodedTensor offsets{offset_scheme_, {view.rows, view.groups}, {}};
+    for (const auto& [name, buffer] : tensor.buffers) {
+      if (name.rfind("offset_", 0) == 0) offsets.buffers.emplace(name.substr(7), buffer);
+    }
+    view.offsets = std::make_shared<EncodedTensor>(std::move(offsets));
+    return view;
+  }
+
+  void DecodeRows(const EncodedTensor& tensor, int64_t begin, int64_t end, float* out) const override {
+    Codes(tensor)->DecodeRows(begin, end, out);
+  }
+
+ private:
+  const std::string name_;
+  const QuantScheme offset_scheme_;
+};
+
+const FormatRegistrar kFloatOffsets(std::make_unique<TestFormat>("test_float_offsets", FloatScheme("fp16")));
+const FormatRegistrar kCodedOffsets(std::make_unique<TestFormat>("test_coded_offsets", WeightScheme(6, true, 8)));
 
 std::vector<float> Product(const Linear& linear, const KernelTable& table, const std::vector<float>& x, int threads) {
   ThreadPool pool(threads);
@@ -73,6 +143,22 @@ std::vector<SchemePair> SchemePairs() {
   slow[4].set_per(QuantScheme::PER_GROUP);
   slow[4].set_group_size(16);
   for (const QuantScheme& activation : slow) pairs.push_back({int4, activation, Arithmetic::kSimulated});
+  QuantScheme outliers = TokenScheme(8, false);
+  outliers.set_outlier_threshold(1.5f);
+  for (const int bits : {2, 4, 8}) pairs.push_back({WeightScheme(bits, bits == 4, 32), outliers, Arithmetic::kNative});
+  pairs.push_back({WeightScheme(8, false, 0), outliers, Arithmetic::kNative});
+  pairs.push_back({FloatScheme("bf16"), outliers, Arithmetic::kSimulated});
+  for (const char* format : {"test_float_offsets", "test_coded_offsets"}) {
+    for (const int64_t group : {5, 16, 32, 500}) {
+      QuantScheme weight = WeightScheme(3, false, group);
+      weight.set_format(format);
+      pairs.push_back({weight, std::nullopt, Arithmetic::kNative});
+      pairs.push_back({weight, FloatScheme("bf16"), Arithmetic::kNative});
+      pairs.push_back({weight, TokenScheme(8, group != 16), Arithmetic::kNative});
+      pairs.push_back({weight, outliers, Arithmetic::kNative});
+      pairs.push_back({weight, slow[0], Arithmetic::kSimulated});
+    }
+  }
   return pairs;
 }
 
@@ -94,8 +180,10 @@ TEST_P(EveryTable, EverySchemePairAgainstDecodedProducts) {
       const std::vector<float> y = Product(*linear, table(), x, 2);
       const std::vector<float> decoded_x = DecodedActivations(pair.activation, x, cols);
       const Reference reference = ReferenceProduct(Decode(weight), decoded_x, rows, cols, tokens);
+      // An offset cancels a part of each product: what is rounded is larger than the sum's terms.
+      const double bound = absl::StartsWith(pair.weight.format(), "test_") ? 5e-5 : 5e-6;
       for (size_t i = 0; i < y.size(); ++i) {
-        ASSERT_NEAR(y[i], reference.y[i], 5e-6 * reference.magnitude[i] + 1e-6) << "element " << i;
+        ASSERT_NEAR(y[i], reference.y[i], bound * reference.magnitude[i] + 1e-6) << "element " << i;
       }
     }
   }
@@ -108,6 +196,13 @@ TEST_P(EveryTable, ThreadsDoNotChangeTheResult) {
       {WeightScheme(4, false, 32), std::nullopt, {}},
       {WeightScheme(4, true, 32), TokenScheme(8, true), {}},
       {WeightScheme(4, true, 32), WeightScheme(8, true, 16), {}},
+      {[] {
+         QuantScheme scheme = WeightScheme(3, false, 16);
+         scheme.set_format("test_coded_offsets");
+         return scheme;
+       }(),
+       std::nullopt,
+       {}},
   };
   const int64_t rows = 530, cols = 96;
   for (const SchemePair& pair : pairs) {

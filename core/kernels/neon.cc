@@ -114,9 +114,7 @@ inline void ReadZeros(const PackedIntegers& w, int64_t block, int64_t g, VI* zer
   zeros[3] = vreinterpretq_s32_u32(vmovl_u16(vget_high_u16(high)));
 }
 
-// Scales of the same rows.
-inline void ReadScales(const PackedIntegers& w, int64_t block, int64_t g, V* scales) {
-  const int64_t at = (block * w.groups + g) * kBlockRows;
+inline void ReadStoredScales(const PackedIntegers& w, int64_t at, V* scales) {
   const auto read = [scales](auto* from, auto load) {
 #pragma GCC unroll 4
     for (int v = 0; v < kBlockVectors; ++v) scales[v] = load(from + v * kLanes);
@@ -126,6 +124,18 @@ inline void ReadScales(const PackedIntegers& w, int64_t block, int64_t g, V* sca
     case ScaleType::kBf16: return read(static_cast<const uint16_t*>(w.scales) + at, LoadBf16);
     default: return read(static_cast<const float*>(w.scales) + at, Load);
   }
+}
+
+// Scales of the same rows.
+inline void ReadScales(const PackedIntegers& w, int64_t block, int64_t g, V* scales) {
+  ReadStoredScales(w, (block * w.scale_groups + (g >> w.scale_shift)) * kBlockRows, scales);
+  if (__builtin_expect(w.scale_codes == nullptr, 1)) return;
+  const int8x16_t codes = vld1q_s8(w.scale_codes + (block * w.groups + g) * kBlockRows);
+  const int16x8_t low = vmovl_s8(vget_low_s8(codes)), high = vmovl_s8(vget_high_s8(codes));
+  const VI factors[kBlockVectors] = {vmovl_s16(vget_low_s16(low)), vmovl_s16(vget_high_s16(low)), vmovl_s16(vget_low_s16(high)),
+                                     vmovl_s16(vget_high_s16(high))};
+#pragma GCC unroll 4
+  for (int v = 0; v < kBlockVectors; ++v) scales[v] = Mul(scales[v], ToFloat(factors[v]));
 }
 
 inline void StoreRows(float* y, int64_t rows, V v) {

@@ -1,10 +1,12 @@
 #include "core/kernels/pack.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <numeric>
 #include <vector>
 
+#include "core/base/check.h"
 #include "core/base/divide.h"
 
 namespace nibble::kernels {
@@ -17,6 +19,8 @@ PackedIntegers Layout(const CodeView& weights) {
   p.cols = weights.cols;
   p.group = weights.group;
   p.groups = weights.groups;
+  p.scale_groups = weights.scale_groups();
+  p.scale_shift = std::countr_zero(static_cast<uint64_t>(weights.scale_run));
   const int64_t chunk = 32 / p.bits;
   p.padded_group = RoundUp(p.group, chunk);
   p.padded_cols = (p.groups - 1) * p.padded_group + RoundUp(p.cols - (p.groups - 1) * p.group, chunk);
@@ -57,64 +61,88 @@ void PlaceCodes(const PackedIntegers& p, int64_t r, const uint8_t* codes, uint8_
 // Scales and zero points of a row as numbers.
 struct RowGrid {
   explicit RowGrid(const CodeView& weights)
-      : scale_buffer(weights.scales), zero_buffer(weights.zeros.has_value() ? &*weights.zeros : nullptr), scales(weights.groups),
-        zeros(weights.groups, weights.one_zero) {}
+      : weights(weights), stored(weights.scale_groups()), scales(weights.groups), zeros(weights.groups, weights.one_zero) {}
 
   void Read(int64_t row) {
-    const int64_t groups = static_cast<int64_t>(scales.size());
-    if (scale_buffer.elements() == 1) {
-      ReadFloats(scale_buffer, 0, absl::MakeSpan(scales.data(), 1));
-      std::fill(scales.begin() + 1, scales.end(), scales[0]);
-    } else {
-      ReadFloats(scale_buffer, row * groups, absl::MakeSpan(scales));
+    const bool one_scale = weights.scales.elements() == 1;
+    ReadFloats(weights.scales, one_scale ? 0 : row * weights.scale_groups(), absl::MakeSpan(stored.data(), one_scale ? 1 : stored.size()));
+    for (int64_t g = 0; g < weights.groups; ++g) {
+      scales[g] = stored[one_scale ? 0 : g / weights.scale_run];
+      if (weights.scale_codes.has_value()) scales[g] *= static_cast<float>(weights.scale_codes->as<int8_t>()[row * weights.groups + g]);
     }
-    if (zero_buffer == nullptr) return;
-    const bool one = zero_buffer->elements() == 1;
-    for (int64_t g = 0; g < groups; ++g) zeros[g] = zero_buffer->bytes()[one ? 0 : row * groups + g];
+    if (!weights.zeros.has_value()) return;
+    const bool one = weights.zeros->elements() == 1;
+    for (int64_t g = 0; g < weights.groups; ++g) zeros[g] = weights.zeros->bytes()[one ? 0 : row * weights.groups + g];
   }
 
-  const Tensor& scale_buffer;
-  const Tensor* const zero_buffer;
-  std::vector<float> scales;
+  const CodeView& weights;
+  std::vector<float> stored, scales;
   std::vector<int32_t> zeros;
 };
+
+// The stored scales of a row, and their codes, into kernel order.
+void PlaceScales(const CodeView& weights, int64_t row, PackedWeights* packed) {
+  const PackedIntegers& p = packed->view;
+  const int64_t block = row / kBlockRows, r = row % kBlockRows;
+  const bool one_scale = weights.scales.elements() == 1;
+  for (int64_t g = 0; g < p.scale_groups; ++g) {
+    const int64_t to = (block * p.scale_groups + g) * kBlockRows + r;
+    CopyElement(weights.scales, one_scale ? 0 : row * p.scale_groups + g, to, packed->scales);
+  }
+  if (!weights.scale_codes.has_value()) return;
+  const absl::Span<const int8_t> codes = weights.scale_codes->as<int8_t>();
+  for (int64_t g = 0; g < p.groups; ++g) {
+    packed->scale_codes.mutable_as<int8_t>()[(block * p.groups + g) * kBlockRows + r] = codes[row * p.groups + g];
+  }
+}
 
 }  // namespace
 
 int64_t PackedWeights::byte_size() const {
-  return codes.byte_size() + scales.byte_size() + zeros.byte_size() + weight_sums.byte_size() + values.byte_size();
+  return codes.byte_size() + scales.byte_size() + scale_codes.byte_size() + zeros.byte_size() + weight_sums.byte_size() + values.byte_size();
+}
+
+PackedIntegers BlocksFrom(const PackedIntegers& p, int64_t block) {
+  PackedIntegers part = p;
+  const int64_t rows = block * kBlockRows;
+  part.rows -= rows;
+  part.codes += rows * p.padded_cols * p.bits / 8;
+  part.scales = static_cast<const uint8_t*>(p.scales) + rows * p.scale_groups * (p.scale_type == ScaleType::kFp32 ? 4 : 2);
+  if (p.scale_codes != nullptr) part.scale_codes += rows * p.groups;
+  if (p.zeros != nullptr) part.zeros += rows * p.groups;
+  part.weight_sums += rows;
+  return part;
 }
 
 int ContainerBits(int bits) { return bits <= 2 ? 2 : bits <= 4 ? 4 : 8; }
 
 PackedWeights PackCodes(const CodeView& weights) {
+  NIBBLE_CHECK(std::has_single_bit(static_cast<uint64_t>(weights.scale_run)));
   PackedWeights packed;
   PackedIntegers& p = packed.view;
   p = Layout(weights);
   const int64_t blocks = packed.blocks(), block_bytes = p.padded_cols * kBlockRows * p.bits / 8;
   const bool asymmetric = weights.zeros.has_value();
   packed.codes = Tensor::Zeros(DType::kU8, {blocks, block_bytes});
-  const Tensor& scales = weights.scales;
-  packed.scales = Tensor::Zeros(scales.dtype(), {blocks, p.groups, kBlockRows});
-  p.scale_type = ScaleTypeOf(scales.dtype());
+  packed.scales = Tensor::Zeros(weights.scales.dtype(), {blocks, p.scale_groups, kBlockRows});
+  p.scale_type = ScaleTypeOf(weights.scales.dtype());
+  if (weights.scale_codes.has_value()) packed.scale_codes = Tensor::Zeros(DType::kI8, {blocks, p.groups, kBlockRows});
   packed.weight_sums = Tensor::Zeros(DType::kF32, {blocks, kBlockRows});
   if (asymmetric) packed.zeros = Tensor::Zeros(DType::kU8, {blocks, p.groups, kBlockRows});
 
   std::vector<uint8_t> codes(p.cols + kChunkColumns);
   RowGrid grid(weights);
-  const bool one_scale = scales.elements() == 1;
   uint8_t* const packed_codes = packed.codes.mutable_as<uint8_t>().data();
   for (int64_t row = 0; row < p.rows; ++row) {
     const int64_t block = row / kBlockRows, r = row % kBlockRows;
     weights.UnpackCodes(row, absl::MakeSpan(codes.data(), p.cols));
     grid.Read(row);
     PlaceCodes(p, r, codes.data(), packed_codes + block * block_bytes);
+    PlaceScales(weights, row, &packed);
     double weight_sum = 0;
     for (int64_t g = 0; g < p.groups; ++g) {
       const int64_t begin = g * p.group, length = std::min(p.group, p.cols - begin);
-      const int64_t i = (block * p.groups + g) * kBlockRows + r;
-      CopyElement(scales, one_scale ? 0 : row * p.groups + g, i, packed.scales);
-      if (asymmetric) packed.zeros.mutable_as<uint8_t>()[i] = static_cast<uint8_t>(grid.zeros[g]);
+      if (asymmetric) packed.zeros.mutable_as<uint8_t>()[(block * p.groups + g) * kBlockRows + r] = static_cast<uint8_t>(grid.zeros[g]);
       const int64_t code_sum = std::accumulate(codes.begin() + begin, codes.begin() + begin + length, int64_t{0});
       weight_sum += static_cast<double>(grid.scales[g]) * static_cast<double>(code_sum - grid.zeros[g] * length);
     }
@@ -123,6 +151,7 @@ PackedWeights PackCodes(const CodeView& weights) {
 
   p.codes = packed.codes.bytes().data();
   p.scales = packed.scales.bytes().data();
+  if (weights.scale_codes.has_value()) p.scale_codes = packed.scale_codes.as<int8_t>().data();
   p.zeros = asymmetric ? packed.zeros.bytes().data() : nullptr;
   p.zero = asymmetric ? 0 : weights.one_zero;
   p.weight_sums = packed.weight_sums.as<float>().data();

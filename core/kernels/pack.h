@@ -12,15 +12,19 @@ namespace nibble::kernels {
 
 struct PackedWeights {
   PackedIntegers view;  // into the tensors below
-  Tensor codes, scales, zeros, weight_sums, values;
+  Tensor codes, scales, scale_codes, zeros, weight_sums, values;
 
   int64_t blocks() const { return CeilDiv(view.rows, kBlockRows); }
   int64_t byte_size() const;
 };
 
+// The blocks from `block` on.
+PackedIntegers BlocksFrom(const PackedIntegers& p, int64_t block);
+
 // The container of `bits`-bit codes: 1 bit goes into 2, 3 into 4, 5 to 7 into 8.
 int ContainerBits(int bits);
 
+// Without the offsets of groups.
 PackedWeights PackCodes(const CodeView& weights);
 
 }  // namespace nibble::kernels

@@ -33,13 +33,17 @@ int32_t Code(const PackedIntegers& w, int64_t block, int64_t r, int64_t k) {
   return block_codes[64 * chunk + 4 * r + column % 4] >> (kBits * (column / 4)) & ((1 << kBits) - 1);
 }
 
-float Scale(const PackedIntegers& w, int64_t block, int64_t r, int64_t g) {
-  const int64_t i = (block * w.groups + g) * kBlockRows + r;
+float StoredScale(const PackedIntegers& w, int64_t i) {
   switch (w.scale_type) {
     case ScaleType::kFp16: return Fp16ToFloat(static_cast<const uint16_t*>(w.scales)[i]);
     case ScaleType::kBf16: return Bf16ToFloat(static_cast<const uint16_t*>(w.scales)[i]);
     default: return static_cast<const float*>(w.scales)[i];
   }
+}
+
+float Scale(const PackedIntegers& w, int64_t block, int64_t r, int64_t g) {
+  const float scale = StoredScale(w, (block * w.scale_groups + (g >> w.scale_shift)) * kBlockRows + r);
+  return w.scale_codes == nullptr ? scale : scale * static_cast<float>(w.scale_codes[(block * w.groups + g) * kBlockRows + r]);
 }
 
 int32_t Zero(const PackedIntegers& w, int64_t block, int64_t r, int64_t g) {

@@ -118,12 +118,13 @@ struct Shape {
   int bits;
   bool zero_per_group, table;
   ScaleType scale_type;
+  int scale_shift;  // scales in two levels, unless it is negative
   int64_t group, rows, cols, tokens;
   Fill fill = Fill::kRandom;
 
   std::string Text() const {
-    return "bits, zeros, table, scale type, group, rows, columns, tokens: " +
-           Numbers({bits, zero_per_group, table, static_cast<int64_t>(scale_type), group, rows, cols, tokens});
+    return "bits, zeros, table, scale type, scale shift, group, rows, columns, tokens: " +
+           Numbers({bits, zero_per_group, table, static_cast<int64_t>(scale_type), scale_shift, group, rows, cols, tokens});
   }
 };
 
@@ -135,10 +136,11 @@ class Weight {
     const int64_t blocks = RoundUp(w_.rows, kBlockRows) / kBlockRows, scales = blocks * w_.groups * kBlockRows;
     block_bytes_ = w_.padded_cols * kBlockRows * w_.bits / 8;
     lines_.resize(blocks * block_bytes_ / 64);
-    zeros_.resize(scales), scales32_.resize(scales), scales16_.resize(scales), sums_.resize(blocks * kBlockRows);
+    zeros_.resize(scales), scale_codes_.resize(scales), scales32_.resize(scales), scales16_.resize(scales), sums_.resize(blocks * kBlockRows);
     for (int64_t r = 0; r < w_.rows; ++r) FillRow(r, shape.fill, random);
     w_.codes = lines_.data()->bytes;
     w_.scales = w_.scale_type == ScaleType::kFp32 ? static_cast<const void*>(scales32_.data()) : scales16_.data();
+    w_.scale_codes = shape.scale_shift < 0 ? nullptr : scale_codes_.data();
     w_.zeros = shape.zero_per_group ? zeros_.data() : nullptr;
     w_.zero = shape.zero_per_group ? 0 : static_cast<int32_t>(random.Among({0, 1 << (w_.bits - 1), random.Below(1 << w_.bits)}));
     w_.weight_sums = sums_.data();
@@ -155,6 +157,8 @@ class Weight {
     w_.bits = shape.bits, w_.rows = shape.rows, w_.cols = shape.cols, w_.scale_type = shape.scale_type;
     w_.group = std::min(shape.group, shape.cols);
     w_.groups = RoundUp(w_.cols, w_.group) / w_.group;
+    w_.scale_shift = shape.scale_shift < 0 ? 0 : shape.scale_shift;
+    w_.scale_groups = RoundUp(w_.groups, int64_t{1} << w_.scale_shift) >> w_.scale_shift;
     w_.padded_group = RoundUp(w_.group, 32 / w_.bits);
     const int64_t whole = w_.groups - 1;
     w_.padded_cols = whole * w_.padded_group + RoundUp(w_.cols - whole * w_.group, 32 / w_.bits);
@@ -169,6 +173,7 @@ class Weight {
       const int64_t i = (row / kBlockRows * w_.groups + g) * kBlockRows + row % kBlockRows;
       scales32_[i] = 0.001f + 0.1f * random.Uniform();
       scales16_[i] = w_.scale_type == ScaleType::kFp16 ? FloatToFp16(scales32_[i]) : FloatToBf16(scales32_[i]);
+      scale_codes_[i] = static_cast<int8_t>(random.Below(256) - 128);
       zeros_[i] = static_cast<uint8_t>(random.Below(1 << w_.bits));
     }
     sums_[row] = 10 * random.Signed();
@@ -186,6 +191,7 @@ class Weight {
   std::vector<float> scales32_, sums_, values_;
   std::vector<uint16_t> scales16_;
   std::vector<uint8_t> zeros_;
+  std::vector<int8_t> scale_codes_;
 };
 
 // Random tokens for a weight, as floats and in codes.
@@ -308,7 +314,8 @@ std::vector<float> SpreadScales(const KernelFunctions& table, const PackedIntege
 Shape RandomShape(int i, Random& random) {
   constexpr int kBits[] = {2, 4, 8};
   constexpr ScaleType kScaleTypes[] = {ScaleType::kFp32, ScaleType::kFp16, ScaleType::kBf16};
-  Shape shape{.bits = kBits[i % 3], .zero_per_group = i / 3 % 4 == 1, .table = i / 3 % 4 == 3, .scale_type = kScaleTypes[i / 6 % 3], .group = 0, .rows = 0,
+  Shape shape{.bits = kBits[i % 3], .zero_per_group = i / 3 % 4 == 1, .table = i / 3 % 4 == 3, .scale_type = kScaleTypes[i / 6 % 3],
+              .scale_shift = i % 7 == 2 ? static_cast<int>(random.Below(5)) : -1, .group = 0, .rows = 0,
               .cols = random.Among({1, 3, 7, 8, 31, 32, 33, 64, 100, 172, 260, 576, 700, 1300}), .tokens = 1 + random.Below(9)};
   if (i % 5 == 0) shape.tokens = 1 + random.Below(40);
   const int64_t row = shape.cols;

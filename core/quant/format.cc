@@ -37,6 +37,10 @@ absl::Status ValidateScales(const QuantScheme& scheme) {
     return absl::InvalidArgumentError("group_size is only for per: PER_GROUP");
   }
   if (scheme.scale_floor() < 0) return absl::InvalidArgumentError("scale_floor must not be negative");
+  if (!(scheme.outlier_threshold() >= 0)) return absl::InvalidArgumentError("outlier_threshold must not be negative");
+  if (scheme.outlier_threshold() > 0 && scheme.per() != QuantScheme::PER_TOKEN) {
+    return absl::InvalidArgumentError("outlier_threshold is for activations with per: PER_TOKEN");
+  }
   if (!scheme.has_fixed()) return absl::OkStatus();
   if (scheme.per() != QuantScheme::PER_TENSOR || scheme.has_range() || scheme.dynamic()) {
     return absl::InvalidArgumentError("fixed is a range for all: it needs per: PER_TENSOR, no range rule and not dynamic");

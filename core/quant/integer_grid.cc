@@ -9,6 +9,7 @@
 #include "core/base/status.h"
 #include "core/quant/format.h"
 #include "core/quant/scale_type.h"
+#include "core/tensor/half.h"
 
 namespace nibble {
 namespace {
@@ -173,7 +174,34 @@ void FakeQuantizeGroup(const Grid& grid, int32_t max_code, int64_t n, const floa
   for (int64_t i = 0; i < n; ++i) out[i] = DecodeValue(grid, EncodeValue(grid, in[i], max_code));
 }
 
+// FakeQuantizeRows for a scheme with an outlier threshold: outliers pass beside the grid.
+absl::Status FakeQuantizeBesideOutliers(QuantScheme scheme, int64_t rows, int64_t cols, const float* in, float* out, uint8_t* in_range) {
+  const float threshold = scheme.outlier_threshold();
+  scheme.clear_outlier_threshold();
+  std::vector<float> row(cols);
+  for (int64_t r = 0; r < rows; ++r) {
+    std::copy_n(in + r * cols, cols, row.begin());
+    const std::vector<Outlier> outliers = TakeOutliers(threshold, absl::MakeSpan(row));
+    float* to = out == nullptr ? nullptr : out + r * cols;
+    NIBBLE_RETURN_IF_ERROR(FakeQuantizeRows(scheme, 1, cols, row.data(), to, in_range == nullptr ? nullptr : in_range + r * cols));
+    for (const Outlier& outlier : outliers) {
+      if (to != nullptr) to[outlier.column] = outlier.value;
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
+
+std::vector<Outlier> TakeOutliers(float threshold, absl::Span<float> token) {
+  std::vector<Outlier> outliers;
+  for (size_t i = 0; i < token.size(); ++i) {
+    if (!(std::fabs(token[i]) >= threshold)) continue;
+    outliers.push_back({static_cast<int64_t>(i), Bf16ToFloat(FloatToBf16(token[i]))});
+    token[i] = 0;
+  }
+  return outliers;
+}
 
 absl::Status FakeQuantizeRows(const QuantScheme& scheme, int64_t rows, int64_t cols, const float* in, float* out, uint8_t* in_range) {
   NIBBLE_ASSIGN_OR_RETURN(const Format* format, FindFormat(scheme.format()));
@@ -187,6 +215,7 @@ absl::Status FakeQuantizeRows(const QuantScheme& scheme, int64_t rows, int64_t c
     format->DecodeRows(encoded, 0, rows, out);
     return absl::OkStatus();
   }
+  if (scheme.outlier_threshold() > 0) return FakeQuantizeBesideOutliers(scheme, rows, cols, in, out, in_range);
   const bool whole = scheme.per() == QuantScheme::PER_TENSOR;
   const int64_t row = whole ? rows * cols : cols, length = whole ? row : GroupLength(scheme, cols);
   for (int64_t begin = 0; begin < rows * cols; begin += row) {

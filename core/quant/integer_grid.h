@@ -58,6 +58,16 @@ absl::StatusOr<Grid> GridForRange(const QuantScheme& scheme, int bits, float min
 // The grid of a symmetric scheme with a given scale, rounded to its type.
 Grid GridForScale(const QuantScheme& scheme, int bits, float scale);
 
+// An outlier of a token (QuantScheme.outlier_threshold), rounded to bf16.
+struct Outlier {
+  int64_t column;
+  float value;
+};
+
+// Replaces the values of a token that are at least `threshold` in magnitude by 0 and
+// returns them, by column.
+std::vector<Outlier> TakeOutliers(float threshold, absl::Span<float> token);
+
 // Replaces each row of `values` [rows, cols] by its decoded encoding under an
 // integer or float scheme; rows of PER_TENSOR share one grid.
 absl::Status FakeQuantizeRows(const QuantScheme& scheme, int64_t rows, int64_t cols, float* values);

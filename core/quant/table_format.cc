@@ -17,9 +17,9 @@ std::string TableFormat::Describe(const QuantScheme& scheme) const {
 }
 
 absl::Status TableFormat::Validate(const QuantScheme& scheme) const {
-  if (scheme.asymmetric() || scheme.has_divisor() || scheme.has_range() || scheme.has_rounding()) {
+  if (scheme.asymmetric() || scheme.has_divisor() || scheme.has_range() || scheme.has_rounding() || scheme.has_outlier_threshold()) {
     return absl::InvalidArgumentError(absl::StrCat(name_, " maps the largest magnitude to ", largest_,
-                                                   ": asymmetric, divisor, range and rounding do not apply"));
+                                                   ": asymmetric, divisor, range, rounding and outlier_threshold do not apply"));
   }
   return ValidateScales(scheme);
 }
