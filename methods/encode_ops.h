@@ -3,6 +3,7 @@
 #ifndef NIBBLE_METHODS_ENCODE_OPS_H_
 #define NIBBLE_METHODS_ENCODE_OPS_H_
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,12 @@ inline constexpr char kOneMethodALayer[] = "give each layer to one weight method
 // selection holds only one of a tied embedding and head, the head is untied
 // first, so that the other keeps its values.
 absl::Status EncodeOps(Context& context, ir::Graph& graph, const std::vector<std::string>& selectors, const QuantScheme& scheme);
+
+// The same for a method that chooses codes itself; `encode` gives a tensor of the
+// scheme.
+using Encoder = std::function<absl::StatusOr<EncodedTensor>(const Shape& shape, absl::Span<const float> values)>;
+absl::Status EncodeOps(Context& context, ir::Graph& graph, const std::vector<std::string>& selectors, const QuantScheme& scheme,
+                       const Encoder& encode);
 
 }  // namespace nibble
 

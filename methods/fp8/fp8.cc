@@ -8,6 +8,7 @@
 #include "methods/fp8/fp8.pb.h"
 #include "methods/method.h"
 #include "methods/options.h"
+#include "methods/training/static_ranges.h"
 
 namespace nibble {
 namespace {
@@ -21,16 +22,28 @@ QuantScheme SchemeOf(Fp8Options::Type type, QuantScheme::Granularity per) {
 
 class Fp8Method : public Method {
  public:
-  explicit Fp8Method(const Fp8Options& options) : options_(options) {}
+  Fp8Method(const Fp8Options& options, std::optional<StaticRanges> ranges) : options_(options), ranges_(std::move(ranges)) {}
 
   static absl::StatusOr<std::unique_ptr<Method>> Create(const Fp8Options& options) {
-    if (options.per() == QuantScheme::PER_ROW || options.per() == QuantScheme::PER_TENSOR) return std::make_unique<Fp8Method>(options);
-    return absl::InvalidArgumentError(
-        absl::StrCat("per: ", QuantScheme::Granularity_Name(options.per()), " is not for fp8; give PER_ROW or PER_TENSOR"));
+    if (options.per() != QuantScheme::PER_ROW && options.per() != QuantScheme::PER_TENSOR) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("per: ", QuantScheme::Granularity_Name(options.per()), " is not for fp8; give PER_ROW or PER_TENSOR"));
+    }
+    if (!options.has_static_activations()) return std::make_unique<Fp8Method>(options, std::nullopt);
+    if (options.dynamic_activations()) return absl::InvalidArgumentError("static_activations: the inputs are already dynamic_activations");
+    const QuantScheme scheme = SchemeOf(options.activations(), QuantScheme::PER_TENSOR);
+    NIBBLE_ASSIGN_OR_RETURN(StaticRanges ranges, StaticRangesFrom(options.static_activations(), "static_activations", scheme));
+    return std::make_unique<Fp8Method>(options, std::move(ranges));
   }
+
+  bool learns() const override { return ranges_.has_value(); }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     const std::vector<std::string> layers = LayersOrBlocks(options_.layers());
+    if (ranges_.has_value()) {
+      NIBBLE_ASSIGN_OR_RETURN(const std::vector<size_t> selected, SelectBlockLinears(graph, options_.layers()));
+      NIBBLE_RETURN_IF_ERROR(AttachStaticRanges(context, graph, selected, *ranges_));
+    }
     NIBBLE_RETURN_IF_ERROR(EncodeOps(context, graph, layers, SchemeOf(options_.weights(), options_.per())));
     if (!options_.dynamic_activations()) return absl::OkStatus();
     NIBBLE_ASSIGN_OR_RETURN(const std::vector<size_t> ops, ir::SelectOps(graph, layers));
@@ -41,6 +54,7 @@ class Fp8Method : public Method {
 
  private:
   const Fp8Options options_;
+  const std::optional<StaticRanges> ranges_;
 };
 
 const MethodRegistrar<Fp8Method> kRegistrar(fp8);

@@ -42,5 +42,22 @@ TEST(Fp8Method, OptionMistakesAreNamed) {
   EXPECT_THAT(ErrorOf("step { [nibble.fp8] { per: PER_TOKEN } }"), HasSubstr("PER_TOKEN is not for fp8"));
 }
 
+TEST(Fp8Method, StaticActivationsHaveARangeAndRunNatively) {
+  ir::Graph graph = TinyGraph();
+  ASSERT_OK(ApplyText("step { [nibble.fp8] { static_activations { data { text: \"text.txt\" window: 32 } } } }", graph));
+  const auto& activation = graph.FindOp("model.layers.0.mlp.up_proj")->activation;
+  ASSERT_TRUE(activation.has_value() && activation->has_fixed());
+  EXPECT_THAT(SchemeToString(*activation), ::testing::HasSubstr("static ["));
+  ASSERT_OK_AND_ASSIGN(const auto* table, kernels::ChooseTable());
+  ASSERT_OK_AND_ASSIGN(const auto plan, Plan::Create(graph, *table));
+  EXPECT_THAT(plan->simulated_ops(), ::testing::IsEmpty());
+}
+
+TEST(Fp8Method, StaticAndDynamicActivationsExcludeEachOther) {
+  EXPECT_THAT(ErrorOf("step { [nibble.fp8] { dynamic_activations: true static_activations { data { text: \"text.txt\" } } } }"),
+              ::testing::HasSubstr("dynamic_activations"));
+  EXPECT_THAT(ErrorOf("step { [nibble.fp8] { static_activations {} } }"), ::testing::HasSubstr("data { text"));
+}
+
 }  // namespace
 }  // namespace nibble

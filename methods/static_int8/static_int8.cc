@@ -1,24 +1,16 @@
 // static_int8: int8 weights and int8 activations with calibrated ranges.
 
-#include <algorithm>
-
 #include "absl/strings/str_cat.h"
-#include "core/base/progress.h"
 #include "core/base/status.h"
-#include "core/calibration/block_runner.h"
-#include "core/calibration/range_observer.h"
-#include "core/ir/passes.h"
 #include "methods/encode_ops.h"
 #include "methods/method.h"
 #include "methods/options.h"
 #include "methods/static_int8/static_int8.pb.h"
-#include "methods/training/training.h"
+#include "methods/training/static_ranges.h"
 
 namespace nibble {
 namespace {
 
-using calibration::Batch;
-using calibration::BlockRunner;
 using calibration::RangeObserver;
 
 constexpr int kBits = 8;
@@ -63,43 +55,19 @@ class StaticInt8Method : public Method {
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     NIBBLE_ASSIGN_OR_RETURN(const std::vector<size_t> selected, SelectBlockLinears(graph, options_.layers()));
-    NIBBLE_RETURN_IF_ERROR(Calibrate(context, graph, selected));
+    const StaticRanges ranges = {.data = options_.data(),
+                                 .samples = options_.samples(),
+                                 .seed = options_.seed(),
+                                 .momentum = options_.moving_average().momentum(),
+                                 .scheme = ActivationScheme(options_),
+                                 .range = [this](const RangeObserver& observer) { return RangeOf(options_, observer); }};
+    NIBBLE_RETURN_IF_ERROR(AttachStaticRanges(context, graph, selected, ranges));
     QuantScheme weights = IntegerScheme(kBits, 0, false);
     weights.set_per(options_.per());
     return EncodeOps(context, graph, LayersOrBlocks(options_.layers()), weights);
   }
 
  private:
-  // Sets the activation schemes, with ranges from the model as it is.
-  absl::Status Calibrate(Context& context, ir::Graph& graph, const std::vector<size_t>& selected) const {
-    NIBBLE_ASSIGN_OR_RETURN(std::vector<Batch> batches, CalibrationBatches(context, graph, options_.data(), options_.samples(), options_.seed()));
-    NIBBLE_ASSIGN_OR_RETURN(const train::Machine machine, TrainingMachine(context));
-    Progress progress("calibrating", graph.num_layers());
-    for (int layer = 0; layer < graph.num_layers(); ++layer) {
-      NIBBLE_ASSIGN_OR_RETURN(BlockRunner runner, BlockRunner::Create(graph, layer, machine));
-      const std::vector<std::vector<size_t>> groups = runner.LinearsByInput();
-      std::vector<RangeObserver> observers(groups.size(), RangeObserver(options_.moving_average().momentum()));
-      for (Batch& batch : batches) {
-        runner.Run(batch.starts, &batch.hidden, [&](size_t op, absl::Span<const float> x) {
-          for (size_t g = 0; g < groups.size(); ++g) {
-            if (groups[g][0] == op) observers[g].Add(x);
-          }
-        });
-      }
-      for (size_t g = 0; g < groups.size(); ++g) NIBBLE_RETURN_IF_ERROR(Attach(graph, groups[g], observers[g], selected));
-      progress.Update(layer + 1);
-    }
-    return absl::OkStatus();
-  }
-
-  absl::Status Attach(ir::Graph& graph, const std::vector<size_t>& readers, const RangeObserver& observer, const std::vector<size_t>& selected) const {
-    const std::vector<size_t> group = SelectedOf(readers, selected);
-    if (group.empty()) return absl::OkStatus();
-    QuantScheme scheme = ActivationScheme(options_);
-    NIBBLE_ASSIGN_OR_RETURN(*scheme.mutable_fixed(), RangeOf(options_, observer));
-    return ir::AttachActivation(graph, group, scheme);
-  }
-
   const StaticInt8Options options_;
 };
 

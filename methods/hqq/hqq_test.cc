@@ -1,0 +1,43 @@
+#include "methods/testing.h"
+
+namespace nibble {
+namespace {
+
+using ::testing::HasSubstr;
+
+double Change(const std::string& steps) {
+  const ir::Graph original = TinyGraph();
+  ir::Graph graph = original;
+  EXPECT_OK(ApplyText(steps, graph));
+  return RelativeChange(TinyLogits(original), TinyLogits(graph));
+}
+
+TEST(Hqq, StoresRealZerosInHalfPrecision) {
+  ir::Graph graph = TinyGraph();
+  ASSERT_OK(ApplyText("step { [nibble.hqq] { group_size: 16 } }", graph));
+  const QuantScheme scheme = WeightScheme(graph, "model.layers.0.mlp.up_proj");
+  EXPECT_EQ(scheme.format(), "affine4");
+  EXPECT_EQ(scheme.group_size(), 16);
+  EXPECT_EQ(scheme.scale_type(), QuantScheme::FP16);
+}
+
+TEST(Hqq, MoreBitsChangeLess) {
+  double last = 1e9;
+  for (const int bits : {2, 4, 8}) {
+    const double change = Change(absl::StrCat("step { [nibble.hqq] { bits: ", bits, " group_size: 16 } }"));
+    EXPECT_LT(change, last) << bits;
+    last = change;
+  }
+  EXPECT_LT(last, 0.02);
+}
+
+TEST(Hqq, OptionMistakesAreNamed) {
+  EXPECT_THAT(ErrorOf("step { [nibble.hqq] { bits: 9 } }"), HasSubstr("bits: 9"));
+  EXPECT_THAT(ErrorOf("step { [nibble.hqq] { group_size: -1 } }"), HasSubstr("group_size"));
+  EXPECT_THAT(ErrorOf("step { [nibble.hqq] { norm: 0 } }"), HasSubstr("norm: 0"));
+  EXPECT_THAT(ErrorOf("step { [nibble.hqq] { beta: 0 } }"), HasSubstr("beta"));
+  EXPECT_THAT(ErrorOf("step { [nibble.hqq] { growth: 0.5 } }"), HasSubstr("growth"));
+}
+
+}  // namespace
+}  // namespace nibble
