@@ -57,6 +57,7 @@ Command BenchCommand();
 Command GenerateCommand();
 Command InspectCommand();
 Command MethodsCommand();
+Command SearchCommand();
 Command TrainCommand();
 Command MemoryProbeCommand();
 

@@ -19,8 +19,8 @@ namespace po = boost::program_options;
 
 std::vector<Command> AllCommands() {
   return {RunCommand(),      ReportCommand(),  GateCommand(),    QuantizeCommand(), EvalCommand(),
-          BenchCommand(),    GenerateCommand(), InspectCommand(), MethodsCommand(),  TrainCommand(),
-          MemoryProbeCommand()};
+          BenchCommand(),    GenerateCommand(), InspectCommand(), MethodsCommand(),  SearchCommand(),
+          TrainCommand(),     MemoryProbeCommand()};
 }
 
 void PrintOverview(const std::vector<Command>& commands) {

@@ -27,4 +27,10 @@ std::string ProtoToLine(const google::protobuf::Message& message) {
   return text;
 }
 
+std::string ProtoToText(const google::protobuf::Message& message) {
+  std::string text;
+  google::protobuf::TextFormat::PrintToString(message, &text);
+  return text;
+}
+
 }  // namespace nibble

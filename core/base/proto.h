@@ -17,6 +17,9 @@ absl::StatusOr<std::string> ProtoToJson(const google::protobuf::Message& message
 // Text format on one line, without a space at its end.
 std::string ProtoToLine(const google::protobuf::Message& message);
 
+// Text format, a field a line.
+std::string ProtoToText(const google::protobuf::Message& message);
+
 }  // namespace nibble
 
 #endif  // NIBBLE_CORE_BASE_PROTO_H_

@@ -1,0 +1,93 @@
+// Finds for each linear the scheme that lets a model keep most within a size: measured
+// losses of single units, the best mix by dynamic programming, and an experiment that
+// measures what was predicted.
+#ifndef NIBBLE_EXPERIMENTS_SEARCH_SEARCH_H_
+#define NIBBLE_EXPERIMENTS_SEARCH_SEARCH_H_
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "experiments/experiment.pb.h"
+#include "experiments/model.h"
+#include "experiments/search/knapsack.h"
+#include "experiments/search/search.pb.h"
+#include "experiments/search/sensitivity.h"
+
+namespace nibble {
+
+// Linears that are quantized alike.
+struct SearchUnit {
+  std::string name;                 // "model.layers.3.mlp"
+  int layer = 0;
+  std::vector<std::string> linears;  // names of ops
+};
+
+// What a search measured, [unit][candidate]; a loss is a mean KL divergence in nats.
+struct Sensitivities {
+  std::vector<SearchUnit> units;
+  std::vector<std::vector<Choice>> choices;  // cost: bytes of the unit's weights
+  double fixed_bytes = 0;                    // of everything else
+};
+
+// A candidate for all units, or the mix for a budget.
+struct Mix {
+  std::string name;       // "mix_100mib"
+  double budget_mib = 0;  // 0: a candidate for all
+  Selection selection;
+  Pipeline pipeline;
+  double loss = 0;        // measured on the text on which the units were
+};
+
+// Checks names, candidates, data and budgets.
+absl::Status CheckSearch(const Search& search);
+
+std::vector<SearchUnit> SearchUnits(const ir::Graph& graph, Search::Unit unit);
+
+class Searcher {
+ public:
+  // `directory`: where relative data paths start; `out`: a folder, whose
+  // sensitivity.tsv keeps each measured loss, so that a search goes on after a kill.
+  // Everything outlives the searcher.
+  static absl::StatusOr<std::unique_ptr<Searcher>> Create(const Search& search, const OpenedModel& model, const std::string& directory,
+                                                          const std::string& out, ThreadPool& pool);
+
+  // Measures every unit under every candidate, but for what the folder holds already.
+  absl::StatusOr<Sensitivities> Measure();
+
+  // The best mix for each budget and, before them, each candidate for all units, with
+  // the steps that make them and their losses as a whole.
+  absl::StatusOr<std::vector<Mix>> FindMixes(const Sensitivities& sensitivities);
+
+ private:
+  Searcher(const Search& search, ThreadPool& pool, std::string out) : search_(search), pool_(pool), out_(std::move(out)) {}
+
+  absl::StatusOr<Choice> MeasureChoice(const Search::Candidate& candidate, const SearchUnit& unit);
+  // Adds steps and the measured loss.
+  absl::Status Finish(const std::vector<SearchUnit>& units, Mix* mix);
+  // What block range [first, end) under `steps` does, from the folder or measured.
+  absl::StatusOr<double> LossOf(const std::vector<Step>& steps, const ir::Graph& changed, int first, int end);
+
+  const Search& search_;
+  ThreadPool& pool_;
+  const std::string out_;
+  ir::Graph graph_;         // after the first steps
+  std::string conditions_;  // what decides a loss beside its steps
+  std::map<std::string, double> known_;
+  std::unique_ptr<OutputProbe> probe_;
+};
+
+// BF16 and the mixes, compared in the search's metrics and their size.
+Experiment SearchExperiment(const Search& search, const std::vector<Mix>& mixes, const std::string& directory);
+
+// search.md: predicted and measured loss of each mix, what it chose for which kind of
+// linear and block; front.svg: the losses over size. Each mix's steps as
+// <name>.textproto.
+absl::Status WriteSearchReport(const Search& search, const Sensitivities& sensitivities, const std::vector<Mix>& mixes,
+                               const std::string& out);
+
+}  // namespace nibble
+
+#endif  // NIBBLE_EXPERIMENTS_SEARCH_SEARCH_H_

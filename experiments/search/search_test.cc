@@ -1,0 +1,133 @@
+#include "experiments/search/search.h"
+
+#include <cmath>
+
+#include "core/base/file.h"
+#include "experiments/text_config.h"
+#include "methods/testing.h"
+
+namespace nibble {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr char kCandidates[] = R"pb(
+  model { source: "configs/models/novelist" }
+  candidate { name: "int2" step { [nibble.rtn] { bits: 2 group_size: 32 } } }
+  candidate { name: "int4" step { [nibble.rtn] { bits: 4 group_size: 32 } } }
+  candidate { name: "int8" step { [nibble.rtn] { bits: 8 } } }
+  data { text: "text.txt" window: 64 }
+  samples: 2
+  metric { perplexity { text: "text.txt" window: 64 limit: 2 } }
+)pb";
+
+Search Parse(const std::string& more) {
+  Search search;
+  EXPECT_OK(ParseText(absl::StrCat(kCandidates, more), "search", &search));
+  return search;
+}
+
+class SearchTest : public ::testing::Test {
+ protected:
+  SearchTest() : folder_(::testing::TempDir() + "/search") {
+    EXPECT_OK(MakeDirectories(folder_));
+    std::string text;
+    for (int i = 0; i < 60; ++i) absl::StrAppend(&text, "It was a dark evening, and the carriage number ", i, " came slowly up the road to the old house. ");
+    EXPECT_OK(WriteFile(folder_ + "/text.txt", text));
+  }
+
+  std::vector<Mix> Find(const Search& search, Sensitivities* sensitivities) {
+    auto model = OpenModel(search.model().source());
+    NIBBLE_CHECK_OK(model.status());
+    ThreadPool pool(2);
+    auto searcher = Searcher::Create(search, *model, folder_, folder_ + "/out", pool);
+    NIBBLE_CHECK_OK(searcher.status());
+    auto measured = (*searcher)->Measure();
+    NIBBLE_CHECK_OK(measured.status());
+    *sensitivities = *std::move(measured);
+    auto mixes = (*searcher)->FindMixes(*sensitivities);
+    NIBBLE_CHECK_OK(mixes.status());
+    EXPECT_OK(WriteSearchReport(search, *sensitivities, *mixes, folder_ + "/out"));
+    return *std::move(mixes);
+  }
+
+  const std::string folder_;
+};
+
+TEST_F(SearchTest, AMixIsWithinItsBudgetAndPredictsItsLoss) {
+  const Search search = Parse("unit: MODULE budget_mib: 4.6");
+  Sensitivities sensitivities;
+  const std::vector<Mix> mixes = Find(search, &sensitivities);
+  ASSERT_EQ(mixes.size(), 4u);
+  const Mix &int2 = mixes[0], &int4 = mixes[1], &int8 = mixes[2], &mix = mixes[3];
+  EXPECT_GT(int2.loss, int4.loss);
+  EXPECT_GT(int4.loss, int8.loss);
+  EXPECT_LE(mix.selection.cost + sensitivities.fixed_bytes, 4.6 * (1 << 20));
+  EXPECT_LE(mix.selection.loss, int2.selection.loss);
+  // Losses of units nearly add up where they are small.
+  EXPECT_NEAR(int8.loss, int8.selection.loss, 0.5 * int8.loss);
+  ASSERT_OK_AND_ASSIGN(const std::string report, ReadFile(folder_ + "/out/search.md"));
+  EXPECT_THAT(report, HasSubstr("| mix_4.6mib |"));
+  EXPECT_TRUE(FileExists(folder_ + "/out/mix_4.6mib.textproto"));
+
+  // A second search takes its losses from the folder, a torn line aside.
+  ASSERT_OK_AND_ASSIGN(const std::string losses, ReadFile(folder_ + "/out/sensitivity.tsv"));
+  ASSERT_OK(WriteFile(folder_ + "/out/sensitivity.tsv", losses + "\nabc\t0.1"));
+  Sensitivities again;
+  const std::vector<Mix> same = Find(search, &again);
+  for (size_t i = 0; i < mixes.size(); ++i) EXPECT_EQ(same[i].loss, mixes[i].loss);
+  ASSERT_OK_AND_ASSIGN(const std::string after, ReadFile(folder_ + "/out/sensitivity.tsv"));
+  EXPECT_EQ(after, losses + "\nabc\t0.1");
+}
+
+TEST_F(SearchTest, TheMixIsAPipelineThatMakesIt) {
+  const Search search = Parse("unit: BLOCK budget_mib: 4.6 last { [nibble.activations] {} }");
+  Sensitivities sensitivities;
+  const std::vector<Mix> mixes = Find(search, &sensitivities);
+  ASSERT_OK_AND_ASSIGN(OpenedModel model, OpenModel(search.model().source()));
+  ThreadPool pool(2);
+  Context context(pool);
+  ASSERT_OK(ApplyPipeline(context, mixes.back().pipeline.step(), model.graph));
+  double bytes = 0;
+  for (const SearchUnit& unit : sensitivities.units) {
+    for (const std::string& linear : unit.linears) {
+      const ir::Op& op = *model.graph.FindOp(linear);
+      bytes += static_cast<double>(model.graph.parameter(*op.weight).Load()->byte_size());
+      EXPECT_TRUE(op.activation.has_value());
+    }
+  }
+  EXPECT_EQ(bytes, mixes.back().selection.cost);
+}
+
+TEST_F(SearchTest, UnitsAreLinearsModulesOrBlocks) {
+  ASSERT_OK_AND_ASSIGN(const OpenedModel model, OpenModel("configs/models/novelist"));
+  const size_t layers = model.graph.num_layers();
+  EXPECT_EQ(SearchUnits(model.graph, Search::LINEAR).size(), 7 * layers);
+  EXPECT_EQ(SearchUnits(model.graph, Search::MODULE).size(), 2 * layers);
+  const auto blocks = SearchUnits(model.graph, Search::BLOCK);
+  ASSERT_EQ(blocks.size(), layers);
+  EXPECT_EQ(blocks[1].name, "model.layers.1");
+  EXPECT_EQ(blocks[1].linears.size(), 7u);
+}
+
+TEST_F(SearchTest, MistakesAreNamed) {
+  const auto error = [](const std::string& more) { return std::string(CheckSearch(Parse(more)).message()); };
+  EXPECT_EQ(error("budget_mib: 4"), "");
+  EXPECT_THAT(error(""), HasSubstr("budget"));
+  EXPECT_THAT(error("budget_mib: -1"), HasSubstr("budget_mib: -1"));
+  EXPECT_THAT(error("budget_mib: 4 candidate { name: \"int4\" step { [nibble.rtn] {} } }"), HasSubstr("int4 is taken"));
+  EXPECT_THAT(error("budget_mib: 4 candidate { name: \"a\" step { [nibble.rtn] { layers: \"mlp\" } } }"), HasSubstr("leave layers out"));
+  EXPECT_THAT(error("budget_mib: 4 candidate { name: \"a\" step { [nibble.baseline] {} } }"), HasSubstr("no layers"));
+  EXPECT_THAT(error("budget_mib: 4 candidate { name: \"a\" step { [nibble.gptq] { data { text: \"text.txt\" } } } }"), HasSubstr("learns"));
+
+  Sensitivities sensitivities;
+  const Search search = Parse("unit: BLOCK budget_mib: 1");
+  ASSERT_OK_AND_ASSIGN(const OpenedModel model, OpenModel(search.model().source()));
+  ThreadPool pool(2);
+  ASSERT_OK_AND_ASSIGN(const auto searcher, Searcher::Create(search, model, folder_, folder_ + "/out", pool));
+  ASSERT_OK_AND_ASSIGN(sensitivities, searcher->Measure());
+  EXPECT_THAT(std::string(searcher->FindMixes(sensitivities).status().message()), HasSubstr("1 MiB is below"));
+}
+
+}  // namespace
+}  // namespace nibble

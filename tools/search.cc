@@ -1,0 +1,106 @@
+// nibble search: the mix of schemes that loses least within a size.
+
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "core/base/file.h"
+#include "core/base/proto.h"
+#include "core/base/status.h"
+#include "experiments/runner.h"
+#include "experiments/search/search.h"
+#include "experiments/text_config.h"
+#include "reports/report.h"
+#include "tools/command.h"
+
+namespace nibble::tools {
+namespace {
+
+// "700MiB", "0.7GiB", "700" (MiB).
+absl::StatusOr<double> ParseMib(const std::string& text) {
+  absl::string_view number = text;
+  double factor = 1;
+  if (absl::ConsumeSuffix(&number, "GiB")) factor = 1024;
+  else absl::ConsumeSuffix(&number, "MiB");
+  double value;
+  if (absl::SimpleAtod(number, &value) && value > 0) return value * factor;
+  return absl::InvalidArgumentError(absl::StrCat("--budget ", text, ": expected a size such as 700MiB or 1.5GiB"));
+}
+
+absl::StatusOr<::nibble::Search> ReadSearch(const Options& options) {
+  ::nibble::Search search;
+  NIBBLE_RETURN_IF_ERROR(ReadTextFile(options.Text("config"), &search));
+  NIBBLE_RETURN_IF_ERROR(ResolveIncludedData(&search, DirectoryOf(options.Text("config"))));
+  if (options.Has("model")) search.mutable_model()->set_source(options.Text("model"));
+  if (options.Has("budget")) search.clear_budget_mib();
+  for (const std::string& budget : options.List("budget")) {
+    NIBBLE_ASSIGN_OR_RETURN(const double mib, ParseMib(budget));
+    search.add_budget_mib(mib);
+  }
+  if (search.model().source().empty()) return absl::InvalidArgumentError("give --model, or model { source: ... } in the config");
+  NIBBLE_RETURN_IF_ERROR(Annotate(CheckSearch(search), options.Text("config")));
+  return search;
+}
+
+// Measures the mixes on held-out text, as `nibble run` does.
+absl::StatusOr<int> Compare(const ::nibble::Search& search, const std::vector<Mix>& mixes, const Options& options, const std::string& out) {
+  const std::string path = out + "/experiment.textproto";
+  NIBBLE_RETURN_IF_ERROR(WriteFile(path, ProtoToText(SearchExperiment(search, mixes, DirectoryOf(options.Text("config"))))));
+  NIBBLE_ASSIGN_OR_RETURN(const ExpandedExperiment experiment, LoadExperiment(path, {}));
+  RunOptions run;
+  run.out = out;
+  if (options.Has("threads")) run.threads = options.Get<int>("threads");
+  if (const char* commit = std::getenv("NIBBLE_COMMIT")) run.commit = commit;
+  run.command = absl::StrCat("./nibble search ", options.Text("config"), " --model ", search.model().source(), " --out ", out);
+  NIBBLE_ASSIGN_OR_RETURN(const RunSummary summary, RunExperiment(experiment, run));
+  NIBBLE_RETURN_IF_ERROR(WriteReport(out));
+  std::printf("%d measured, %d reused, %d failed; reports: %s/search.md, %s/report.md\n", summary.done, summary.reused, summary.failed,
+              out.c_str(), out.c_str());
+  return summary.failed == 0 ? kDone : kFailed;
+}
+
+absl::StatusOr<int> Run(const Options& options) {
+  NIBBLE_ASSIGN_OR_RETURN(const ::nibble::Search search, ReadSearch(options));
+  const std::string out = options.Has("out") ? options.Text("out") : absl::StrCat("out/", std::filesystem::path(options.Text("config")).stem().string());
+  NIBBLE_ASSIGN_OR_RETURN(const OpenedModel model, OpenModel(search.model().source()));
+  ThreadPool pool(options.Has("threads") ? options.Get<int>("threads") : AvailableCpus());
+  NIBBLE_ASSIGN_OR_RETURN(const auto searcher, Searcher::Create(search, model, DirectoryOf(options.Text("config")), out, pool));
+  NIBBLE_ASSIGN_OR_RETURN(const Sensitivities sensitivities, searcher->Measure());
+  NIBBLE_ASSIGN_OR_RETURN(const std::vector<Mix> mixes, searcher->FindMixes(sensitivities));
+  NIBBLE_RETURN_IF_ERROR(WriteSearchReport(search, sensitivities, mixes, out));
+  for (const Mix& mix : mixes) {
+    std::printf("%-16s %9.2f MiB  loss %.5f predicted, %.5f measured\n", mix.name.c_str(),
+                (mix.selection.cost + sensitivities.fixed_bytes) / (1 << 20), mix.selection.loss, mix.loss);
+  }
+  return Compare(search, mixes, options, out);
+}
+
+}  // namespace
+
+Command SearchCommand() {
+  namespace po = boost::program_options;
+  Command command;
+  command.name = "search";
+  command.summary = "Finds the scheme of each layer that lets a model keep most within a size.";
+  command.usage = "search CONFIG [--model M] [--budget SIZE] [--out DIR] [--threads N]";
+  command.examples =
+      "  nibble search configs/search_weights.textproto --model smollm2-135m --budget 100MiB --budget 80MiB\n"
+      "  nibble search configs/search_weights.textproto --model configs/models/novelist --budget 3.5MiB --out out/novelist_search\n"
+      "  nibble quantize --model smollm2-135m --pipeline out/search_weights/mix_100mib.textproto --out out/smollm2-100mib\n";
+  command.options.add_options()("config", po::value<std::string>(), "candidates, text and metrics, a text nibble.Search")(
+      "model", po::value<std::string>(), "a folder, a .gguf or llama2.c .bin file, synthetic:<preset>, or a fetched name (default: the config's)")(
+      "budget", po::value<std::vector<std::string>>()->composing(),
+      "size of the whole model, as 700MiB; may be repeated (default: the config's)")(
+      "out", po::value<std::string>(), "the folder to write (default out/<config's name>); a search on an existing folder goes on")(
+      "threads", po::value<int>(), "threads (default: all CPUs)");
+  command.positional = {"config"};
+  command.required = {"config"};
+  command.run = Run;
+  return command;
+}
+
+}  // namespace nibble::tools
