@@ -41,6 +41,17 @@ TrainingCurve ToProto(const LossCurve& curve) {
   return proto;
 }
 
+MethodTable ToProto(const ReportTable& table) {
+  MethodTable proto;
+  proto.set_title(table.title);
+  for (const std::string& column : table.columns) proto.add_column(column);
+  for (const auto& row : table.rows) {
+    MethodTable::Row& cells = *proto.add_row();
+    for (const std::string& cell : row) cells.add_cell(cell);
+  }
+  return proto;
+}
+
 QuantizedLayer ToProto(const LayerError& error) {
   QuantizedLayer proto;
   proto.set_method(error.method);
@@ -241,6 +252,7 @@ class Runner {
     }
     for (const LossCurve& curve : context.curves()) *result.add_training() = ToProto(curve);
     for (const LayerError& error : context.layer_errors()) *result.add_layer() = ToProto(error);
+    for (const ReportTable& table : context.tables()) *result.add_table() = ToProto(table);
     if (metrics.ok()) {
       for (Metric& metric : *metrics) *result.add_metric() = std::move(metric);
       ++summary_.done;

@@ -53,6 +53,13 @@ struct LayerError {
   double rounding_error = 0;  // what rounding to nearest on the same scheme would have made
 };
 
+// Figures that a method tells reports beside the errors of layers.
+struct ReportTable {
+  std::string title;
+  std::vector<std::string> columns;
+  std::vector<std::vector<std::string>> rows;  // a cell for each column
+};
+
 // Something that was counted for reports.
 struct CountedEvent {
   int64_t count = 0;
@@ -64,6 +71,7 @@ struct BuildRecord {
   std::string history;  // the steps as text
   std::vector<LossCurve> curves;
   std::vector<LayerError> layer_errors;
+  std::vector<ReportTable> tables;
   std::map<std::string, CountedEvent> events;
 };
 
@@ -86,6 +94,9 @@ class Context {
   void AddLayerError(LayerError error) { record_.layer_errors.push_back(std::move(error)); }
   const std::vector<LayerError>& layer_errors() const { return record_.layer_errors; }
 
+  void AddTable(ReportTable table) { record_.tables.push_back(std::move(table)); }
+  const std::vector<ReportTable>& tables() const { return record_.tables; }
+
   // Counts something that the report must show: what was asked could not be
   // done as asked, and this was done instead.
   void CountEvent(const std::string& what, int64_t count, const std::string& detail);
@@ -107,6 +118,9 @@ class Method {
 
   // Whether the method needs a tokenizer and data to train on.
   virtual bool learns() const { return false; }
+
+  // Whether what it makes depends on the machine that makes it, as timings do.
+  virtual bool depends_on_machine() const { return false; }
 
   // Changes the graph: encoded parameters, activation schemes, equivalent
   // rewrites. A method never measures itself. On an error the graph is

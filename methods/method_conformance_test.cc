@@ -81,6 +81,8 @@ TEST_P(MethodConformance, DoesNotTouchTheGraphItWasCopiedFrom) {
 }
 
 TEST_P(MethodConformance, GivesTheSameModelForAnyThreadCount) {
+  ASSERT_OK_AND_ASSIGN(const auto method, MakeMethod(ParsePipeline(StepText()).step(0)));
+  if (method->depends_on_machine()) GTEST_SKIP() << "its choices are timings";
   const ir::Graph one = Applied(1), three = Applied(3);
   ASSERT_EQ(one.parameters().size(), three.parameters().size());
   for (size_t i = 0; i < one.parameters().size(); ++i) {

@@ -455,6 +455,28 @@ std::string LayersSection(const std::vector<LayerGroup>& groups, const std::stri
                       text);
 }
 
+// ---- Tables of methods
+
+std::string MethodTableText(const std::string& variant, const MethodTable& table) {
+  std::vector<std::string> columns;
+  for (const std::string& column : table.column()) columns.push_back(MarkdownCell(column));
+  std::string text = absl::StrCat("**", MarkdownCell(variant), "**: ", MarkdownCell(table.title()), ".\n\n", Header(columns, 1));
+  for (const MethodTable::Row& row : table.row()) {
+    std::vector<std::string> cells;
+    for (const std::string& cell : row.cell()) cells.push_back(MarkdownCell(cell));
+    absl::StrAppend(&text, Row(cells));
+  }
+  return text + "\n";
+}
+
+std::string MethodTablesSection(const RunTable& table) {
+  std::string text;
+  for (const std::string& variant : table.variants()) {
+    for (const MethodTable& own : table.Build(variant).table()) absl::StrAppend(&text, MethodTableText(variant, own));
+  }
+  return text.empty() ? "" : absl::StrCat("## What methods measured\n\n", text);
+}
+
 // ---- Pipelines, events, methods of measurement
 
 std::string PipelinesSection(const RunTable& table) {
@@ -563,7 +585,7 @@ std::string ReportMarkdown(const RunTable& table, const Findings& findings, cons
                            const std::string& layers_file) {
   return absl::StrCat(HeadText(table), ResultsSection(table, plot), GatesSection(findings.gates), ContrastsSection(table, findings.contrasts),
                       SeedsSection(table, findings.repetitions), RecoverySection(table), TrainingSection(table, loss_plot),
-                      LayersSection(findings.layers, layers_file), PartsSection(table), PipelinesSection(table), EventsSection(table),
+                      LayersSection(findings.layers, layers_file), MethodTablesSection(table), PartsSection(table), PipelinesSection(table), EventsSection(table),
                       MeasuresSection(table), NotesSection(findings.notes), ReproduceSection(table.run()));
 }
 

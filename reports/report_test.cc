@@ -316,6 +316,21 @@ TEST(Layers, StandInEveryForm) {
   EXPECT_EQ(json["layers"][3]["rounding_error"], 3);
 }
 
+TEST(MethodTables, StandAsTheMethodWroteThem) {
+  SmallRun small = MakeSmallRun();
+  EXPECT_THAT(MakeReport(small.run, small.results).markdown, Not(HasSubstr("What methods measured")));
+  MethodTable* table = small.results[7].add_table();
+  table->set_title("times in ms");
+  table->add_column("shape");
+  table->add_column("prompt");
+  MethodTable::Row* row = table->add_row();
+  row->add_cell("48 x 100 | a");
+  row->add_cell("0.125");
+  const std::string report = MakeReport(small.run, small.results).markdown;
+  EXPECT_THAT(report, HasSubstr("## What methods measured\n\n**ptq**: times in ms.\n\n| shape | prompt |\n"));
+  EXPECT_THAT(report, HasSubstr("| 48 x 100 \\| a | 0.125 |\n"));
+}
+
 TEST(Layers, OfManyBadOnesFiveAreNamed) {
   SmallRun small = MakeSmallRun();
   for (int i = 0; i < 8; ++i) AddLayer(&small.results[7], "gptq", absl::StrCat("model.layers.", i, ".mlp.up_proj"), 2, 1);
