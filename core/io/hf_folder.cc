@@ -5,13 +5,15 @@
 #include "absl/functional/function_ref.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "core/base/file.h"
 #include "core/base/status.h"
-#include "core/base/suggest.h"
 #include "core/io/checkpoint_names.h"
+#include "core/io/quantized/layout.h"
 #include "core/io/safetensors.h"
 #include "core/io/scheme_text.h"
 #include "core/io/strict_json.h"
+#include "core/io/tensor_files.h"
 #include "core/quant/format.h"
 #include "core/text/hf_json.h"
 #include "core/text/sentencepiece_model.h"
@@ -62,7 +64,7 @@ class HfStore : public WeightStore {
   // One file that holds everything.
   absl::Status AddFile(const std::string& path) {
     NIBBLE_ASSIGN_OR_RETURN(const FilePtr file, OpenFile(path));
-    for (const std::string& name : file->names()) tensors_[name] = file;
+    for (const std::string& name : file->names()) tensors_->Add(name, file);
     return absl::OkStatus();
   }
 
@@ -85,30 +87,37 @@ class HfStore : public WeightStore {
         paths->push_back(absl::StrCat(folder, "/", file_name));
         NIBBLE_ASSIGN_OR_RETURN(file, OpenFile(paths->back()));
       }
-      tensors_[name] = file;
+      tensors_->Add(name, file);
     }
     return absl::OkStatus();
   }
 
-  bool Has(const std::string& name) const override { return tensors_.count(name) > 0 || encodings_.count(name) > 0; }
+  // Reads weights that another library quantized; `config` is config.json's
+  // quantization_config.
+  absl::Status OpenLayout(const json& config) {
+    NIBBLE_ASSIGN_OR_RETURN(layout_, OpenQuantizedLayout(config, tensors_));
+    return absl::OkStatus();
+  }
+  const QuantizedLayout& layout() const { return layout_; }
+
+  bool Has(const std::string& name) const override {
+    return tensors_->Has(name) || encodings_.count(name) > 0 || FindQuantized(name) != nullptr;
+  }
 
   absl::StatusOr<EncodedTensor> Load(const std::string& name) const override {
     const auto encoding = encodings_.find(name);
     if (encoding != encodings_.end()) return LoadEncoded(name, encoding->second);
-    const auto it = tensors_.find(name);
-    if (it == tensors_.end()) return Missing(name);
-    NIBBLE_ASSIGN_OR_RETURN(Tensor tensor, it->second->Get(name));
-    const std::string where = absl::StrCat(it->second->path(), ": tensor '", name, "'");
-    NIBBLE_RETURN_IF_ERROR(Annotate(CheckShape(tensor.shape()), where));
-    auto wrapped = WrapFloats(Aligned(std::move(tensor)));
-    if (!wrapped.ok()) return Annotate(wrapped.status(), where);
+    if (const auto* load = FindQuantized(name); load != nullptr) return (*load)();
+    NIBBLE_ASSIGN_OR_RETURN(Tensor tensor, tensors_->Get(name));
+    NIBBLE_RETURN_IF_ERROR(Annotate(CheckShape(tensor.shape()), tensors_->Where(name)));
+    auto wrapped = WrapFloats(std::move(tensor));
+    if (!wrapped.ok()) return Annotate(wrapped.status(), tensors_->Where(name));
     return wrapped;
   }
 
  private:
   absl::StatusOr<FilePtr> OpenFile(const std::string& path) {
     NIBBLE_ASSIGN_OR_RETURN(const FilePtr file, SafetensorsFile::Open(path));
-    files_.push_back(file);
     const auto schemes = file->metadata().find(kSchemesKey);
     if (schemes == file->metadata().end()) return file;
     const std::string source = absl::StrCat(path, " metadata '", kSchemesKey, "'");
@@ -136,18 +145,40 @@ class HfStore : public WeightStore {
     return tensor;
   }
 
-  absl::Status Missing(const std::string& name) const {
-    std::vector<std::string> names;
-    for (const auto& [known, file] : tensors_) names.push_back(known);
-    std::string where = files_.empty() ? "" : files_[0]->path();
-    if (files_.size() > 1) absl::StrAppend(&where, " and ", files_.size() - 1, " more");
-    return absl::NotFoundError(absl::StrCat(where, ": no tensor '", name, "'", DidYouMean(name, names)));
+  // How the weight of that name is loaded where the layout holds it, else null.
+  const std::function<absl::StatusOr<EncodedTensor>()>* FindQuantized(absl::string_view name) const {
+    if (!absl::ConsumeSuffix(&name, ".weight")) return nullptr;
+    const auto it = layout_.weights.find(std::string(name));
+    return it == layout_.weights.end() ? nullptr : &it->second;
   }
 
-  std::vector<FilePtr> files_;
-  std::map<std::string, FilePtr> tensors_;
+  const std::shared_ptr<TensorFiles> tensors_ = std::make_shared<TensorFiles>();
   std::map<std::string, Encoding> encodings_;
+  QuantizedLayout layout_;
 };
+
+// config.json's quantization_config, or the file that GPTQ's tools write beside a
+// config.json without one. Null where the folder has neither.
+absl::StatusOr<json> ReadQuantizationConfig(const std::string& folder, HfModel* model) {
+  NIBBLE_ASSIGN_OR_RETURN(const json config, ReadObject(folder + kConfigFile));
+  const auto found = config.find("quantization_config");
+  if (found != config.end() && !found->is_null()) return json(*found);
+  const std::string path = folder + kQuantizeConfigFile;
+  if (!FileExists(path)) return json();
+  model->files.push_back(path);
+  NIBBLE_ASSIGN_OR_RETURN(json settings, ReadObject(path));
+  if (!settings.contains("quant_method")) settings["quant_method"] = "gptq";
+  return settings;
+}
+
+absl::Status ReadLayout(const std::string& folder, HfStore* store, HfModel* model) {
+  NIBBLE_ASSIGN_OR_RETURN(const json config, ReadQuantizationConfig(folder, model));
+  if (config.is_null()) return absl::OkStatus();
+  NIBBLE_RETURN_IF_ERROR(Annotate(store->OpenLayout(config), folder));
+  model->attachments.activations = store->layout().activations;
+  model->note = store->layout().note;
+  return absl::OkStatus();
+}
 
 absl::Status ReadWeights(const std::string& folder, HfModel* model) {
   auto store = std::make_shared<HfStore>();
@@ -161,6 +192,7 @@ absl::Status ReadWeights(const std::string& folder, HfModel* model) {
     return absl::NotFoundError(absl::StrCat(folder, ": neither model.safetensors nor model.safetensors.index.json is there; ",
                                             "pytorch_model.bin is not read, save the model as safetensors"));
   }
+  NIBBLE_RETURN_IF_ERROR(ReadLayout(folder, store.get(), model));
   model->weights = std::move(store);
   return absl::OkStatus();
 }

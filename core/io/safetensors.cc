@@ -128,18 +128,31 @@ std::vector<std::string> SafetensorsFile::names() const {
   return names;
 }
 
-absl::StatusOr<Tensor> SafetensorsFile::Get(const std::string& name) const {
+absl::StatusOr<const SafetensorsFile::Entry*> SafetensorsFile::Find(const std::string& name) const {
   const auto it = entries_.find(name);
-  if (it == entries_.end()) {
-    return absl::NotFoundError(absl::StrCat(path(), ": no tensor '", name, "'", DidYouMean(name, names())));
-  }
-  const Entry& entry = it->second;
+  if (it != entries_.end()) return &it->second;
+  return absl::NotFoundError(absl::StrCat(path(), ": no tensor '", name, "'", DidYouMean(name, names())));
+}
+
+absl::StatusOr<Tensor> SafetensorsFile::Get(const std::string& name) const {
+  NIBBLE_ASSIGN_OR_RETURN(const Entry* found, Find(name));
+  const Entry& entry = *found;
   const auto dtype = DTypeFromName(entry.dtype);
   if (!dtype.ok()) {
     return absl::UnimplementedError(absl::StrCat(path(), ": tensor '", name, "' has element type ", entry.dtype,
                                                  ", which Nibble does not read; store it as F32, F16 or BF16"));
   }
   return Tensor::Borrow(*dtype, entry.shape, data_.subspan(entry.begin, entry.end - entry.begin), file_);
+}
+
+absl::StatusOr<Tensor> SafetensorsFile::GetBytes(const std::string& name, const std::string& type) const {
+  NIBBLE_ASSIGN_OR_RETURN(const Entry* entry, Find(name));
+  const std::string where = absl::StrCat(path(), ": tensor '", name, "'");
+  if (entry->dtype != type) {
+    return absl::InvalidArgumentError(absl::StrCat(where, " has element type ", entry->dtype, ", expected ", type));
+  }
+  auto bytes = Tensor::Borrow(DType::kU8, entry->shape, data_.subspan(entry->begin, entry->end - entry->begin), file_);
+  return bytes.ok() ? bytes : Annotate(bytes.status(), where);
 }
 
 Tensor Aligned(Tensor tensor) {

@@ -40,6 +40,10 @@ class SafetensorsFile {
   // not be aligned for its type; see Aligned.
   absl::StatusOr<Tensor> Get(const std::string& name) const;
 
+  // A tensor of the one-byte element type `type`, which need not be a DType
+  // ("F8_E4M3"), as U8. Another type is an error.
+  absl::StatusOr<Tensor> GetBytes(const std::string& name, const std::string& type) const;
+
  private:
   struct Entry {
     std::string dtype;
@@ -50,6 +54,7 @@ class SafetensorsFile {
   explicit SafetensorsFile(std::shared_ptr<const MappedFile> file) : file_(std::move(file)) {}
   absl::Status ReadHeader();
   absl::Status CheckOverlaps() const;
+  absl::StatusOr<const Entry*> Find(const std::string& name) const;
 
   const std::shared_ptr<const MappedFile> file_;
   absl::Span<const uint8_t> data_;
