@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/base/file.h"
 #include "core/base/status.h"
+#include "core/io/checkpoint_files.h"
 #include "core/io/checkpoint_names.h"
 #include "core/io/hf_folder.h"
 #include "core/io/safetensors.h"
@@ -47,12 +48,7 @@ std::map<std::string, std::string> Metadata(const std::vector<CheckpointParamete
 }
 
 absl::Status WriteParameter(const CheckpointParameter& parameter, const EncodedTensor& tensor, SafetensorsWriter* writer) {
-  NIBBLE_RETURN_IF_ERROR(Annotate(CheckEncoded(tensor), parameter.name));
-  if (!SameScheme(tensor.scheme, parameter.scheme) || tensor.shape != parameter.shape) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        parameter.name, ": is ", SchemeToString(tensor.scheme), " ", ShapeToString(tensor.shape), ", announced ",
-        SchemeToString(parameter.scheme), " ", ShapeToString(parameter.shape)));
-  }
+  NIBBLE_RETURN_IF_ERROR(CheckAnnounced(parameter, tensor));
   for (const auto& [name, buffer] : tensor.buffers) {
     NIBBLE_RETURN_IF_ERROR(writer->Write(StoredName(parameter, name), buffer));
   }
@@ -87,8 +83,9 @@ std::string NibbleJson(const Checkpoint& checkpoint) {
   return object.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
 }
 
-// Writes `text`, or removes the file of an earlier checkpoint when it is "".
-absl::Status WriteOrRemove(const std::string& path, const std::string& text) {
+}  // namespace
+
+absl::Status WriteOrRemoveFile(const std::string& path, const std::string& text) {
   if (!text.empty()) return WriteFile(path, text);
   if (FileExists(path) && std::remove(path.c_str()) != 0) {
     return absl::FailedPreconditionError(absl::StrCat("cannot remove ", path));
@@ -96,15 +93,27 @@ absl::Status WriteOrRemove(const std::string& path, const std::string& text) {
   return absl::OkStatus();
 }
 
-}  // namespace
+absl::Status WriteTokenizerFiles(const std::string& folder, const Checkpoint& checkpoint) {
+  NIBBLE_RETURN_IF_ERROR(WriteOrRemoveFile(folder + kTokenizerFile, checkpoint.tokenizer_json));
+  return WriteOrRemoveFile(folder + kTokenizerConfigFile, checkpoint.tokenizer_config_json);
+}
+
+absl::Status CheckAnnounced(const CheckpointParameter& parameter, const EncodedTensor& tensor) {
+  NIBBLE_RETURN_IF_ERROR(Annotate(CheckEncoded(tensor), parameter.name));
+  if (!SameScheme(tensor.scheme, parameter.scheme) || tensor.shape != parameter.shape) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        parameter.name, ": is ", SchemeToString(tensor.scheme), " ", ShapeToString(tensor.shape), ", announced ",
+        SchemeToString(parameter.scheme), " ", ShapeToString(parameter.shape)));
+  }
+  return absl::OkStatus();
+}
 
 absl::Status WriteCheckpoint(const std::string& folder, const Checkpoint& checkpoint) {
   NIBBLE_RETURN_IF_ERROR(checkpoint.config.Validate());
   NIBBLE_RETURN_IF_ERROR(MakeDirectories(folder));
-  NIBBLE_RETURN_IF_ERROR(WriteOrRemove(folder + kConfigFile, ""));
+  NIBBLE_RETURN_IF_ERROR(WriteOrRemoveFile(folder + kConfigFile, ""));
   NIBBLE_RETURN_IF_ERROR(WriteWeights(folder + kWeightsFile, checkpoint));
-  NIBBLE_RETURN_IF_ERROR(WriteOrRemove(folder + kTokenizerFile, checkpoint.tokenizer_json));
-  NIBBLE_RETURN_IF_ERROR(WriteOrRemove(folder + kTokenizerConfigFile, checkpoint.tokenizer_config_json));
+  NIBBLE_RETURN_IF_ERROR(WriteTokenizerFiles(folder, checkpoint));
   NIBBLE_RETURN_IF_ERROR(WriteFile(folder + kNibbleFile, NibbleJson(checkpoint)));
   return WriteFile(folder + kConfigFile, checkpoint.config.ToJson());
 }

@@ -1,8 +1,10 @@
 #include "core/io/hf_folder.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/functional/function_ref.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
@@ -197,20 +199,14 @@ absl::Status ReadWeights(const std::string& folder, HfModel* model) {
   return absl::OkStatus();
 }
 
-absl::Status ReadTokenizer(const std::string& folder, HfModel* model) {
-  const bool is_json = FileExists(folder + kTokenizerFile);
-  const std::string path = folder + (is_json ? kTokenizerFile : kSentencePieceFile);
-  if (!FileExists(path)) return absl::OkStatus();
-  model->files.push_back(path);
-  NIBBLE_ASSIGN_OR_RETURN(const std::string tokenizer, ReadFile(path));
-  std::string config;
-  if (FileExists(folder + kTokenizerConfigFile)) {
-    model->files.push_back(folder + kTokenizerConfigFile);
-    NIBBLE_ASSIGN_OR_RETURN(config, ReadFile(folder + kTokenizerConfigFile));
-  }
-  const auto read = is_json ? text::TokenizerFromJson : text::TokenizerFromSentencePiece;
-  NIBBLE_ASSIGN_OR_RETURN(model->tokenizer, read(tokenizer, config, path));
-  return absl::OkStatus();
+// Llama 3's own tokenizer.model: lines of a token in Base64 and its rank.
+bool IsTikToken(absl::string_view text) {
+  const absl::string_view line = text.substr(0, text.find('\n'));
+  const size_t space = line.find(' ');
+  if (space == 0 || space == absl::string_view::npos || space + 1 == line.size()) return false;
+  const auto all = [](absl::string_view part, auto test) { return std::all_of(part.begin(), part.end(), test); };
+  return all(line.substr(0, space), [](char c) { return absl::ascii_isalnum(c) || c == '+' || c == '/' || c == '='; }) &&
+         all(line.substr(space + 1), absl::ascii_isdigit);
 }
 
 absl::Status ReadText(const json& object, const char* key, const std::string& path, std::string* out) {
@@ -296,6 +292,25 @@ absl::Status ReadNibbleFile(const std::string& folder, HfModel* model) {
 
 }  // namespace
 
+absl::Status ReadFolderTokenizer(const std::string& folder, HfModel* model) {
+  const bool is_json = FileExists(folder + kTokenizerFile);
+  const std::string path = folder + (is_json ? kTokenizerFile : kSentencePieceFile);
+  if (!FileExists(path)) return absl::OkStatus();
+  model->files.push_back(path);
+  NIBBLE_ASSIGN_OR_RETURN(const std::string tokenizer, ReadFile(path));
+  if (!is_json && IsTikToken(tokenizer)) {
+    return absl::UnimplementedError(absl::StrCat(path, " is in tiktoken's format, which is not read; put the model's tokenizer.json beside it"));
+  }
+  std::string config;
+  if (FileExists(folder + kTokenizerConfigFile)) {
+    model->files.push_back(folder + kTokenizerConfigFile);
+    NIBBLE_ASSIGN_OR_RETURN(config, ReadFile(folder + kTokenizerConfigFile));
+  }
+  const auto read = is_json ? text::TokenizerFromJson : text::TokenizerFromSentencePiece;
+  NIBBLE_ASSIGN_OR_RETURN(model->tokenizer, read(tokenizer, config, path));
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::shared_ptr<const text::Tokenizer>> ReadTokenizerFile(const std::string& path) {
   const bool is_json = absl::EndsWith(path, ".json");
   if (!is_json && !absl::EndsWith(path, ".model")) {
@@ -317,7 +332,7 @@ absl::StatusOr<HfModel> ReadHfFolder(const std::string& folder) {
   NIBBLE_ASSIGN_OR_RETURN(const std::string config, ReadFile(config_path));
   NIBBLE_ASSIGN_OR_RETURN(model.config, LlamaConfig::FromJson(config, config_path));
   NIBBLE_RETURN_IF_ERROR(ReadWeights(folder, &model));
-  NIBBLE_RETURN_IF_ERROR(ReadTokenizer(folder, &model));
+  NIBBLE_RETURN_IF_ERROR(ReadFolderTokenizer(folder, &model));
   NIBBLE_RETURN_IF_ERROR(ReadNibbleFile(folder, &model));
   return model;
 }

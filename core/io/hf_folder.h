@@ -54,6 +54,9 @@ struct HfModel {
 // is asked for it.
 absl::StatusOr<HfModel> ReadHfFolder(const std::string& folder);
 
+// Adds the tokenizer of a folder, if it has one.
+absl::Status ReadFolderTokenizer(const std::string& folder, HfModel* model);
+
 // The tokenizer of a tokenizer.json or tokenizer.model file, without a config
 // beside it.
 absl::StatusOr<std::shared_ptr<const text::Tokenizer>> ReadTokenizerFile(const std::string& path);

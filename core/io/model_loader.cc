@@ -14,6 +14,7 @@
 #include "core/io/gguf_model.h"
 #include "core/io/hf_folder.h"
 #include "core/io/llama2c.h"
+#include "core/io/meta_folder.h"
 
 namespace nibble::io {
 namespace {
@@ -22,7 +23,8 @@ constexpr char kSynthetic[] = "synthetic:";
 
 absl::StatusOr<LoadedModel> LoadFolder(const std::string& path) {
   const bool has_slash = path.size() > 1 && path.back() == '/';
-  NIBBLE_ASSIGN_OR_RETURN(HfModel read, ReadHfFolder(has_slash ? path.substr(0, path.size() - 1) : path));
+  const std::string folder = has_slash ? path.substr(0, path.size() - 1) : path;
+  NIBBLE_ASSIGN_OR_RETURN(HfModel read, IsMetaFolder(folder) ? ReadMetaFolder(folder) : ReadHfFolder(folder));
   LoadedModel model;
   model.config = std::move(read.config);
   model.weights = std::move(read.weights);

@@ -32,7 +32,8 @@ struct LoadedModel {
 };
 
 // `spec` is one of
-//   a folder                     Hugging Face's layout or a Nibble checkpoint
+//   a folder                     Hugging Face's layout (quantized ones too, see
+//                                core/io/quantized), a Nibble checkpoint, or Meta's
 //   path/to/model.gguf
 //   path/to/model.bin            llama2.c version 0
 //   synthetic:<preset>[:<seed>]  random weights of a published shape; seed 0
