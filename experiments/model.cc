@@ -5,7 +5,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/base/status.h"
+#include "core/base/suggest.h"
+#include "core/io/compressed_tensors_writer.h"
 #include "core/io/hf_folder.h"
+#include "core/io/meta_folder.h"
 #include "core/ir/passes.h"
 #include "core/models/llama.h"
 
@@ -27,7 +30,25 @@ absl::Status SetLinearInputs(absl::string_view dtype, ir::Graph& graph) {
   return ir::Verify(graph);
 }
 
-absl::Status SaveModel(const io::LoadedModel& source, const ir::Graph& graph, const std::string& pipeline, const std::string& folder) {
+namespace {
+
+struct SaveFormat {
+  const char* name;
+  absl::Status (*write)(const std::string& folder, const io::Checkpoint& checkpoint);
+};
+constexpr SaveFormat kSaveFormats[] = {
+    {"folder", io::WriteCheckpoint}, {"compressed-tensors", io::WriteCompressedTensors}, {"meta", io::WriteMetaFolder}};
+
+}  // namespace
+
+std::vector<std::string> SaveFormats() {
+  std::vector<std::string> names;
+  for (const SaveFormat& format : kSaveFormats) names.push_back(format.name);
+  return names;
+}
+
+absl::Status SaveModel(const io::LoadedModel& source, const ir::Graph& graph, const std::string& pipeline, const std::string& folder,
+                       const std::string& format) {
   io::Checkpoint checkpoint;
   checkpoint.config = source.config;
   checkpoint.config.tie_word_embeddings = graph.tied();
@@ -46,7 +67,10 @@ absl::Status SaveModel(const io::LoadedModel& source, const ir::Graph& graph, co
     checkpoint.tokenizer_json = source.tokenizer->ToJson();
     checkpoint.tokenizer_config_json = source.tokenizer->ToConfigJson();
   }
-  return io::WriteCheckpoint(folder, checkpoint);
+  for (const SaveFormat& known : kSaveFormats) {
+    if (format == known.name) return known.write(folder, checkpoint);
+  }
+  return absl::InvalidArgumentError(UnknownName("format", format, SaveFormats()));
 }
 
 }  // namespace nibble

@@ -3,6 +3,7 @@
 #define NIBBLE_EXPERIMENTS_MODEL_H_
 
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -26,8 +27,14 @@ absl::Status SetLinearInputs(absl::string_view dtype, ir::Graph& graph);
 
 // Writes `graph`, made from `source` by `pipeline`, as a folder that OpenModel
 // reads: encoded parameters in safetensors, activation schemes in nibble.json,
-// the tokenizer beside them. One parameter is held at a time.
-absl::Status SaveModel(const io::LoadedModel& source, const ir::Graph& graph, const std::string& pipeline, const std::string& folder);
+// the tokenizer beside them. One parameter is held at a time. `format` is one of
+// SaveFormats(): "folder", or a layout of other programs, which refuses what it
+// cannot hold.
+absl::Status SaveModel(const io::LoadedModel& source, const ir::Graph& graph, const std::string& pipeline, const std::string& folder,
+                       const std::string& format = "folder");
+
+// "folder", "compressed-tensors", "meta".
+std::vector<std::string> SaveFormats();
 
 }  // namespace nibble
 

@@ -21,7 +21,7 @@ absl::StatusOr<int> Quantize(const Options& options) {
   NIBBLE_ASSIGN_OR_RETURN(const std::string hash, model.source.Hash());
   Context context(pool, {model.source.tokenizer.get(), DirectoryOf(options.Text("pipeline")), options.Text("out") + "/work", hash});
   NIBBLE_RETURN_IF_ERROR(ApplyPipeline(context, pipeline.step(), model.graph));
-  NIBBLE_RETURN_IF_ERROR(SaveModel(model.source, model.graph, PipelineToString(pipeline.step()), options.Text("out")));
+  NIBBLE_RETURN_IF_ERROR(SaveModel(model.source, model.graph, PipelineToString(pipeline.step()), options.Text("out"), options.Text("format")));
   for (const auto& [what, event] : context.events()) {
     std::printf("event %s: %lld (%s)\n", what.c_str(), static_cast<long long>(event.count), event.detail.c_str());
   }
@@ -39,13 +39,15 @@ Command QuantizeCommand() {
   Command command;
   command.name = "quantize";
   command.summary = "Runs a pipeline on a model and writes the quantized model as a folder.";
-  command.usage = "quantize --model M --pipeline FILE --out DIR";
+  command.usage = "quantize --model M --pipeline FILE --out DIR [--format F]";
   command.examples =
       "  nibble quantize --model smollm2-135m --pipeline configs/pipelines/llama32.textproto --out out/smollm2-w4a8\n"
       "  nibble eval --model out/smollm2-w4a8 --task perplexity:quickstart/passages\n";
   command.options.add_options()("model", po::value<std::string>(),
                                 "a folder, a .gguf or llama2.c .bin file, synthetic:<preset>, or a fetched name")(
       "pipeline", po::value<std::string>(), "the steps, a text nibble.Pipeline")("out", po::value<std::string>(), "the folder to write")(
+      "format", po::value<std::string>()->default_value("folder"),
+      "folder (Nibble's own), or for other programs: compressed-tensors, meta (consolidated.00.pth)")(
       "threads", po::value<int>(), "threads (default: all CPUs)");
   command.required = {"model", "pipeline", "out"};
   command.run = Quantize;

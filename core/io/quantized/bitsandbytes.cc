@@ -244,7 +244,7 @@ absl::Status Open8Bit(const Settings& settings, std::shared_ptr<const TensorFile
     NIBBLE_RETURN_IF_ERROR(files->Get(module + ".SCB", DType::kF32, {weight.dim(0)}).status());
     if (files->Has(module + ".weight_format")) {
       NIBBLE_ASSIGN_OR_RETURN(const Tensor format, files->Get(module + ".weight_format"));
-      if (format.elements() != 1 || format.bytes()[0] != 0) {
+      if (format.dtype() != DType::kU8 || format.elements() != 1 || format.bytes()[0] != 0) {
         return absl::UnimplementedError(absl::StrCat(files->Where(module + ".weight_format"), " is not 0, rows in order"));
       }
     }

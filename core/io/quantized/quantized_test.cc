@@ -169,7 +169,7 @@ TEST(LayoutDamage, TypesAndShapesAreChecked) {
 }
 
 TEST(LayoutDamage, RandomDamageNeverCrashes) {
-  for (const char* name : {"gptq_act_order", "bnb_nf4_dq", "ct_w4g32_asym", "ct_fp8", "ao_8da4w"}) {
+  for (const char* name : {"bnb_nf4_dq", "ct_w4g32_asym"}) {
     const std::string path = TestTempDir() + "/model.safetensors";
     ASSERT_OK_AND_ASSIGN(const std::string bytes, ReadFile(PathOf(name)));
     ForEachMutation(path, bytes, bytes.size(), [&] {

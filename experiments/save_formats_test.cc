@@ -1,0 +1,106 @@
+// Models written for other programs are the models that were quantized.
+
+#include <cstdio>
+
+#include "absl/strings/str_cat.h"
+#include "core/base/file.h"
+#include "core/runtime/reference.h"
+#include "experiments/model.h"
+#include "methods/testing.h"
+
+namespace nibble {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+constexpr char kNovelist[] = "configs/models/novelist";
+const std::vector<int32_t> kTokens = {1, 300, 17, 4000, 82, 911, 5, 63};
+
+constexpr char kW4A16[] = R"(step { [nibble.rtn] { bits: 4 group_size: 32 } })";
+constexpr char kW8A8[] = R"(step { [nibble.rtn] {} } step { [nibble.activations] { asymmetric: false divisor: HALF_RANGE } })";
+
+OpenedModel Quantized(const std::string& source, const std::string& steps) {
+  OpenedModel model = OpenModel(source).value();
+  EXPECT_OK(ApplyText(steps, model.graph));
+  return model;
+}
+
+std::vector<float> Logits(const ir::Graph& graph) { return RunReference(graph, kTokens).value(); }
+
+// Saves and opens again; the logits must be the same numbers.
+absl::StatusOr<OpenedModel> Again(const OpenedModel& model, const std::string& format) {
+  const std::string folder = TestTempDir() + "/model";
+  NIBBLE_RETURN_IF_ERROR(SaveModel(model.source, model.graph, "", folder, format));
+  return OpenModel(folder);
+}
+
+std::string Refusal(const std::string& source, const std::string& steps, const std::string& format) {
+  return std::string(Again(Quantized(source, steps), format).status().message());
+}
+
+TEST(SaveFormats, CompressedTensorsGivesTheSameLogits) {
+  for (const char* steps :
+       {kW4A16, kW8A8, R"(step { [nibble.rtn] { bits: 3 asymmetric: true } })", R"(step { [nibble.rtn] { bits: 4 group_size: 64 asymmetric: true scale_type: BF16 } })"}) {
+    const OpenedModel model = Quantized(kNovelist, steps);
+    ASSERT_OK_AND_ASSIGN(const OpenedModel again, Again(model, "compressed-tensors"));
+    EXPECT_EQ(Logits(again.graph), Logits(model.graph)) << steps;
+    EXPECT_EQ(ir::Print(again.graph).value(), ir::Print(model.graph).value());
+    EXPECT_NE(again.source.tokenizer, nullptr);
+  }
+}
+
+TEST(SaveFormats, MetaGivesTheSameLogits) {
+  for (const std::string& steps : {std::string("step { [nibble.llama32_ptq] {} }"), std::string(),
+                                   std::string(R"(step { [nibble.spinquant] { r1: false r2: false } } step { [nibble.llama32_ptq] {} })")}) {
+    const OpenedModel model = Quantized(kNovelist, steps);
+    ASSERT_OK_AND_ASSIGN(const OpenedModel again, Again(model, "meta"));
+    EXPECT_EQ(Logits(again.graph), Logits(model.graph)) << steps;
+  }
+}
+
+TEST(SaveFormats, RefusalsNameWhatCannotBeHeld) {
+  EXPECT_THAT(Refusal("synthetic:tiny", "step { [nibble.rtn] {} }", "gguff"), HasSubstr("unknown format 'gguff'"));
+  EXPECT_THAT(Refusal("synthetic:tiny", "step { [nibble.baseline] {} }", "compressed-tensors"), HasSubstr("nothing in it is quantized"));
+  EXPECT_THAT(Refusal("synthetic:tiny", "step { [nibble.nf4] {} }", "compressed-tensors"), HasSubstr("expected int2 to int8"));
+  EXPECT_THAT(Refusal("synthetic:tiny", "step { [nibble.llama32_ptq] {} }", "compressed-tensors"), HasSubstr("model.embed_tokens.weight"));
+  EXPECT_THAT(Refusal("synthetic:tiny", "step { [nibble.rtn] {} } step { [nibble.activations] { asymmetric: false } }", "compressed-tensors"),
+              HasSubstr("HALF_RANGE"));
+  EXPECT_THAT(Refusal("synthetic:tiny", "step { [nibble.rtn] { bits: 4 group_size: 32 } }", "compressed-tensors"), HasSubstr("does not divide"));
+  EXPECT_THAT(Refusal("synthetic:tiny", "step { [nibble.rtn] { bits: 4 group_size: 4 } }", "meta"), HasSubstr("tables are quantized"));
+  EXPECT_THAT(Refusal("synthetic:tiny", "step { [nibble.rtn] {} }", "meta"), HasSubstr("expected symmetric int4 in groups"));
+}
+
+// Damage to what Meta's layout says.
+std::string MessageWithParams(const std::string& from, const std::string& to) {
+  const std::string folder = TestTempDir() + "/model";
+  const OpenedModel model = Quantized(kNovelist, "step { [nibble.llama32_ptq] {} }");
+  EXPECT_OK(SaveModel(model.source, model.graph, "", folder, "meta"));
+  std::string text = ReadFile(folder + "/params.json").value();
+  const size_t at = text.find(from);
+  EXPECT_NE(at, std::string::npos);
+  text.replace(at, from.size(), to);
+  EXPECT_OK(WriteFile(folder + "/params.json", text));
+  const auto again = OpenModel(folder);
+  return std::string(again.ok() ? again->graph.parameter(*again->graph.ops()[2].weight).Load().status().message() : again.status().message());
+}
+
+TEST(SaveFormats, ParamsOfMetaAreChecked) {
+  EXPECT_THAT(MessageWithParams("int4_weight_int8_dynamic_activation", "fp8"), HasSubstr("'fp8'"));
+  EXPECT_THAT(MessageWithParams("\"group_size\": 32", "\"group_size\": 0"), HasSubstr("group_size is 0"));
+  EXPECT_THAT(MessageWithParams("\"group_size\": 32", "\"group_size\": 64"), AllOf(HasSubstr("scales"), HasSubstr("wq")));
+  EXPECT_THAT(MessageWithParams("\"group_size\": 32", "\"group_size\": 36"), HasSubstr("does not divide"));
+  EXPECT_THAT(MessageWithParams("\"n_heads\": 6", "\"n_heads\": 0"), HasSubstr("n_heads is 0"));
+}
+
+TEST(SaveFormats, MetasTokenizerIsNamed) {
+  const std::string folder = TestTempDir() + "/model";
+  const OpenedModel model = Quantized(kNovelist, "step { [nibble.llama32_ptq] {} }");
+  ASSERT_OK(SaveModel(model.source, model.graph, "", folder, "meta"));
+  ASSERT_EQ(std::remove((folder + "/tokenizer.json").c_str()), 0);
+  ASSERT_OK(WriteFile(folder + "/tokenizer.model", "IQ== 0\nIg== 1\n"));
+  EXPECT_THAT(std::string(OpenModel(folder).status().message()), AllOf(HasSubstr("tiktoken"), HasSubstr("tokenizer.json")));
+}
+
+}  // namespace
+}  // namespace nibble
