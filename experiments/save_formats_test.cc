@@ -18,7 +18,8 @@ constexpr char kNovelist[] = "configs/models/novelist";
 const std::vector<int32_t> kTokens = {1, 300, 17, 4000, 82, 911, 5, 63};
 
 constexpr char kW4A16[] = R"(step { [nibble.rtn] { bits: 4 group_size: 32 } })";
-constexpr char kW8A8[] = R"(step { [nibble.rtn] {} } step { [nibble.activations] { asymmetric: false divisor: HALF_RANGE } })";
+constexpr char kW8A8[] = R"(step { [nibble.rtn] { bits: 8 } } step { [nibble.activations] { asymmetric: false divisor: HALF_RANGE } })";
+constexpr char kW4A8[] = R"(step { [nibble.rtn] { bits: 4 group_size: 32 } } step { [nibble.activations] {} })";
 
 OpenedModel Quantized(const std::string& source, const std::string& steps) {
   OpenedModel model = OpenModel(source).value();
@@ -41,7 +42,7 @@ std::string Refusal(const std::string& source, const std::string& steps, const s
 
 TEST(SaveFormats, CompressedTensorsGivesTheSameLogits) {
   for (const char* steps :
-       {kW4A16, kW8A8, R"(step { [nibble.rtn] { bits: 3 asymmetric: true } })", R"(step { [nibble.rtn] { bits: 4 group_size: 64 asymmetric: true scale_type: BF16 } })"}) {
+       {kW4A16, kW8A8, kW4A8, R"(step { [nibble.rtn] { bits: 3 asymmetric: true } })", R"(step { [nibble.rtn] { bits: 4 group_size: 64 asymmetric: true scale_type: BF16 } })"}) {
     const OpenedModel model = Quantized(kNovelist, steps);
     ASSERT_OK_AND_ASSIGN(const OpenedModel again, Again(model, "compressed-tensors"));
     EXPECT_EQ(Logits(again.graph), Logits(model.graph)) << steps;

@@ -107,8 +107,10 @@ ordered_json QuantizationConfig(const Plan& plan) {
   ordered_json group = {{"targets", {"Linear"}}, {"weights", Args(plan.bits, *plan.weight, strategy)}};
   group["input_activations"] = plan.input.has_value() ? Args(8, *plan.input, "token") : ordered_json();
   group["output_activations"] = nullptr;
+  const char* format = plan.packed ? "pack-quantized" : "int-quantized";
+  group["format"] = format;
   return {{"quant_method", "compressed-tensors"},
-          {"format", plan.packed ? "pack-quantized" : "int-quantized"},
+          {"format", format},
           {"quantization_status", "compressed"},
           {"config_groups", {{"group_0", group}}},
           {"ignore", plan.ignored},

@@ -65,14 +65,20 @@ class SortedTable {
 
 // The dynamic 8-bit map (Dettmers et al., 8-bit Optimizers, 2022, section 2.2): for
 // each power of ten from 1e-6 to 1 twice as many fractions as for the one below, in
-// the middles of equal parts of [0.1, 1], with both signs, and 0 and 1.
+// the middles of equal parts of [0.1, 1], with both signs, and 0 and 1. In fp32 and
+// in the order in which bitsandbytes' create_dynamic_map computes them (boundaries from
+// both ends, each rounded once), so that the values are the same to the bit.
 std::vector<float> DynamicMap() {
   std::vector<float> values = {0.0f, 1.0f};
   for (int i = 0; i < 7; ++i) {
     const int parts = 1 << i;
+    const float step = (1.0f - 0.1f) / static_cast<float>(parts), power = static_cast<float>(std::pow(10.0, i - 6));
+    const auto boundary = [&](int j) {
+      return 2 * j < parts ? std::fma(step, static_cast<float>(j), 0.1f) : std::fma(-step, static_cast<float>(parts - j), 1.0f);
+    };
     for (int j = 0; j < parts; ++j) {
-      const double middle = 0.1 + 0.9 * (j + 0.5) / parts;
-      for (const double sign : {-1.0, 1.0}) values.push_back(static_cast<float>(sign * middle * std::pow(10.0, i - 6)));
+      const float middle = (boundary(j) + boundary(j + 1)) / 2;
+      for (const float sign : {-1.0f, 1.0f}) values.push_back(sign * (power * middle));
     }
   }
   std::sort(values.begin(), values.end());
