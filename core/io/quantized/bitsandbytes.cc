@@ -13,7 +13,8 @@
 // rows the weight is decoded to its dtype. 8 bits (LLM.int8(): Dettmers et al.,
 // 2022): X.weight I8 [N, K] and X.SCB F32 [N], w = code SCB / 127.
 //
-// Established from bitsandbytes 0.50.2 (functional.QuantState, backends/default).
+// Established from bitsandbytes 0.50.2 (functional.QuantState, backends/default); its
+// CPU kernel takes other blocks' scales where blocks cross rows of some widths.
 
 #include <cmath>
 #include <cstring>
