@@ -1,10 +1,12 @@
 #include "core/kernels/linear.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <limits>
+#include <map>
 
 #include "core/base/check.h"
 #include "core/base/divide.h"
@@ -374,19 +376,8 @@ class SimulatedLinear : public Linear {
 
   absl::Status Multiply(const PreparedInput& x, float* y, int64_t ldy, ThreadPool& pool) const override {
     NIBBLE_CHECK(x.form() == form_);
-    const int64_t task = TaskRows(rows_, kPanelRows);
-    const std::vector<ColumnRange> ranges = PlainRanges(cols_);
-    pool.ParallelFor(CeilDiv(rows_, task), [&](int64_t i, int) {
-      const int64_t begin = i * task, end = std::min(rows_, begin + task);
-      std::vector<float> decoded((end - begin) * cols_);
-      DecodeRows(weight_, begin, end, decoded.data());
-      const auto fill = [&](int64_t row, size_t range, float* panel) {
-        const ColumnRange& columns = ranges[range];
-        table_.panel_from_fp32(decoded.data() + (row - begin) * cols_ + columns.begin, cols_, std::min(end - row, kBlockRows),
-                               columns.end - columns.begin, panel);
-      };
-      MultiplyRows(FloatsOf(x, table_), begin, end, ranges, fill, {y, ldy});
-    });
+    const auto decode = [this](int64_t begin, int64_t end, float* out) { DecodeRows(weight_, begin, end, out); };
+    MultiplyDecoded(x, rows_, cols_, table_, decode, y, ldy, pool);
     return absl::OkStatus();
   }
 
@@ -422,6 +413,11 @@ std::optional<ActivationGrid> FastGrid(const QuantScheme& scheme) {
   return grid;
 }
 
+std::map<std::string, LinearFactory>& FormatLinears() {
+  static auto* factories = new std::map<std::string, LinearFactory>;
+  return *factories;
+}
+
 // The codes of a weight, or nullopt for a format that has none.
 std::optional<CodeView> PackableWeight(const EncodedTensor& weight) {
   std::optional<CodeView> view = (*FindFormat(weight.scheme.format()))->Codes(weight);
@@ -454,6 +450,29 @@ std::unique_ptr<FloatInputLinear> CreateOffsets(const CodeView& codes, InputForm
 
 }  // namespace
 
+void MultiplyDecoded(const PreparedInput& x, int64_t rows, int64_t cols, const KernelTable& table,
+                     absl::FunctionRef<void(int64_t, int64_t, float*)> decode, float* y, int64_t ldy, ThreadPool& pool) {
+  const int64_t task = TaskRows(rows, kPanelRows);
+  const std::vector<ColumnRange> ranges = PlainRanges(cols);
+  pool.ParallelFor(CeilDiv(rows, task), [&](int64_t i, int) {
+    const int64_t begin = i * task, end = std::min(rows, begin + task);
+    std::vector<float> decoded((end - begin) * cols);
+    decode(begin, end, decoded.data());
+    const auto fill = [&](int64_t row, size_t range, float* panel) {
+      const ColumnRange& columns = ranges[range];
+      table.panel_from_fp32(decoded.data() + (row - begin) * cols + columns.begin, cols, std::min(end - row, kBlockRows),
+                            columns.end - columns.begin, panel);
+    };
+    MultiplyRows(FloatsOf(x, table), begin, end, ranges, fill, {y, ldy});
+  });
+}
+
+LinearRegistrar::LinearRegistrar(const std::string& format, LinearFactory factory) {
+  if (FormatLinears().emplace(format, factory).second) return;
+  std::fprintf(stderr, "number format '%s' has two linears\n", format.c_str());
+  std::abort();
+}
+
 absl::StatusOr<std::unique_ptr<Linear>> Linear::Create(const EncodedTensor& weight,
                                                        const std::optional<QuantScheme>& activation,
                                                        const KernelTable& table) {
@@ -476,6 +495,11 @@ absl::StatusOr<std::unique_ptr<Linear>> Linear::Create(const EncodedTensor& weig
   if (weight.scheme.format() == "bf16" && quantized && activation->format() == "bf16" && table.multiply_bf16_panels != nullptr &&
       weight.cols() % 2 == 0) {
     form.kind = InputForm::Kind::kBf16;
+  }
+  const auto own = FormatLinears().find(weight.scheme.format());
+  if (own != FormatLinears().end() && float_activation) {
+    std::unique_ptr<Linear> linear = own->second(weight, form, table);
+    if (linear != nullptr) return linear;
   }
   const std::optional<CodeView> codes = PackableWeight(weight);
   const std::optional<ActivationGrid> grid = quantized ? FastGrid(*activation) : std::nullopt;

@@ -130,6 +130,22 @@ class Linear {
   int64_t rows_ = 0, cols_ = 0, weight_bytes_ = 0;
 };
 
+// y = x W^T for floats of a weight [rows, cols] whose rows [begin, end) `decode`
+// writes as fp32: a task's rows at once, then a product of panels.
+void MultiplyDecoded(const PreparedInput& x, int64_t rows, int64_t cols, const KernelTable& table,
+                     absl::FunctionRef<void(int64_t begin, int64_t end, float* out)> decode, float* y, int64_t ldy, ThreadPool& pool);
+
+// The product of a number format that brings its own: Linear::Create asks it, with
+// buffers that fit, before an ordinary one is chosen, where activations are floats. `form`
+// is of floats, without padding. Null: the format has none for this weight.
+using LinearFactory = std::unique_ptr<Linear> (*)(const EncodedTensor& weight, const InputForm& form, const KernelTable& table);
+
+// Registers at start-up, in the format's folder; a second one for a name ends the
+// process.
+struct LinearRegistrar {
+  LinearRegistrar(const std::string& format, LinearFactory factory);
+};
+
 }  // namespace nibble::kernels
 
 #endif  // NIBBLE_CORE_KERNELS_LINEAR_H_

@@ -1,0 +1,356 @@
+#include "methods/aqlm/solver.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "core/base/check.h"
+#include "core/base/divide.h"
+#include "core/base/status.h"
+#include "core/quant/formats/aqlm/clones.h"
+#include "core/quant/formats/aqlm/nearest.h"
+#include "core/tensor/blas.h"
+
+namespace nibble {
+
+using additive::AdditiveTensor;
+using additive::WordTable;
+
+namespace {
+
+// Rows of a task: enough for matrix products and to share a group's part of the
+// Hessian, few enough to share out.
+constexpr int64_t kStrip = 32;
+
+// gradient [n] += sum over j < count of change[j] hessian[j], rows n apart.
+NIBBLE_CLONES void AddRows(const float* change, int64_t count, const float* hessian, int64_t n, float* gradient) {
+  int64_t j = 0;
+  for (; j + 4 <= count; j += 4) {
+    const float a = change[j], b = change[j + 1], c = change[j + 2], d = change[j + 3];
+    const float *p = hessian + j * n, *q = p + n, *r = q + n, *s = r + n;
+    for (int64_t i = 0; i < n; ++i) gradient[i] += (a * p[i] + b * q[i]) + (c * r[i] + d * s[i]);
+  }
+  for (; j < count; ++j) {
+    for (int64_t i = 0; i < n; ++i) gradient[i] += change[j] * hessian[j * n + i];
+  }
+}
+
+double Dot(const std::vector<float>& a, const std::vector<float>& b) {
+  double sum = 0;
+  for (size_t i = 0; i < a.size(); ++i) sum += static_cast<double>(a[i]) * static_cast<double>(b[i]);
+  return sum;
+}
+
+// Adam's state of one array, with AMSGrad (Reddi et al., ICLR 2018).
+class Adam {
+ public:
+  explicit Adam(size_t size) : first_(size), second_(size), largest_(size) {}
+
+  void Step(const AqlmSettings& settings, int step, const std::vector<float>& gradient, std::vector<float>* values) {
+    const float b1 = static_cast<float>(settings.beta1), b2 = static_cast<float>(settings.beta2);
+    const float pace = static_cast<float>(settings.learning_rate / (1 - std::pow(settings.beta1, step)));
+    const float correction = static_cast<float>(1 / std::sqrt(1 - std::pow(settings.beta2, step)));
+    for (size_t i = 0; i < values->size(); ++i) {
+      first_[i] = b1 * first_[i] + (1 - b1) * gradient[i];
+      second_[i] = b2 * second_[i] + (1 - b2) * gradient[i] * gradient[i];
+      largest_[i] = std::max(largest_[i], second_[i]);
+      (*values)[i] -= pace * first_[i] / (std::sqrt(largest_[i]) * correction + 1e-8f);
+    }
+  }
+
+ private:
+  std::vector<float> first_, second_, largest_;
+};
+
+}  // namespace
+
+AqlmProblem::AqlmProblem(int64_t rows, absl::Span<const float> weights, absl::Span<const double> hessian, ThreadPool& pool)
+    : rows_(rows), n_(static_cast<int64_t>(weights.size()) / rows), weights_(weights), hessian_(hessian.begin(), hessian.end()), pool_(pool) {
+  NIBBLE_CHECK(static_cast<int64_t>(hessian.size()) == n_ * n_);
+}
+
+std::vector<float> AqlmProblem::ChangeOf(const AdditiveTensor& tensor) const {
+  std::vector<float> change = tensor.Decode(true, &pool_);
+  for (size_t i = 0; i < change.size(); ++i) change[i] -= weights_[i];
+  return change;
+}
+
+std::vector<float> AqlmProblem::TimesHessian(const std::vector<float>& change) const {
+  std::vector<float> product(change.size());
+  pool_.ParallelFor(CeilDiv(rows_, kStrip), [&](int64_t strip, int) {
+    const int64_t first = strip * kStrip, count = std::min(kStrip, rows_ - first);
+    blas::Sgemm(false, false, count, n_, n_, 1.0f, change.data() + first * n_, n_, hessian_.data(), n_, 0.0f, product.data() + first * n_, n_);
+  });
+  return product;
+}
+
+double AqlmProblem::Loss(const AdditiveTensor& tensor, std::vector<float>* gradient, std::vector<double>* rows) const {
+  const std::vector<float> change = ChangeOf(tensor);
+  std::vector<float> product = TimesHessian(change);
+  std::vector<double> losses(rows_);
+  for (int64_t r = 0; r < rows_; ++r) {
+    for (int64_t c = r * n_; c < (r + 1) * n_; ++c) losses[r] += static_cast<double>(change[c]) * static_cast<double>(product[c]) / 2;
+  }
+  const double loss = std::accumulate(losses.begin(), losses.end(), 0.0);
+  if (gradient != nullptr) *gradient = std::move(product);
+  if (rows != nullptr) *rows = std::move(losses);
+  return loss;
+}
+
+// A beam search over the codes of a tensor. With G = D H of a row, d the change of
+// group g and H_gg its part of the Hessian, exchanging the word u for v adds
+//   s (v - u) . G_g + s^2/2 (v - u) H_gg (v - u)
+// to the row's loss: up to a constant s v . (G_g - s H_gg u) + s^2 (v H_gg v)/2, whose
+// last factor is the same for all rows.
+class AqlmProblem::Search {
+ public:
+  Search(const AqlmProblem& problem, int beam, AdditiveTensor* tensor)
+      : problem_(problem), beam_(beam), n_(problem.n_), tensor_(*tensor), dim_(tensor->in_group), groups_(tensor->groups()) {
+    const int64_t size = tensor_.words_per_codebook() * dim_;
+    for (int m = 0; m < tensor_.codebooks; ++m) tables_.emplace_back(absl::MakeConstSpan(tensor_.words).subspan(m * size, size), dim_);
+  }
+
+  // `gradient`: D H of the tensor as it is.
+  void Run(const std::vector<float>& gradient) {
+    const int64_t strips = CeilDiv(problem_.rows_, kStrip);
+    // The groups' forms are made once for all strips, a few groups at a time: of a
+    // large codebook they are larger than the matrix.
+    std::vector<std::vector<Row>> rows(strips);
+    for (int64_t r = 0; r < problem_.rows_; ++r) {
+      const float* from = gradient.data() + r * n_;
+      const uint16_t* codes = tensor_.codes_of(r, 0);
+      rows[r / kStrip].push_back({{{0.0, {from, from + n_}, {codes, codes + tensor_.codes_per_row()}}}});
+    }
+    for (int64_t g = 0; g < groups_; ++g) {
+      MakeForms(g);
+      problem_.pool_.ParallelFor(strips, [&](int64_t strip, int) {
+        for (size_t i = 0; i < rows[strip].size(); ++i) {
+          for (int m = 0; m < tensor_.codebooks; ++m) Extend(g, m, tensor_.scales[strip * kStrip + static_cast<int64_t>(i)], &rows[strip][i]);
+        }
+      });
+    }
+    for (int64_t r = 0; r < problem_.rows_; ++r) {
+      const std::vector<uint16_t>& codes = rows[r / kStrip][r % kStrip].beam[0].codes;
+      std::copy(codes.begin(), codes.end(), tensor_.codes_of(r, 0));
+    }
+  }
+
+ private:
+  struct Hypothesis {
+    double loss = 0;              // above that of the codes given
+    std::vector<float> gradient;  // G
+    std::vector<uint16_t> codes;
+  };
+  struct Row {
+    std::vector<Hypothesis> beam;  // the best first
+  };
+  struct Choice {
+    double loss;
+    size_t from;
+    uint16_t code;
+  };
+
+  int64_t width(int64_t g) const { return std::min(dim_, n_ - g * dim_); }
+  const float* hessian(int64_t g) const { return problem_.hessian_.data() + g * dim_ * n_; }
+
+  // v H_gg v of each word.
+  void MakeForms(int64_t g) {
+    forms_.clear();
+    const int64_t n = width(g);
+    for (int m = 0; m < tensor_.codebooks; ++m) {
+      forms_.push_back(tables_[m].BiasOf([](int64_t) { return 0.0f; }));
+      std::vector<float>& form = forms_.back();
+      constexpr int64_t kPiece = 4096;
+      problem_.pool_.ParallelFor(CeilDiv(tensor_.words_per_codebook(), kPiece), [&](int64_t piece, int) {
+        for (int64_t word = piece * kPiece; word < std::min(tensor_.words_per_codebook(), (piece + 1) * kPiece); ++word) {
+          const float* v = tensor_.word(m, word);
+          float sum = 0;
+          for (int64_t i = 0; i < n; ++i) {
+            float product = 0;
+            for (int64_t j = 0; j < n; ++j) product += hessian(g)[i * n_ + g * dim_ + j] * v[j];
+            sum += v[i] * product;
+          }
+          form[word] = sum;
+        }
+      });
+    }
+  }
+
+  // -s (G_g - s H_gg u), what NearestWords takes, zeros beyond the row's end.
+  void QueryOf(int64_t g, const float* word, float scale, const Hypothesis& hypothesis, float* query) const {
+    const int64_t n = width(g);
+    std::fill_n(query, dim_, 0.0f);
+    for (int64_t i = 0; i < n; ++i) {
+      float product = 0;
+      for (int64_t j = 0; j < n; ++j) product += hessian(g)[i * n_ + g * dim_ + j] * word[j];
+      query[i] = -scale * (hypothesis.gradient[g * dim_ + i] - scale * product);
+    }
+  }
+
+  void Extend(int64_t g, int m, float scale, Row* row) const {
+    std::vector<Choice> choices;
+    const int64_t place = g * tensor_.codebooks + m;
+    std::vector<float> query(dim_), values;
+    const float factor = scale * scale / 2;
+    for (size_t i = 0; i < row->beam.size(); ++i) {
+      const Hypothesis& hypothesis = row->beam[i];
+      const uint16_t old = hypothesis.codes[place];
+      const float* word = tensor_.word(m, old);
+      QueryOf(g, word, scale, hypothesis, query.data());
+      double before = static_cast<double>(factor) * static_cast<double>(forms_[m][old]);
+      for (int64_t j = 0; j < dim_; ++j) before -= static_cast<double>(query[j]) * static_cast<double>(word[j]);
+      if (beam_ == 1) {
+        uint16_t code;
+        float value;
+        additive::NearestWords(tables_[m], forms_[m].data(), 1, &factor, query.data(), &code, &value);
+        choices.push_back({static_cast<double>(value) - before, i, code});
+        continue;
+      }
+      values.resize(tables_[m].words());
+      additive::WordValues(tables_[m], forms_[m].data(), factor, query.data(), values.data());
+      for (size_t code = 0; code < values.size(); ++code) {
+        choices.push_back({hypothesis.loss + static_cast<double>(values[code]) - before, i, static_cast<uint16_t>(code)});
+      }
+    }
+    KeepBest(&choices);
+    Follow(g, m, scale, choices, row);
+  }
+
+  void KeepBest(std::vector<Choice>* choices) const {
+    const size_t kept = std::min<size_t>(beam_, choices->size());
+    std::partial_sort(choices->begin(), choices->begin() + kept, choices->end(), [](const Choice& a, const Choice& b) {
+      return a.loss != b.loss ? a.loss < b.loss : a.from != b.from ? a.from < b.from : a.code < b.code;
+    });
+    choices->resize(kept);
+  }
+
+  void Follow(int64_t g, int m, float scale, const std::vector<Choice>& choices, Row* row) const {
+    const int64_t place = g * tensor_.codebooks + m;
+    std::vector<Hypothesis> next;
+    for (size_t i = 0; i < choices.size(); ++i) {
+      const Choice& choice = choices[i];
+      if (beam_ == 1) next.push_back(std::move(row->beam[0]));
+      else next.push_back(row->beam[choice.from]);
+      Hypothesis& hypothesis = next.back();
+      hypothesis.loss = choice.loss;
+      const uint16_t old = std::exchange(hypothesis.codes[place], choice.code);
+      if (old == choice.code) continue;
+      std::vector<float> change(width(g));
+      for (size_t j = 0; j < change.size(); ++j) change[j] = scale * (tensor_.word(m, choice.code)[j] - tensor_.word(m, old)[j]);
+      AddRows(change.data(), static_cast<int64_t>(change.size()), hessian(g), n_, hypothesis.gradient.data());
+    }
+    row->beam = std::move(next);
+  }
+
+  const AqlmProblem& problem_;
+  const int beam_;
+  const int64_t n_;
+  AdditiveTensor& tensor_;
+  const int64_t dim_, groups_;
+  std::vector<WordTable> tables_;           // of each codebook
+  std::vector<std::vector<float>> forms_;   // of each codebook, for the group at hand
+};
+
+void AqlmProblem::SearchCodes(int beam, AdditiveTensor* tensor) const {
+  std::vector<float> gradient;
+  std::vector<double> before, after;
+  Loss(*tensor, &gradient, &before);
+  const std::vector<uint16_t> codes = tensor->codes;
+  Search(*this, beam, tensor).Run(gradient);
+  Loss(*tensor, nullptr, &after);
+  const int64_t row_codes = tensor->codes_per_row();
+  for (int64_t r = 0; r < rows_; ++r) {
+    if (!(after[r] < before[r])) std::copy_n(codes.begin() + r * row_codes, row_codes, tensor->codes.begin() + r * row_codes);
+  }
+}
+
+void AqlmProblem::FitByAdam(const AqlmSettings& settings, AdditiveTensor* tensor) const {
+  Adam words(tensor->words.size()), scales(tensor->scales.size());
+  AdditiveTensor best = *tensor;
+  double least = std::numeric_limits<double>::infinity();
+  std::vector<float> gradient, word_gradient, scale_gradient;
+  for (int step = 1;; ++step) {
+    const double loss = Loss(*tensor, &gradient);
+    if (loss < least) {
+      least = loss;
+      best.words = tensor->words;
+      best.scales = tensor->scales;
+    }
+    if (step > settings.adam_steps) break;
+    tensor->Gradients(gradient, &pool_, &word_gradient, &scale_gradient);
+    words.Step(settings, step, word_gradient, &tensor->words);
+    scales.Step(settings, step, scale_gradient, &tensor->scales);
+  }
+  *tensor = std::move(best);
+}
+
+void AqlmProblem::FitByLeastSquares(int steps, AdditiveTensor* tensor) const {
+  std::vector<float> gradient, residual, product;
+  const AdditiveTensor before = *tensor;
+  const double loss = Loss(*tensor, &gradient);
+  tensor->Gradients(gradient, &pool_, &residual, nullptr);
+  for (float& r : residual) r = -r;
+  AdditiveTensor direction = *tensor;
+  direction.words = residual;
+  double length = Dot(residual, residual);
+  for (int step = 0; step < steps && length > 0; ++step) {
+    direction.Gradients(TimesHessian(direction.Decode(true, &pool_)), &pool_, &product, nullptr);
+    const double curvature = Dot(direction.words, product);
+    if (!(curvature > 0)) break;
+    const float pace = static_cast<float>(length / curvature);
+    for (size_t i = 0; i < residual.size(); ++i) {
+      tensor->words[i] += pace * direction.words[i];
+      residual[i] -= pace * product[i];
+    }
+    const double next = Dot(residual, residual);
+    for (size_t i = 0; i < residual.size(); ++i) direction.words[i] = residual[i] + static_cast<float>(next / length) * direction.words[i];
+    length = next;
+  }
+  FitScales(tensor);
+  if (!(Loss(*tensor) < loss)) *tensor = before;
+}
+
+// The scale s of a row with weights w and words v: v H w / v H v.
+void AqlmProblem::FitScales(AdditiveTensor* tensor) const {
+  const std::vector<float> words = tensor->Decode(/*scaled=*/false, &pool_), product = TimesHessian(words);
+  for (int64_t r = 0; r < rows_; ++r) {
+    double with_weights = 0, with_words = 0;
+    for (int64_t c = r * n_; c < (r + 1) * n_; ++c) {
+      with_weights += static_cast<double>(product[c]) * static_cast<double>(weights_[c]);
+      with_words += static_cast<double>(product[c]) * static_cast<double>(words[c]);
+    }
+    if (with_words > 0 && with_weights > 0) tensor->scales[r] = static_cast<float>(with_weights / with_words);
+  }
+}
+
+absl::StatusOr<AqlmSolution> SolveAqlm(const QuantScheme& scheme, int64_t rows, absl::Span<const float> weights, absl::Span<const double> hessian,
+                                       const AqlmSettings& settings, ThreadPool& pool, absl::FunctionRef<void(double)> seen) {
+  if (!std::all_of(hessian.begin(), hessian.end(), [](double v) { return std::isfinite(v); })) {
+    return absl::InvalidArgumentError("the Hessian is not finite: an activation overflowed on the calibration text");
+  }
+  const int64_t n = static_cast<int64_t>(weights.size()) / rows;
+  const AqlmProblem problem(rows, weights, hessian, pool);
+  AqlmSolution solution;
+  NIBBLE_ASSIGN_OR_RETURN(AdditiveTensor tensor, additive::ResidualKMeans(scheme, rows, n, weights, settings.kmeans_iterations, settings.seed, &pool));
+  double loss = solution.initial_loss = problem.Loss(tensor);
+  solution.tensor = tensor;
+  while (solution.rounds < settings.rounds) {
+    const double before = loss;
+    ++solution.rounds;
+    if (settings.fit == AqlmSettings::Fit::kAdam) problem.FitByAdam(settings, &tensor);
+    else problem.FitByLeastSquares(settings.least_squares_steps, &tensor);
+    seen(problem.Loss(tensor));
+    problem.SearchCodes(settings.beam, &tensor);
+    loss = problem.Loss(tensor);
+    seen(loss);
+    if (before - loss <= settings.tolerance * before) break;
+  }
+  NIBBLE_RETURN_IF_ERROR(additive::RoundToStored(scheme, &tensor));
+  solution.loss = problem.Loss(tensor);
+  // Rounding may take back what a last round gained.
+  if (solution.loss < solution.initial_loss) solution.tensor = std::move(tensor);
+  else solution.loss = solution.initial_loss;
+  return solution;
+}
+
+}  // namespace nibble
