@@ -31,9 +31,9 @@ TEST(Aqlm, ComesNearerThanItsStartAndFineTuningNearerYet) {
     EXPECT_EQ(WeightScheme(graph, "model.layers.1.mlp.down_proj").format(), "aqlm");
     return Distance(Logits(graph), expected);
   };
-  const double start = distance("rounds: 0 fine_tuning { epochs: 0 }"), fitted = distance("fine_tuning { epochs: 0 }");
-  const double squares = distance("fit: LEAST_SQUARES fine_tuning { epochs: 0 }");
-  const double tuned = distance("fit: LEAST_SQUARES fine_tuning { epochs: 20 learning_rate: 1e-3 }");
+  const double start = distance("rounds: 0 fine_tuning { epochs: 0 }"), fitted = distance("rounds: 2 fine_tuning { epochs: 0 }");
+  const double squares = distance("rounds: 2 fit: LEAST_SQUARES fine_tuning { epochs: 0 }");
+  const double tuned = distance("rounds: 2 fit: LEAST_SQUARES fine_tuning { epochs: 20 learning_rate: 1e-3 }");
   EXPECT_LT(fitted, 0.95 * start);
   EXPECT_LT(squares, 0.95 * start);
   EXPECT_LT(tuned, 0.95 * squares);
@@ -53,7 +53,7 @@ TEST(Aqlm, TellsEachLayersErrorBesideThatOfItsStart) {
   ir::Graph graph = TinyGraph();
   ThreadPool pool(2);
   Context context(pool, TestWorkplace());
-  ASSERT_OK(ApplyPipeline(context, ParsePipeline(StepOf("bits: 4 fine_tuning { epochs: 2 }")).step(), graph));
+  ASSERT_OK(ApplyPipeline(context, ParsePipeline(StepOf("bits: 4 rounds: 1 fine_tuning { epochs: 2 }")).step(), graph));
   ASSERT_EQ(context.layer_errors().size(), 16u);  // seven linears and the fine-tuning of two blocks
   for (const LayerError& error : context.layer_errors()) {
     EXPECT_GT(error.error, 0);

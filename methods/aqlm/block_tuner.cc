@@ -23,6 +23,28 @@ constexpr int64_t kMicroTokens = 2048;
 
 absl::StatusOr<EncodedTensor> NoSource() { return absl::InternalError("a block in tuning has arrays in place of parameters"); }
 
+// Sequences in runs of about kMicroTokens.
+std::vector<std::vector<int64_t>> Runs(const BlockExamples& examples, const std::vector<int64_t>& sequences) {
+  std::vector<std::vector<int64_t>> runs;
+  int64_t tokens = kMicroTokens;
+  for (const int64_t s : sequences) {
+    if (tokens >= kMicroTokens) {
+      runs.emplace_back();
+      tokens = 0;
+    }
+    runs.back().push_back(s);
+    tokens += examples.starts[s + 1] - examples.starts[s];
+  }
+  return runs;
+}
+
+// Of a block's output over the sequences.
+double ValuesOf(const BlockExamples& examples, const std::vector<int64_t>& sequences) {
+  double tokens = 0;
+  for (const int64_t s : sequences) tokens += static_cast<double>(examples.starts[s + 1] - examples.starts[s]);
+  return tokens * static_cast<double>(examples.inputs.size()) / static_cast<double>(examples.starts.back());
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<BlockTuner>> BlockTuner::Create(const ir::Graph& graph, int layer, train::Machine machine,
@@ -125,27 +147,6 @@ double BlockTuner::Compare(const std::vector<int64_t>& sequences, double weight,
   return squares;
 }
 
-// Sequences in runs of about kMicroTokens.
-static std::vector<std::vector<int64_t>> Runs(const BlockExamples& examples, const std::vector<int64_t>& sequences) {
-  std::vector<std::vector<int64_t>> runs;
-  int64_t tokens = kMicroTokens;
-  for (const int64_t s : sequences) {
-    if (tokens >= kMicroTokens) {
-      runs.emplace_back();
-      tokens = 0;
-    }
-    runs.back().push_back(s);
-    tokens += examples.starts[s + 1] - examples.starts[s];
-  }
-  return runs;
-}
-
-static double ValuesOf(const BlockExamples& examples, const std::vector<int64_t>& sequences) {
-  double tokens = 0;
-  for (const int64_t s : sequences) tokens += static_cast<double>(examples.starts[s + 1] - examples.starts[s]);
-  return tokens * static_cast<double>(examples.inputs.size()) / static_cast<double>(examples.starts.back());
-}
-
 absl::StatusOr<double> BlockTuner::Loss(const std::vector<int64_t>& sequences) {
   Decode();
   double squares = 0;
@@ -216,7 +217,8 @@ absl::StatusOr<BlockTuner::Result> BlockTuner::Run(absl::FunctionRef<void()> epo
     }
     epoch_done();
   }
-  for (size_t i = 0; i < parameters.size(); ++i) *parameters[i] = std::move(best[i]);
+  // In place: the tape reads gains where they lie.
+  for (size_t i = 0; i < parameters.size(); ++i) std::copy(best[i].begin(), best[i].end(), parameters[i]->begin());
   return result;
 }
 

@@ -20,7 +20,7 @@ namespace {
 
 // Rows of a task: enough for matrix products and to share a group's part of the
 // Hessian, few enough to share out.
-constexpr int64_t kStrip = 32;
+constexpr int64_t kStrip = 64;
 
 // gradient [n] += sum over j < count of change[j] hessian[j], rows n apart.
 NIBBLE_CLONES void AddRows(const float* change, int64_t count, const float* hessian, int64_t n, float* gradient) {
@@ -69,24 +69,21 @@ AqlmProblem::AqlmProblem(int64_t rows, absl::Span<const float> weights, absl::Sp
   NIBBLE_CHECK(static_cast<int64_t>(hessian.size()) == n_ * n_);
 }
 
-std::vector<float> AqlmProblem::ChangeOf(const AdditiveTensor& tensor) const {
-  std::vector<float> change = tensor.Decode(true, &pool_);
-  for (size_t i = 0; i < change.size(); ++i) change[i] -= weights_[i];
-  return change;
-}
-
-std::vector<float> AqlmProblem::TimesHessian(const std::vector<float>& change) const {
-  std::vector<float> product(change.size());
+std::vector<float> AqlmProblem::TimesHessian(const AdditiveTensor& tensor, bool scaled, bool less_weights, std::vector<float>* change) const {
+  std::vector<float> product(rows_ * n_);
+  change->resize(rows_ * n_);
   pool_.ParallelFor(CeilDiv(rows_, kStrip), [&](int64_t strip, int) {
     const int64_t first = strip * kStrip, count = std::min(kStrip, rows_ - first);
-    blas::Sgemm(false, false, count, n_, n_, 1.0f, change.data() + first * n_, n_, hessian_.data(), n_, 0.0f, product.data() + first * n_, n_);
+    float* from = change->data() + first * n_;
+    tensor.DecodeRows(first, first + count, scaled, from);
+    for (int64_t i = 0; less_weights && i < count * n_; ++i) from[i] -= weights_[first * n_ + i];
+    blas::Sgemm(false, false, count, n_, n_, 1.0f, from, n_, hessian_.data(), n_, 0.0f, product.data() + first * n_, n_);
   });
   return product;
 }
 
 double AqlmProblem::Loss(const AdditiveTensor& tensor, std::vector<float>* gradient, std::vector<double>* rows) const {
-  const std::vector<float> change = ChangeOf(tensor);
-  std::vector<float> product = TimesHessian(change);
+  std::vector<float> change, product = TimesHessian(tensor, /*scaled=*/true, /*less_weights=*/true, &change);
   std::vector<double> losses(rows_);
   for (int64_t r = 0; r < rows_; ++r) {
     for (int64_t c = r * n_; c < (r + 1) * n_; ++c) losses[r] += static_cast<double>(change[c]) * static_cast<double>(product[c]) / 2;
@@ -113,8 +110,6 @@ class AqlmProblem::Search {
   // `gradient`: D H of the tensor as it is.
   void Run(const std::vector<float>& gradient) {
     const int64_t strips = CeilDiv(problem_.rows_, kStrip);
-    // The groups' forms are made once for all strips, a few groups at a time: of a
-    // large codebook they are larger than the matrix.
     std::vector<std::vector<Row>> rows(strips);
     for (int64_t r = 0; r < problem_.rows_; ++r) {
       const float* from = gradient.data() + r * n_;
@@ -285,7 +280,7 @@ void AqlmProblem::FitByAdam(const AqlmSettings& settings, AdditiveTensor* tensor
 }
 
 void AqlmProblem::FitByLeastSquares(int steps, AdditiveTensor* tensor) const {
-  std::vector<float> gradient, residual, product;
+  std::vector<float> gradient, residual, product, decoded;
   const AdditiveTensor before = *tensor;
   const double loss = Loss(*tensor, &gradient);
   tensor->Gradients(gradient, &pool_, &residual, nullptr);
@@ -294,7 +289,7 @@ void AqlmProblem::FitByLeastSquares(int steps, AdditiveTensor* tensor) const {
   direction.words = residual;
   double length = Dot(residual, residual);
   for (int step = 0; step < steps && length > 0; ++step) {
-    direction.Gradients(TimesHessian(direction.Decode(true, &pool_)), &pool_, &product, nullptr);
+    direction.Gradients(TimesHessian(direction, /*scaled=*/true, /*less_weights=*/false, &decoded), &pool_, &product, nullptr);
     const double curvature = Dot(direction.words, product);
     if (!(curvature > 0)) break;
     const float pace = static_cast<float>(length / curvature);
@@ -312,7 +307,8 @@ void AqlmProblem::FitByLeastSquares(int steps, AdditiveTensor* tensor) const {
 
 // The scale s of a row with weights w and words v: v H w / v H v.
 void AqlmProblem::FitScales(AdditiveTensor* tensor) const {
-  const std::vector<float> words = tensor->Decode(/*scaled=*/false, &pool_), product = TimesHessian(words);
+  std::vector<float> words;
+  const std::vector<float> product = TimesHessian(*tensor, /*scaled=*/false, /*less_weights=*/false, &words);
   for (int64_t r = 0; r < rows_; ++r) {
     double with_weights = 0, with_words = 0;
     for (int64_t c = r * n_; c < (r + 1) * n_; ++c) {

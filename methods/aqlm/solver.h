@@ -71,9 +71,8 @@ class AqlmProblem {
  private:
   class Search;
 
-  // change H, by strips of rows.
-  std::vector<float> TimesHessian(const std::vector<float>& change) const;
-  std::vector<float> ChangeOf(const additive::AdditiveTensor& tensor) const;
+  // change H, `change` what the tensor decodes to, less the weights where asked.
+  std::vector<float> TimesHessian(const additive::AdditiveTensor& tensor, bool scaled, bool less_weights, std::vector<float>* change) const;
   void FitScales(additive::AdditiveTensor* tensor) const;
 
   const int64_t rows_, n_;

@@ -47,11 +47,11 @@ class Clustering {
     KeepSample();
     if (options_.words <= kMostPlusPlus) StartByDistance();
     else StartAtRandom();
-    double before = std::numeric_limits<double>::infinity();
+    double before = 0;
     for (int i = 0; i < options_.iterations; ++i) {
       const Assignment assignment = AssignNearest(vectors_, dim_, words_, pool_);
       const double loss = std::accumulate(assignment.distances.begin(), assignment.distances.end(), 0.0);
-      if (before - loss <= options_.tolerance * before) break;
+      if (i > 0 && before - loss <= options_.tolerance * before) break;
       before = loss;
       MoveWords(assignment);
     }
