@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
+#include <utility>
 
 #include "core/base/check.h"
 #include "core/base/divide.h"
@@ -119,8 +121,13 @@ class AqlmProblem::Search {
     for (int64_t g = 0; g < groups_; ++g) {
       MakeForms(g);
       problem_.pool_.ParallelFor(strips, [&](int64_t strip, int) {
-        for (size_t i = 0; i < rows[strip].size(); ++i) {
-          for (int m = 0; m < tensor_.codebooks; ++m) Extend(g, m, tensor_.scales[strip * kStrip + static_cast<int64_t>(i)], &rows[strip][i]);
+        const absl::Span<const float> scales = absl::MakeConstSpan(tensor_.scales).subspan(strip * kStrip, rows[strip].size());
+        for (int m = 0; m < tensor_.codebooks; ++m) {
+          if (beam_ == 1) {
+            ExtendBest(g, m, scales, &rows[strip]);
+          } else {
+            for (size_t i = 0; i < scales.size(); ++i) Extend(g, m, scales[i], &rows[strip][i]);
+          }
         }
       });
     }
@@ -132,7 +139,7 @@ class AqlmProblem::Search {
 
  private:
   struct Hypothesis {
-    double loss = 0;              // above that of the codes given
+    double loss = 0;              // above that of the codes given, where beams compete
     std::vector<float> gradient;  // G
     std::vector<uint16_t> codes;
   };
@@ -182,33 +189,43 @@ class AqlmProblem::Search {
     }
   }
 
+  // A beam of one: only the nearest word counts, and rows look for theirs together.
+  void ExtendBest(int64_t g, int m, absl::Span<const float> scales, std::vector<Row>* rows) const {
+    const int64_t place = g * tensor_.codebooks + m, count = static_cast<int64_t>(scales.size());
+    std::vector<float> queries(count * dim_), factors(count), values(count);
+    std::vector<uint16_t> codes(count);
+    for (int64_t i = 0; i < count; ++i) {
+      const Hypothesis& hypothesis = (*rows)[i].beam[0];
+      QueryOf(g, tensor_.word(m, hypothesis.codes[place]), scales[i], hypothesis, queries.data() + i * dim_);
+      factors[i] = scales[i] * scales[i] / 2;
+    }
+    additive::NearestWords(tables_[m], forms_[m].data(), count, factors.data(), queries.data(), codes.data(), values.data());
+    for (int64_t i = 0; i < count; ++i) Exchange(g, m, scales[i], codes[i], &(*rows)[i].beam[0]);
+  }
+
   void Extend(int64_t g, int m, float scale, Row* row) const {
     std::vector<Choice> choices;
     const int64_t place = g * tensor_.codebooks + m;
-    std::vector<float> query(dim_), values;
+    std::vector<float> query(dim_), values(tables_[m].words());
     const float factor = scale * scale / 2;
     for (size_t i = 0; i < row->beam.size(); ++i) {
       const Hypothesis& hypothesis = row->beam[i];
       const uint16_t old = hypothesis.codes[place];
-      const float* word = tensor_.word(m, old);
-      QueryOf(g, word, scale, hypothesis, query.data());
-      double before = static_cast<double>(factor) * static_cast<double>(forms_[m][old]);
-      for (int64_t j = 0; j < dim_; ++j) before -= static_cast<double>(query[j]) * static_cast<double>(word[j]);
-      if (beam_ == 1) {
-        uint16_t code;
-        float value;
-        additive::NearestWords(tables_[m], forms_[m].data(), 1, &factor, query.data(), &code, &value);
-        choices.push_back({static_cast<double>(value) - before, i, code});
-        continue;
-      }
-      values.resize(tables_[m].words());
+      QueryOf(g, tensor_.word(m, old), scale, hypothesis, query.data());
       additive::WordValues(tables_[m], forms_[m].data(), factor, query.data(), values.data());
+      const double before = static_cast<double>(values[old]);
       for (size_t code = 0; code < values.size(); ++code) {
         choices.push_back({hypothesis.loss + static_cast<double>(values[code]) - before, i, static_cast<uint16_t>(code)});
       }
     }
     KeepBest(&choices);
-    Follow(g, m, scale, choices, row);
+    std::vector<Hypothesis> next;
+    for (const Choice& choice : choices) {
+      next.push_back(row->beam[choice.from]);
+      next.back().loss = choice.loss;
+      Exchange(g, m, scale, choice.code, &next.back());
+    }
+    row->beam = std::move(next);
   }
 
   void KeepBest(std::vector<Choice>* choices) const {
@@ -219,22 +236,14 @@ class AqlmProblem::Search {
     choices->resize(kept);
   }
 
-  void Follow(int64_t g, int m, float scale, const std::vector<Choice>& choices, Row* row) const {
-    const int64_t place = g * tensor_.codebooks + m;
-    std::vector<Hypothesis> next;
-    for (size_t i = 0; i < choices.size(); ++i) {
-      const Choice& choice = choices[i];
-      if (beam_ == 1) next.push_back(std::move(row->beam[0]));
-      else next.push_back(row->beam[choice.from]);
-      Hypothesis& hypothesis = next.back();
-      hypothesis.loss = choice.loss;
-      const uint16_t old = std::exchange(hypothesis.codes[place], choice.code);
-      if (old == choice.code) continue;
-      std::vector<float> change(width(g));
-      for (size_t j = 0; j < change.size(); ++j) change[j] = scale * (tensor_.word(m, choice.code)[j] - tensor_.word(m, old)[j]);
-      AddRows(change.data(), static_cast<int64_t>(change.size()), hessian(g), n_, hypothesis.gradient.data());
-    }
-    row->beam = std::move(next);
+  // Gives group g the word `code` of codebook m.
+  void Exchange(int64_t g, int m, float scale, uint16_t code, Hypothesis* hypothesis) const {
+    const uint16_t old = std::exchange(hypothesis->codes[g * tensor_.codebooks + m], code);
+    if (old == code) return;
+    const int64_t n = width(g);
+    float change[additive::kMostInGroup];
+    for (int64_t j = 0; j < n; ++j) change[j] = scale * (tensor_.word(m, code)[j] - tensor_.word(m, old)[j]);
+    AddRows(change, n, hessian(g), n_, hypothesis->gradient.data());
   }
 
   const AqlmProblem& problem_;

@@ -21,6 +21,7 @@
 namespace nibble::additive {
 
 inline constexpr char kFormatName[] = "aqlm";
+inline constexpr int kMostInGroup = 64;
 
 // The scheme of aqlm tensors with fp16 scales.
 QuantScheme SchemeOf(int codebooks, int bits, int in_group);

@@ -43,7 +43,7 @@ class AqlmFormat : public Format {
     const AdditiveCodebooks& books = scheme.GetExtension(additive_codebooks);
     NIBBLE_RETURN_IF_ERROR(CheckRange("codebooks", books.codebooks(), 16));
     NIBBLE_RETURN_IF_ERROR(CheckRange("bits", books.bits(), 16));
-    NIBBLE_RETURN_IF_ERROR(CheckRange("in_group", books.in_group(), 64));
+    NIBBLE_RETURN_IF_ERROR(CheckRange("in_group", books.in_group(), kMostInGroup));
     return ValidateScales(scheme);
   }
 
