@@ -15,6 +15,12 @@ const Format& KnownFormat(const EncodedTensor& tensor) {
   return **format;
 }
 
+absl::Status CheckRowLength(const Format& format, const Shape& shape) {
+  if (shape.empty() || shape.back() % format.row_multiple() == 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(format.name(), " stores blocks of ", format.row_multiple(), " columns, which do not divide rows of ",
+                                                 shape.back(), "; choose another format for this tensor"));
+}
+
 }  // namespace
 
 int64_t EncodedTensor::byte_size() const {
@@ -68,19 +74,25 @@ absl::Status ValidateScheme(const QuantScheme& scheme) {
   return Annotate(format->Validate(scheme), SchemeToString(scheme));
 }
 
-absl::StatusOr<EncodedTensor> Encode(const QuantScheme& scheme, const Shape& shape, absl::Span<const float> values,
-                                     ThreadPool* pool) {
+absl::Status CheckEncodable(const QuantScheme& scheme, const Shape& shape, absl::Span<const float> values) {
   NIBBLE_RETURN_IF_ERROR(ValidateScheme(scheme));
   NIBBLE_ASSIGN_OR_RETURN(const int64_t elements, CheckedElements(shape));
   if (shape.empty() || shape.size() > 2 || elements != static_cast<int64_t>(values.size())) {
     return absl::InvalidArgumentError(absl::StrCat("cannot encode ", values.size(), " values as ", ShapeToString(shape)));
   }
+  NIBBLE_ASSIGN_OR_RETURN(const Format* format, FindFormat(scheme.format()));
+  NIBBLE_RETURN_IF_ERROR(CheckRowLength(*format, shape));
   for (size_t i = 0; i < values.size(); ++i) {
     if (!std::isfinite(values[i])) {
       return absl::InvalidArgumentError(absl::StrCat("value at row ", i / shape.back(), ", column ", i % shape.back(), " is ",
                                                      values[i], ": only finite values can be encoded"));
     }
   }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<EncodedTensor> Encode(const QuantScheme& scheme, const Shape& shape, absl::Span<const float> values, ThreadPool* pool) {
+  NIBBLE_RETURN_IF_ERROR(CheckEncodable(scheme, shape, values));
   NIBBLE_ASSIGN_OR_RETURN(const Format* format, FindFormat(scheme.format()));
   return format->Encode(scheme, shape, values, pool);
 }
@@ -102,6 +114,7 @@ absl::Status CheckEncoded(const EncodedTensor& tensor) {
     return absl::InvalidArgumentError(absl::StrCat("expected one or two dimensions, got ", ShapeToString(tensor.shape)));
   }
   NIBBLE_RETURN_IF_ERROR(CheckedElements(tensor.shape).status());
+  NIBBLE_RETURN_IF_ERROR(CheckRowLength(KnownFormat(tensor), tensor.shape));
   const auto layout = KnownFormat(tensor).Layout(tensor.scheme, tensor.shape);
   for (const BufferSpec& spec : layout) {
     const auto it = tensor.buffers.find(spec.name);
@@ -121,6 +134,7 @@ absl::Status CheckEncoded(const EncodedTensor& tensor) {
 absl::StatusOr<int64_t> EncodedBytes(const QuantScheme& scheme, const Shape& shape) {
   NIBBLE_RETURN_IF_ERROR(ValidateScheme(scheme));
   NIBBLE_ASSIGN_OR_RETURN(const Format* format, FindFormat(scheme.format()));
+  NIBBLE_RETURN_IF_ERROR(CheckRowLength(*format, shape));
   int64_t bytes = 0;
   for (const BufferSpec& spec : format->Layout(scheme, shape)) {
     NIBBLE_ASSIGN_OR_RETURN(const int64_t elements, CheckedElements(spec.shape));

@@ -36,10 +36,13 @@ struct EncodedTensor {
 absl::StatusOr<EncodedTensor> WrapFloats(Tensor tensor);
 
 // Encodes row-major `values` of `shape`. Errors: an unknown format, a scheme
-// that the format refuses, a value that is not finite, a scale that leaves its
-// type. `pool` may be null.
+// that the format refuses, a row that its blocks do not divide, a value that is not
+// finite, a scale that leaves its type. `pool` may be null.
 absl::StatusOr<EncodedTensor> Encode(const QuantScheme& scheme, const Shape& shape, absl::Span<const float> values,
                                      ThreadPool* pool = nullptr);
+
+// The errors of Encode but for the last, which need no encoding.
+absl::Status CheckEncodable(const QuantScheme& scheme, const Shape& shape, absl::Span<const float> values);
 
 // Decodes rows [begin, end) to fp32, (end - begin) * cols() values.
 void DecodeRows(const EncodedTensor& tensor, int64_t begin, int64_t end, float* out);

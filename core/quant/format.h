@@ -33,10 +33,15 @@ class Format {
   // Refuses scheme fields that the format cannot honour.
   virtual absl::Status Validate(const QuantScheme& scheme) const = 0;
 
-  // The buffers of a tensor of `shape`; fixes the stored size.
+  // What the length of a row must be a multiple of, for formats that pack columns in
+  // blocks.
+  virtual int64_t row_multiple() const { return 1; }
+
+  // The buffers of a tensor of `shape`, whose rows have a length that row_multiple()
+  // divides; fixes the stored size.
   virtual std::vector<BufferSpec> Layout(const QuantScheme& scheme, const Shape& shape) const = 0;
 
-  // Encodes finite values; the scheme has been validated.
+  // Encodes finite values; scheme and shape have been validated.
   virtual absl::StatusOr<EncodedTensor> Encode(const QuantScheme& scheme, const Shape& shape,
                                                absl::Span<const float> values, ThreadPool* pool) const = 0;
 

@@ -1,0 +1,63 @@
+// Searches for the scale (and offset) of a few values and small codes, by weighted
+// squares: what the encoders of GGUF's blocks are made of. Each keeps the candidate
+// of least error, or of equal error the first, in a fixed order of fp32 operations,
+// so results are the same everywhere.
+//
+// Source: the fits in ggml's ggml-quants.c (llama.cpp).
+#ifndef NIBBLE_CORE_QUANT_FORMATS_GGUF_FIT_H_
+#define NIBBLE_CORE_QUANT_FORMATS_GGUF_FIT_H_
+
+#include <cstdint>
+
+#include "absl/types/span.h"
+
+namespace nibble::gguf {
+
+// Groups whose magnitudes are all below this count as zero.
+inline constexpr float kLeastMagnitude = 1e-15f;
+
+// The integer nearest to x in [low, high], ties to even; low where x is no number.
+int NearestIn(float x, int low, int high);
+
+// The value of the largest magnitude, the first of equals.
+float SignedAbsMax(absl::Span<const float> x);
+
+// The scale of x ~ scale code, codes in [-levels, levels - 1], that least squares gives
+// for the best of 19 trial scales around the one that maps SignedAbsMax to -levels. Fills
+// `codes` with code + levels. `weights`: of the squared errors.
+float FitSymmetric(int levels, absl::Span<const float> x, absl::Span<const float> weights, absl::Span<uint8_t> codes);
+
+// The same from that one scale, codes improved one at a time for at most five rounds.
+float FitSymmetricByDescent(int levels, absl::Span<const float> x, absl::Span<const float> weights);
+
+struct AffineFit {
+  float scale = 0;
+  float min = 0;  // x ~ scale code - min, min >= 0
+};
+
+// Trial scales (max_code + first + i step) / (max x - min), i = 0 .. steps, from the least
+// of x and 0 as the offset, then from that of the best fit so far.
+struct AffineSearch {
+  float first, step;
+  int steps;
+  bool absolute = false;  // errors are magnitudes, not squares
+};
+
+// Fills `codes`, in [0, max_code].
+AffineFit FitAffine(int max_code, absl::Span<const float> x, absl::Span<const float> weights, const AffineSearch& search,
+                    absl::Span<uint8_t> codes);
+
+// The scale of x ~ scale code for x >= 0, codes in [0, max_code].
+float FitPositive(int max_code, absl::Span<const float> x, absl::Span<const float> weights, absl::Span<uint8_t> codes);
+
+// The scale of x ~ scale table[code] for iq4_nl's table: the best of 2 tries + 1 around
+// the one that maps SignedAbsMax to the table's first entry. Negative `tries`: the one
+// that maps it to that entry's magnitude, and its least squares.
+float FitNonLinear(int tries, absl::Span<const float> x, absl::Span<const float> weights);
+
+// The code of iq4_nl's entry nearest to x; half-way the greater.
+uint8_t NearestNonLinear(float x);
+
+}  // namespace nibble::gguf
+
+#endif  // NIBBLE_CORE_QUANT_FORMATS_GGUF_FIT_H_

@@ -1,0 +1,183 @@
+#include "core/quant/formats/gguf/gguf.h"
+
+#include <cmath>
+
+#include "absl/strings/ascii.h"
+#include "core/base/rng.h"
+#include "core/golden/golden_testing.h"
+#include "core/quant/format.h"
+
+namespace nibble {
+namespace {
+
+using ::testing::HasSubstr;
+
+const char* const kTypes[] = {"q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k"};
+
+std::vector<float> Gaussian(int64_t n, uint64_t seed, float deviation = 1) {
+  Rng rng(seed);
+  std::vector<float> values(n);
+  for (float& v : values) v = deviation * rng.Normal();
+  return values;
+}
+
+// Root of the mean square, by weights where there are some.
+double Rms(const std::vector<float>& a, const std::vector<float>& b, absl::Span<const float> column_weights = {}) {
+  double sum = 0, weight = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    const double w = column_weights.empty() ? 1 : column_weights[i % column_weights.size()];
+    sum += w * std::pow(static_cast<double>(a[i]) - b[i], 2);
+    weight += w;
+  }
+  return std::sqrt(sum / weight);
+}
+
+EncodedTensor OfBlocks(const std::string& type, const Shape& shape, const Tensor& bytes) {
+  EncodedTensor tensor{FloatScheme(type), shape, {}};
+  tensor.buffers.emplace("blocks", bytes);
+  return tensor;
+}
+
+class GgufGolden : public GoldenTest {
+ protected:
+  GgufGolden() : GoldenTest("gguf.safetensors") {}
+
+  // "q4_k" is "Q4_K" there.
+  Tensor Of(const std::string& type, const std::string& what) const { return Golden(absl::AsciiStrToUpper(type) + "." + what); }
+};
+
+TEST_F(GgufGolden, DecodesToTheBit) {
+  for (const std::string type : kTypes) {
+    const Tensor bytes = Of(type, "bytes"), decoded = Of(type, "decoded_f32");
+    const EncodedTensor tensor = OfBlocks(type, decoded.shape(), bytes);
+    ASSERT_OK(CheckEncoded(tensor));
+    const std::vector<float> got = Decode(tensor), expected = ToFloats(decoded);
+    EXPECT_EQ(std::memcmp(got.data(), expected.data(), got.size() * sizeof(float)), 0) << type;
+  }
+}
+
+TEST_F(GgufGolden, EncodesTypesOf32ColumnsToTheByte) {
+  const Tensor input = Golden("input_f32");
+  for (const std::string type : {"q4_0", "q4_1", "q5_0", "q5_1", "q8_0"}) {
+    ASSERT_OK_AND_ASSIGN(const EncodedTensor tensor, Encode(FloatScheme(type), input.shape(), ToFloats(input)));
+    const Tensor expected = Of(type, "bytes");
+    const absl::Span<const uint8_t> got = tensor.buffer("blocks").bytes();
+    ASSERT_EQ(got.size(), expected.bytes().size()) << type;
+    for (size_t i = 0; i < got.size(); ++i) ASSERT_EQ(got[i], expected.bytes()[i]) << type << " byte " << i;
+  }
+}
+
+// A block's parts, put together by the formula, are what decoding gives.
+TEST(Gguf, PartsMakeTheTensor) {
+  const Shape shape = {3, 512};
+  for (const std::string type : kTypes) {
+    if (type == "iq4_nl") continue;  // its codes stand for a table's values
+    ASSERT_OK_AND_ASSIGN(const EncodedTensor tensor, Encode(FloatScheme(type), shape, Gaussian(3 * 512, 1)));
+    const GgufParts parts = SplitGgufBlocks(tensor);
+    const std::vector<float> decoded = Decode(tensor), scales = ToFloats(parts.scales), mins = ToFloats(parts.mins);
+    std::vector<uint8_t> codes(512);
+    for (int64_t r = 0; r < 3; ++r) {
+      UnpackRow(parts.bits, parts.codes.bytes().data() + r * PackedRowBytes(parts.bits, 512), absl::MakeSpan(codes));
+      for (int64_t c = 0; c < 512; ++c) {
+        const int64_t g = r * parts.groups + c / parts.group, b = g / parts.groups_per_block;
+        const float scale = scales[b] * static_cast<float>(parts.scale_codes.as<int8_t>()[g]);
+        const float value = scale * static_cast<float>(codes[c] - parts.zero) - mins[b] * static_cast<float>(parts.min_codes.as<uint8_t>()[g]);
+        ASSERT_EQ(value, decoded[r * 512 + c]) << type << " " << r << " " << c;
+        ASSERT_TRUE(parts.has_mins || mins[b] == 0) << type;
+      }
+    }
+  }
+}
+
+// What kernels see is what decoding gives.
+TEST(Gguf, ViewsAreExact) {
+  for (const std::string type : kTypes) {
+    ASSERT_OK_AND_ASSIGN(const EncodedTensor tensor, Encode(FloatScheme(type), {5, 256}, Gaussian(5 * 256, 2)));
+    const auto view = (*FindFormat(type))->Codes(tensor);
+    const bool one_scale = type == "q4_0" || type == "q5_0" || type == "q8_0" || type == "iq4_nl";
+    ASSERT_EQ(view.has_value(), one_scale) << type;
+    if (!view.has_value()) continue;
+    EXPECT_EQ(view->group, 32);
+    const std::vector<float> decoded = Decode(tensor);
+    std::vector<uint8_t> codes(256);
+    for (int64_t r = 0; r < 5; ++r) {
+      view->UnpackCodes(r, absl::MakeSpan(codes));
+      for (int64_t c = 0; c < 256; ++c) {
+        const float value = view->values.empty() ? static_cast<float>(codes[c] - view->zero(r, c / 32)) : view->values[codes[c]];
+        ASSERT_EQ(view->scale(r, c / 32) * value, decoded[r * 256 + c]) << type;
+      }
+    }
+  }
+}
+
+// Bands of the error on Gaussian values, as shares of their deviation. ggml's own
+// encoders (ik_llama.cpp 8337e4cd, same values up to the generator) lie within.
+TEST(Gguf, ErrorsAreWhatTheirBitsAllow) {
+  struct Band {
+    const char* type;
+    double low, high;
+  };
+  const Band bands[] = {{"q4_0", 0.080, 0.100}, {"q4_1", 0.070, 0.090}, {"q5_0", 0.040, 0.050}, {"q5_1", 0.034, 0.044}, {"q8_0", 0.0045, 0.0065},
+                        {"iq4_nl", 0.070, 0.085}, {"q2_k", 0.26, 0.34}, {"q3_k", 0.13, 0.19}, {"q4_k", 0.065, 0.080}, {"q5_k", 0.032, 0.040},
+                        {"q6_k", 0.015, 0.020}};
+  const std::vector<float> values = Gaussian(32 * 1024, 3, 0.02f);
+  for (const Band& band : bands) {
+    ASSERT_OK_AND_ASSIGN(const EncodedTensor tensor, Encode(FloatScheme(band.type), {32, 1024}, values));
+    const double error = Rms(Decode(tensor), values) / 0.02;
+    EXPECT_GT(error, band.low) << band.type;
+    EXPECT_LT(error, band.high) << band.type;
+  }
+}
+
+TEST(Gguf, ImportanceMovesTheErrorToWhereItCountsLess) {
+  const std::vector<float> values = Gaussian(16 * 512, 4);
+  std::vector<float> importance(512);
+  Rng rng(5);
+  for (float& v : importance) v = std::exp(2 * rng.Normal());
+  for (const std::string type : kTypes) {
+    ASSERT_OK_AND_ASSIGN(const EncodedTensor plain, EncodeGgufBlocks(type, {16, 512}, values, {}, nullptr));
+    ASSERT_OK_AND_ASSIGN(const EncodedTensor weighted, EncodeGgufBlocks(type, {16, 512}, values, importance, nullptr));
+    if (type == "q8_0") {
+      EXPECT_EQ(plain.buffer("blocks").bytes(), weighted.buffer("blocks").bytes());
+      continue;
+    }
+    EXPECT_LT(Rms(Decode(weighted), values, importance), 0.97 * Rms(Decode(plain), values, importance)) << type;
+  }
+}
+
+TEST(Gguf, RefusesWhatItCannotHonour) {
+  QuantScheme scheme = FloatScheme("q4_k");
+  scheme.set_group_size(32);
+  EXPECT_THAT(std::string(ValidateScheme(scheme).message()), HasSubstr("q4_k fixes everything itself"));
+  const std::vector<float> values(512, 1.0f);
+  EXPECT_THAT(std::string(EncodeGgufBlocks("q4_x", {2, 256}, values, {}, nullptr).status().message()), HasSubstr("q4_x"));
+  EXPECT_THAT(std::string(EncodeGgufBlocks("q4_k", {2, 256}, values, std::vector<float>(255, 1), nullptr).status().message()),
+              HasSubstr("importance of 255 columns for 256"));
+  std::vector<float> importance(256, 1.0f);
+  importance[9] = -1;
+  EXPECT_THAT(std::string(EncodeGgufBlocks("q4_k", {2, 256}, values, importance, nullptr).status().message()), HasSubstr("column 9"));
+}
+
+TEST(Gguf, AScaleBeyondHalfPrecisionIsAnErrorWithItsPlace) {
+  for (const std::string type : kTypes) {
+    for (const float huge : {3e8f, 3e38f}) {
+      std::vector<float> values(2 * 256, 1.0f);
+      values[256 + 40] = huge;
+      const auto encoded = Encode(FloatScheme(type), {2, 256}, values);
+      ASSERT_FALSE(encoded.ok()) << type << " " << huge;
+      EXPECT_THAT(std::string(encoded.status().message()), HasSubstr("row 1")) << type;
+    }
+  }
+}
+
+// Importance of nothing but zeros gives a tensor, if a bad one.
+TEST(Gguf, ZeroImportanceEncodes) {
+  const std::vector<float> values = Gaussian(512, 6), none(256, 0.0f);
+  for (const std::string type : kTypes) {
+    ASSERT_OK_AND_ASSIGN(const EncodedTensor tensor, EncodeGgufBlocks(type, {2, 256}, values, none, nullptr));
+    for (const float v : Decode(tensor)) ASSERT_TRUE(std::isfinite(v)) << type;
+  }
+}
+
+}  // namespace
+}  // namespace nibble
