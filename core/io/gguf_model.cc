@@ -17,7 +17,6 @@
 namespace nibble::io {
 namespace {
 
-constexpr char kRopeFactors[] = "rope_freqs.weight";
 constexpr double kRopeTolerance = 1e-4;
 
 struct NamePair {
@@ -37,25 +36,9 @@ constexpr NamePair kLayerNames[] = {{"input_layernorm.weight", "attn_norm.weight
                                     {"mlp.down_proj.weight", "ffn_down.weight"}};
 constexpr absl::string_view kOurLayer = "model.layers.", kGgufLayer = "blk.";
 
-// "model.layers.3.mlp.up_proj.weight" -> "blk.3.ffn_up.weight"; "" for a name
-// that no Llama has.
-std::string ToGgufName(absl::string_view name) {
-  for (const NamePair& pair : kTopNames) {
-    if (pair.ours == name) return std::string(pair.gguf);
-  }
-  if (!absl::StartsWith(name, kOurLayer)) return "";
-  name.remove_prefix(kOurLayer.size());
-  const size_t dot = name.find('.');
-  if (dot == absl::string_view::npos) return "";
-  for (const NamePair& pair : kLayerNames) {
-    if (pair.ours == name.substr(dot + 1)) return absl::StrCat(kGgufLayer, name.substr(0, dot), ".", pair.gguf);
-  }
-  return "";
-}
-
 // Whether a model of that many layers has the GGUF tensor.
 bool IsLlamaTensor(absl::string_view name, int64_t layers) {
-  if (name == kRopeFactors) return true;
+  if (name == kGgufRopeFactors) return true;
   for (const NamePair& pair : kTopNames) {
     if (pair.gguf == name) return true;
   }
@@ -155,24 +138,23 @@ absl::Status RefuseForeignTensors(const GgufFile& file, const LlamaConfig& confi
 
 // Recognizes the per-frequency divisors as Llama 3's.
 absl::Status ReadRopeFactors(const GgufFile& file, LlamaConfig* config) {
-  const GgufTensor* tensor = file.FindTensor(kRopeFactors);
+  const GgufTensor* tensor = file.FindTensor(kGgufRopeFactors);
   if (tensor == nullptr) return absl::OkStatus();
   if (tensor->type->dtype != DType::kF32 || tensor->shape != Shape{config->head_dim / 2}) {
-    return absl::InvalidArgumentError(absl::StrCat(file.path(), ": ", kRopeFactors, " is ", tensor->type->name, " ",
+    return absl::InvalidArgumentError(absl::StrCat(file.path(), ": ", kGgufRopeFactors, " is ", tensor->type->name, " ",
                                                    ShapeToString(tensor->shape), ", expected F32 ",
                                                    ShapeToString({config->head_dim / 2})));
   }
   std::vector<float> factors(tensor->shape[0]);
   std::memcpy(factors.data(), file.Bytes(*tensor).data(), tensor->bytes);
-  LlamaConfig plain = *config, scaled = *config;
+  LlamaConfig scaled = *config;
   scaled.rope_scaling = Llama3RopeScaling{.factor = factors.back()};
-  NIBBLE_RETURN_IF_ERROR(Annotate(scaled.Validate(), absl::StrCat(file.path(), ": ", kRopeFactors)));
-  const std::vector<double> before = plain.InverseFrequencies(), after = scaled.InverseFrequencies();
+  NIBBLE_RETURN_IF_ERROR(Annotate(scaled.Validate(), absl::StrCat(file.path(), ": ", kGgufRopeFactors)));
+  const std::vector<float> expected = GgufRopeFactors(scaled);
   for (size_t i = 0; i < factors.size(); ++i) {
-    const double expected = before[i] / after[i];
-    if (std::fabs(factors[i] - expected) <= kRopeTolerance * expected) continue;
-    return Unsupported(file, absl::StrCat(kRopeFactors, "[", i, "] is ", factors[i], ", Llama 3's scaling by ", factors.back(),
-                                          " has ", expected, "; other scalings are not supported"));
+    if (std::fabs(factors[i] - expected[i]) <= kRopeTolerance * expected[i]) continue;
+    return Unsupported(file, absl::StrCat(kGgufRopeFactors, "[", i, "] is ", factors[i], ", Llama 3's scaling by ", factors.back(),
+                                          " has ", expected[i], "; other scalings are not supported"));
   }
   if (factors.back() != 1) *config = scaled;
   return absl::OkStatus();
@@ -182,30 +164,39 @@ class GgufStore : public WeightStore {
  public:
   GgufStore(std::shared_ptr<const GgufFile> file, const LlamaConfig& config) : file_(std::move(file)), config_(config) {}
 
-  bool Has(const std::string& name) const override { return file_->FindTensor(ToGgufName(name)) != nullptr; }
+  bool Has(const std::string& name) const override { return file_->FindTensor(GgufTensorName(name)) != nullptr; }
 
   absl::StatusOr<EncodedTensor> Load(const std::string& name) const override {
-    const std::string gguf_name = ToGgufName(name);
+    const std::string gguf_name = GgufTensorName(name);
     const std::string where = absl::StrCat(file_->path(), ": tensor '", gguf_name, "' (", name, ")");
     const GgufTensor* tensor = file_->FindTensor(gguf_name);
     if (tensor == nullptr) {
       return absl::NotFoundError(absl::StrCat(file_->path(), ": no tensor '", gguf_name, "' for '", name, "'"));
     }
     NIBBLE_RETURN_IF_ERROR(Annotate(Check(*tensor), where));
-    const int64_t heads = HeadsOf(name);
+    const int64_t heads = InterleavedHeads(name, config_);
     if (heads > 0 && (tensor->shape.size() != 2 || tensor->shape[0] != heads * config_.head_dim)) {
       return absl::InvalidArgumentError(absl::StrCat(where, " has shape ", ShapeToString(tensor->shape), ", expected ", heads,
                                                      " heads of ", config_.head_dim, " rows"));
     }
-    if (tensor->type->dtype.has_value()) return LoadFloats(*tensor, heads > 0);
-    return WrapFloats(DecodeToBf16(*tensor, heads > 0));
+    const Stored stored = BytesOf(*tensor, heads > 0);
+    if (tensor->type->dtype.has_value()) {
+      NIBBLE_ASSIGN_OR_RETURN(Tensor floats, Tensor::Borrow(*tensor->type->dtype, tensor->shape, stored.bytes, stored.owner));
+      return WrapFloats(Aligned(std::move(floats)));
+    }
+    EncodedTensor encoded{FloatScheme(tensor->type->format()), tensor->shape, {}};
+    const int64_t rows = encoded.rows(), row_bytes = static_cast<int64_t>(stored.bytes.size()) / rows;
+    NIBBLE_ASSIGN_OR_RETURN(Tensor blocks, Tensor::Borrow(DType::kU8, {rows, row_bytes}, stored.bytes, stored.owner));
+    encoded.buffers.emplace("blocks", std::move(blocks));
+    NIBBLE_RETURN_IF_ERROR(Annotate(CheckEncoded(encoded), where));
+    return encoded;
   }
 
  private:
   static absl::Status Check(const GgufTensor& tensor) {
-    if (tensor.type->decode == nullptr) {
-      return absl::UnimplementedError(absl::StrCat("element type ", tensor.type->name,
-                                                   " is not supported; Nibble reads F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0"));
+    if (tensor.type->format().empty()) {
+      return absl::UnimplementedError(absl::StrCat("element type ", tensor.type->name, " is not supported; Nibble reads F32, F16, BF16, ",
+                                                   "Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K"));
     }
     const Shape& shape = tensor.shape;
     if (shape.size() == 1 && shape[0] > 0) return absl::OkStatus();
@@ -213,45 +204,21 @@ class GgufStore : public WeightStore {
     return absl::InvalidArgumentError(absl::StrCat("has shape ", ShapeToString(shape), ", expected one or two positive dimensions"));
   }
 
-  // Heads of a projection whose rows are interleaved, else 0.
-  int64_t HeadsOf(absl::string_view name) const {
-    if (absl::EndsWith(name, ".q_proj.weight")) return config_.num_attention_heads;
-    if (absl::EndsWith(name, ".k_proj.weight")) return config_.num_key_value_heads;
-    return 0;
-  }
+  struct Stored {
+    absl::Span<const uint8_t> bytes;
+    std::shared_ptr<const void> owner;
+  };
 
-  int64_t SourceRow(int64_t row, bool interleaved) const {
-    return interleaved ? InterleavedRow(row, config_.head_dim) : row;
-  }
-
-  absl::StatusOr<EncodedTensor> LoadFloats(const GgufTensor& tensor, bool interleaved) const {
-    absl::Span<const uint8_t> bytes = file_->Bytes(tensor);
-    std::shared_ptr<const void> owner = file_->mapping();
-    if (interleaved) {
-      const size_t row_bytes = bytes.size() / tensor.shape[0];
-      auto copy = std::make_shared<std::vector<uint8_t>>(bytes.size());
-      for (int64_t row = 0; row < tensor.shape[0]; ++row) {
-        std::memcpy(copy->data() + row * row_bytes, bytes.data() + SourceRow(row, true) * row_bytes, row_bytes);
-      }
-      bytes = *copy;
-      owner = std::move(copy);
+  // A tensor's bytes, whole rows moved where they are interleaved.
+  Stored BytesOf(const GgufTensor& tensor, bool interleaved) const {
+    const absl::Span<const uint8_t> bytes = file_->Bytes(tensor);
+    if (!interleaved) return {bytes, file_->mapping()};
+    const size_t row_bytes = bytes.size() / tensor.shape[0];
+    auto copy = std::make_shared<std::vector<uint8_t>>(bytes.size());
+    for (int64_t row = 0; row < tensor.shape[0]; ++row) {
+      std::memcpy(copy->data() + row * row_bytes, bytes.data() + InterleavedRow(row, config_.head_dim) * row_bytes, row_bytes);
     }
-    NIBBLE_ASSIGN_OR_RETURN(Tensor floats, Tensor::Borrow(*tensor.type->dtype, tensor.shape, bytes, std::move(owner)));
-    return WrapFloats(Aligned(std::move(floats)));
-  }
-
-  Tensor DecodeToBf16(const GgufTensor& tensor, bool interleaved) const {
-    Tensor decoded = Tensor::Zeros(DType::kBF16, tensor.shape);
-    const int64_t cols = tensor.shape.back(), rows = decoded.elements() / cols;
-    const int64_t blocks = cols / tensor.type->elements, row_bytes = blocks * tensor.type->bytes;
-    const uint8_t* source = file_->Bytes(tensor).data();
-    uint16_t* out = decoded.mutable_as<uint16_t>().data();
-    std::vector<float> values(cols);
-    for (int64_t row = 0; row < rows; ++row, out += cols) {
-      tensor.type->decode(source + SourceRow(row, interleaved) * row_bytes, blocks, values.data());
-      for (int64_t i = 0; i < cols; ++i) out[i] = FloatToBf16(values[i]);
-    }
-    return decoded;
+    return {*copy, std::move(copy)};
   }
 
   const std::shared_ptr<const GgufFile> file_;
@@ -259,6 +226,36 @@ class GgufStore : public WeightStore {
 };
 
 }  // namespace
+
+std::string GgufTensorName(absl::string_view name) {
+  for (const NamePair& pair : kTopNames) {
+    if (pair.ours == name) return std::string(pair.gguf);
+  }
+  if (!absl::StartsWith(name, kOurLayer)) return "";
+  name.remove_prefix(kOurLayer.size());
+  const size_t dot = name.find('.');
+  if (dot == absl::string_view::npos) return "";
+  for (const NamePair& pair : kLayerNames) {
+    if (pair.ours == name.substr(dot + 1)) return absl::StrCat(kGgufLayer, name.substr(0, dot), ".", pair.gguf);
+  }
+  return "";
+}
+
+int64_t InterleavedHeads(absl::string_view name, const LlamaConfig& config) {
+  if (absl::EndsWith(name, ".q_proj.weight")) return config.num_attention_heads;
+  if (absl::EndsWith(name, ".k_proj.weight")) return config.num_key_value_heads;
+  return 0;
+}
+
+std::vector<float> GgufRopeFactors(const LlamaConfig& config) {
+  std::vector<float> factors;
+  if (!config.rope_scaling.has_value()) return factors;
+  LlamaConfig plain = config;
+  plain.rope_scaling.reset();
+  const std::vector<double> before = plain.InverseFrequencies(), after = config.InverseFrequencies();
+  for (size_t i = 0; i < before.size(); ++i) factors.push_back(static_cast<float>(before[i] / after[i]));
+  return factors;
+}
 
 absl::StatusOr<LlamaConfig> GgufConfig(const GgufFile& file) {
   NIBBLE_ASSIGN_OR_RETURN(const std::string architecture, file.Text("general.architecture"));
@@ -285,7 +282,7 @@ std::shared_ptr<const WeightStore> GgufWeights(std::shared_ptr<const GgufFile> f
   return std::make_shared<GgufStore>(std::move(file), config);
 }
 
-std::string GgufNote(const GgufFile& file) {
+std::string GgufQuantizedTypes(const GgufFile& file) {
   std::map<uint32_t, int> counts;
   for (const auto& [name, tensor] : file.tensors()) {
     if (!tensor.type->dtype.has_value()) ++counts[tensor.type->id];
@@ -294,7 +291,7 @@ std::string GgufNote(const GgufFile& file) {
   for (const auto& [id, count] : counts) {
     parts.push_back(absl::StrCat(FindGgufBlockType(id)->name, " (", count, parts.empty() ? " tensors)" : ")"));
   }
-  return parts.empty() ? "" : absl::StrCat("decoded from ", absl::StrJoin(parts, ", "), " to BF16");
+  return absl::StrJoin(parts, ", ");
 }
 
 }  // namespace nibble::io

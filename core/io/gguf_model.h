@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "core/io/gguf.h"
 #include "core/models/llama_config.h"
@@ -20,16 +21,30 @@ namespace nibble::io {
 // standard bounds (low 1, high 4, original context 8192) within 1e-4.
 absl::StatusOr<LlamaConfig> GgufConfig(const GgufFile& file);
 
-// F32, F16 and BF16 tensors keep their type and are borrowed. Block-quantized
-// ones are decoded and rounded to BF16, the baseline's type.
+// Tensors as they are stored, in the number formats of their types; borrowed, but for
+// query and key projections, whose rows are put in order. A type that Nibble has no
+// format for is an error that names it and the tensor.
 std::shared_ptr<const WeightStore> GgufWeights(std::shared_ptr<const GgufFile> file, const LlamaConfig& config);
 
 // From tokenizer.ggml.* metadata; null when the file has none.
 absl::StatusOr<std::shared_ptr<const text::Tokenizer>> GgufTokenizer(const GgufFile& file);
 
-// "decoded from Q4_1 (210 tensors), Q8_0 (1) to BF16"; "" when nothing was
-// block-quantized.
-std::string GgufNote(const GgufFile& file);
+// "Q4_1 (210 tensors), Q8_0 (1)"; "" when nothing is block-quantized.
+std::string GgufQuantizedTypes(const GgufFile& file);
+
+// What writing needs of the above.
+
+// "model.layers.3.mlp.up_proj.weight" -> "blk.3.ffn_up.weight"; "" for a name
+// that no Llama has.
+std::string GgufTensorName(absl::string_view name);
+
+// Heads of a projection whose rows GGUF interleaves, else 0.
+int64_t InterleavedHeads(absl::string_view name, const LlamaConfig& config);
+
+// rope_freqs.weight: what Llama 3's scaling divides each frequency by. Empty without
+// scaling.
+inline constexpr char kGgufRopeFactors[] = "rope_freqs.weight";
+std::vector<float> GgufRopeFactors(const LlamaConfig& config);
 
 }  // namespace nibble::io
 

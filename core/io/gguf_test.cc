@@ -3,6 +3,8 @@
 #include "core/base/testing.h"
 #include "core/io/gguf_testing.h"
 #include "core/io/safetensors.h"
+#include "core/quant/format.h"
+#include "core/quant/formats/gguf/gguf.h"
 
 namespace nibble::io {
 namespace {
@@ -17,19 +19,27 @@ absl::StatusOr<std::shared_ptr<const GgufFile>> OpenBytes(const std::string& byt
 
 std::string OpenMessage(const std::string& bytes) { return std::string(OpenBytes(bytes).status().message()); }
 
-TEST(GgufBlocksTest, DecodesGoldenBlocksExactly) {
-  NIBBLE_REQUIRE_SHARED();
-  ASSERT_OK_AND_ASSIGN(const auto file, SafetensorsFile::Open(SharedDir() + "/golden/gguf.safetensors"));
-  for (const std::string name : {"F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"}) {
-    ASSERT_OK_AND_ASSIGN(const Tensor bytes, file->Get(name + ".bytes"));
-    ASSERT_OK_AND_ASSIGN(const Tensor expected, file->Get(name + ".decoded_f32"));
-    const GgufBlockType* type = FindGgufBlockType(name);
+TEST(GgufBlocksTest, NamesOfNumberFormats) {
+  EXPECT_EQ(FindGgufBlockType("F32")->format(), "fp32");
+  EXPECT_EQ(FindGgufBlockType("Q4_K")->format(), "q4_k");
+  EXPECT_EQ(FindGgufBlockType("IQ4_XS")->format(), "");
+  EXPECT_EQ(GgufTypeOfFormat("bf16")->name, "BF16");
+  EXPECT_EQ(GgufTypeOfFormat("int4"), nullptr);
+  EXPECT_EQ(GgufTypeOfFormat(""), nullptr);
+}
+
+// The file's table and the formats agree.
+TEST(GgufBlocksTest, SizesAreTheFormats) {
+  int formats = 0;
+  for (const std::string& name : FormatNames()) {
+    if (!IsGgufFormat(name)) continue;
+    const GgufBlockType* type = GgufTypeOfFormat(name);
     ASSERT_NE(type, nullptr) << name;
-    ASSERT_EQ(bytes.elements() / type->bytes * type->elements, expected.elements()) << name;
-    std::vector<float> decoded(expected.elements());
-    type->decode(bytes.bytes().data(), bytes.elements() / type->bytes, decoded.data());
-    EXPECT_EQ(decoded, ToFloats(expected)) << name;
+    EXPECT_EQ(type->elements, (*FindFormat(name))->row_multiple()) << name;
+    EXPECT_EQ(type->bytes, EncodedBytes(FloatScheme(name), {1, type->elements}).value()) << name;
+    ++formats;
   }
+  EXPECT_EQ(formats, 11);
 }
 
 TEST(GgufBlocksTest, SizesOfAllGoldenTypes) {

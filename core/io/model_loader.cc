@@ -1,5 +1,7 @@
 #include "core/io/model_loader.h"
 
+#include <algorithm>
+#include <cstring>
 #include <filesystem>
 #include <utility>
 
@@ -15,13 +17,40 @@
 #include "core/io/hf_folder.h"
 #include "core/io/llama2c.h"
 #include "core/io/meta_folder.h"
+#include "core/tensor/half.h"
 
 namespace nibble::io {
 namespace {
 
 constexpr char kSynthetic[] = "synthetic:";
+constexpr char kDecoded[] = "decoded:";
 
-absl::StatusOr<LoadedModel> LoadFolder(const std::string& path) {
+// Quantized parameters decoded and rounded to BF16, the baseline's type; others as they
+// are.
+class DecodedStore : public WeightStore {
+ public:
+  explicit DecodedStore(std::shared_ptr<const WeightStore> stored) : stored_(std::move(stored)) {}
+
+  bool Has(const std::string& name) const override { return stored_->Has(name); }
+
+  absl::StatusOr<EncodedTensor> Load(const std::string& name) const override {
+    NIBBLE_ASSIGN_OR_RETURN(EncodedTensor tensor, stored_->Load(name));
+    if (IsFloatFormat(tensor.scheme)) return tensor;
+    Tensor decoded = Tensor::Zeros(DType::kBF16, tensor.shape);
+    uint16_t* out = decoded.mutable_as<uint16_t>().data();
+    std::vector<float> row(tensor.cols());
+    for (int64_t r = 0; r < tensor.rows(); ++r) {
+      DecodeRows(tensor, r, r + 1, row.data());
+      out = std::transform(row.begin(), row.end(), out, FloatToBf16);
+    }
+    return WrapFloats(std::move(decoded));
+  }
+
+ private:
+  const std::shared_ptr<const WeightStore> stored_;
+};
+
+absl::StatusOr<LoadedModel> LoadFolder(const std::string& path, bool decoded) {
   const bool has_slash = path.size() > 1 && path.back() == '/';
   const std::string folder = has_slash ? path.substr(0, path.size() - 1) : path;
   NIBBLE_ASSIGN_OR_RETURN(HfModel read, IsMetaFolder(folder) ? ReadMetaFolder(folder) : ReadHfFolder(folder));
@@ -33,17 +62,30 @@ absl::StatusOr<LoadedModel> LoadFolder(const std::string& path) {
   model.pipeline = std::move(read.pipeline);
   model.note = std::move(read.note);
   model.files = std::move(read.files);
+  if (!decoded) return model;
+  model.weights = std::make_shared<DecodedStore>(std::move(model.weights));
+  model.attachments.activations.clear();
+  model.attachments.caches.clear();
+  absl::StrAppend(&model.note, model.note.empty() ? "" : "; ", "quantized weights decoded to BF16, schemes of activations left out");
+  model.reading = "decoded";
   return model;
 }
 
-absl::StatusOr<LoadedModel> LoadGguf(const std::string& path) {
+absl::StatusOr<LoadedModel> LoadGguf(const std::string& path, bool decoded) {
   NIBBLE_ASSIGN_OR_RETURN(const auto file, GgufFile::Open(path));
   LoadedModel model;
   NIBBLE_ASSIGN_OR_RETURN(model.config, GgufConfig(*file));
   NIBBLE_ASSIGN_OR_RETURN(model.tokenizer, GgufTokenizer(*file));
   model.weights = GgufWeights(file, model.config);
-  model.note = GgufNote(*file);
   model.files = {path};
+  const std::string types = GgufQuantizedTypes(*file);
+  if (types.empty()) return model;
+  model.note = decoded ? absl::StrCat("decoded from ", types, " to BF16") : absl::StrCat("stored as ", types);
+  if (decoded) {
+    model.weights = std::make_shared<DecodedStore>(std::move(model.weights));
+  } else {
+    model.reading = "as stored";
+  }
   return model;
 }
 
@@ -76,7 +118,7 @@ absl::StatusOr<LoadedModel> LoadSynthetic(const std::string& spec) {
 
 absl::StatusOr<LoadedModel> LoadFetched(const FetchedModel& fetched) {
   const std::string path = absl::StrCat(CacheDirectory(), "/models/", fetched.file);
-  if (FileExists(path)) return LoadGguf(path);
+  if (FileExists(path)) return LoadGguf(path, true);
   return absl::NotFoundError(
       absl::StrCat("model '", fetched.name, "' is not at ", path, "; run ./nibble fetch ", fetched.name));
 }
@@ -94,16 +136,18 @@ absl::Status Unknown(const std::string& spec) {
   return absl::InvalidArgumentError(absl::StrCat(
       "no model '", spec, "'", DidYouMean(spec, known), FileExists(spec) ? " The file is neither .gguf nor .bin." : "",
       " A model is a Hugging Face or Nibble folder, a .gguf file, a llama2.c .bin file, synthetic:<preset>[:<seed>]",
-      " or a fetched model (", FetchedModels()[0].name, ")"));
+      " or a fetched model (", FetchedModels()[0].name, "), each with decoded: before it to have quantized weights in floating point"));
 }
 
-absl::StatusOr<LoadedModel> Load(const std::string& spec) {
+absl::StatusOr<LoadedModel> Load(std::string spec) {
+  const bool decoded = absl::StartsWith(spec, kDecoded);
+  if (decoded) spec.erase(0, std::strlen(kDecoded));
   if (absl::StartsWith(spec, kSynthetic)) return LoadSynthetic(spec);
   for (const FetchedModel& fetched : FetchedModels()) {
     if (spec == fetched.name) return LoadFetched(fetched);
   }
-  if (IsDirectory(spec)) return LoadFolder(spec);
-  if (absl::EndsWith(spec, ".gguf")) return LoadGguf(spec);
+  if (IsDirectory(spec)) return LoadFolder(spec, decoded);
+  if (absl::EndsWith(spec, ".gguf")) return LoadGguf(spec, decoded);
   if (absl::EndsWith(spec, ".bin")) return LoadLlama2c(spec);
   return Unknown(spec);
 }
@@ -112,8 +156,8 @@ absl::StatusOr<LoadedModel> Load(const std::string& spec) {
 
 absl::StatusOr<std::string> LoadedModel::Hash() const {
   if (files.empty()) return source;
-  if (files.size() == 1) return Sha256OfFile(files[0]);
-  std::string list;
+  if (files.size() == 1 && reading.empty()) return Sha256OfFile(files[0]);
+  std::string list = reading.empty() ? "" : reading + "\n";
   for (const std::string& file : files) {
     NIBBLE_ASSIGN_OR_RETURN(const std::string hash, Sha256OfFile(file));
     absl::StrAppend(&list, std::filesystem::path(file).filename().string(), " ", hash, "\n");

@@ -24,20 +24,26 @@ struct LoadedModel {
   std::string pipeline;                              // how a checkpoint was made
   std::string note;                                  // what a report should say about the source
   std::vector<std::string> files;                    // what the model was read from; none: synthetic
+  // Which of two models the files are, where quantized weights can be taken as they are
+  // stored or decoded: "" for a folder's as stored and a GGUF file's decoded.
+  std::string reading;
 
   // What the model is, whatever it is called: the SHA-256 of its one file, or
-  // of the list of its files' names and SHA-256s, or the spec of a synthetic
-  // model with its seed. Reads every file, about a second for 300 MB.
+  // of the list of its files' names and SHA-256s (after the reading), or the spec of a
+  // synthetic model with its seed. Reads every file, about a second for 300 MB.
   absl::StatusOr<std::string> Hash() const;
 };
 
 // `spec` is one of
 //   a folder                     Hugging Face's layout (quantized ones too, see
 //                                core/io/quantized), a Nibble checkpoint, or Meta's
-//   path/to/model.gguf
+//   path/to/model.gguf           tensors as they are stored, see core/quant/formats/gguf
 //   path/to/model.bin            llama2.c version 0
 //   synthetic:<preset>[:<seed>]  random weights of a published shape; seed 0
-//   smollm2-135m                 a fetched model, see FetchedModels
+//   smollm2-135m                 a fetched model, see FetchedModels; decoded
+//   decoded:<spec>               any of them with every quantized parameter decoded to BF16
+//                                and no schemes of activations: what a method that
+//                                quantizes needs
 absl::StatusOr<LoadedModel> LoadModel(const std::string& spec);
 
 // Models that `./nibble fetch <name>` puts into CacheDirectory()/models.

@@ -72,7 +72,9 @@ TEST(ModelLoaderTest, FetchedModels) {
   WriteQuickly(cache + "/nibble/models/smollm2-135m.gguf", TinyGguf());
   ASSERT_OK_AND_ASSIGN(const LoadedModel model, LoadModel("smollm2-135m"));
   EXPECT_EQ(model.source, "smollm2-135m");
-  EXPECT_THAT(model.note, HasSubstr("Q4_1"));
+  EXPECT_THAT(model.note, HasSubstr("decoded from Q4_1"));
+  EXPECT_EQ(model.weights->Load("model.layers.0.mlp.down_proj.weight")->scheme.format(), "bf16");
+  EXPECT_EQ(model.Hash().value(), Sha256(TinyGguf()));
   ::unsetenv("XDG_CACHE_HOME");
 }
 
@@ -81,7 +83,37 @@ TEST(ModelLoaderTest, GgufFile) {
   WriteQuickly(path, TinyGguf());
   ASSERT_OK_AND_ASSIGN(const LoadedModel model, LoadModel(path));
   EXPECT_NE(model.tokenizer, nullptr);
-  EXPECT_EQ(model.Hash().value(), Sha256(TinyGguf()));
+  EXPECT_THAT(model.note, HasSubstr("stored as Q4_1"));
+  EXPECT_EQ(model.weights->Load("model.layers.0.mlp.down_proj.weight")->scheme.format(), "q4_1");
+}
+
+TEST(ModelLoaderTest, DecodedIsAnotherModelOfTheSameFile) {
+  const std::string path = TestTempDir() + "/m.gguf", name = "model.layers.0.mlp.down_proj.weight";
+  WriteQuickly(path, TinyGguf());
+  ASSERT_OK_AND_ASSIGN(const LoadedModel stored, LoadModel(path));
+  ASSERT_OK_AND_ASSIGN(const LoadedModel decoded, LoadModel("decoded:" + path));
+  EXPECT_EQ(decoded.source, "decoded:" + path);
+  EXPECT_THAT(decoded.note, HasSubstr("decoded from Q4_1"));
+  EXPECT_NE(decoded.Hash().value(), stored.Hash().value());
+  const std::vector<float> floats = Decode(*decoded.weights->Load(name)), blocks = Decode(*stored.weights->Load(name));
+  for (size_t i = 0; i < floats.size(); ++i) ASSERT_EQ(floats[i], Bf16ToFloat(FloatToBf16(blocks[i])));
+  EXPECT_EQ(decoded.weights->Load("model.norm.weight")->scheme.format(), "fp32");
+  EXPECT_EQ(LoadModel("decoded:synthetic:tiny")->Hash().value(), LoadModel("synthetic:tiny")->Hash().value());
+  EXPECT_THAT(MessageOf("decoded:/no/such/place.gguf"), HasSubstr("cannot open /no/such/place.gguf"));
+}
+
+TEST(ModelLoaderTest, DecodedFolder) {
+  const std::string folder = TestTempDir() + "/q";
+  Checkpoint checkpoint;
+  checkpoint.config = ShapePreset("tiny").value();
+  const EncodedTensor weight = Encode(IntegerScheme(4, 32, false), {2, 48}, std::vector<float>(96, 0.3f)).value();
+  checkpoint.parameters = {{"model.embed_tokens.weight", weight.scheme, weight.shape}};
+  checkpoint.load = [&](const std::string&) { return weight; };
+  ASSERT_OK(WriteCheckpoint(folder, checkpoint));
+  EXPECT_EQ(LoadModel(folder)->weights->Load("model.embed_tokens.weight")->scheme.format(), "int4");
+  ASSERT_OK_AND_ASSIGN(const LoadedModel decoded, LoadModel("decoded:" + folder));
+  EXPECT_EQ(decoded.weights->Load("model.embed_tokens.weight")->scheme.format(), "bf16");
+  EXPECT_NE(decoded.Hash().value(), LoadModel(folder)->Hash().value());
 }
 
 TEST(ModelLoaderTest, FolderHashFollowsContentsNotNames) {
