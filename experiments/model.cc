@@ -1,12 +1,13 @@
 #include "experiments/model.h"
 
+#include <filesystem>
 #include <map>
-#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "core/base/status.h"
 #include "core/base/suggest.h"
 #include "core/io/compressed_tensors_writer.h"
+#include "core/io/gguf_model_writer.h"
 #include "core/io/hf_folder.h"
 #include "core/io/meta_folder.h"
 #include "core/ir/passes.h"
@@ -32,23 +33,8 @@ absl::Status SetLinearInputs(absl::string_view dtype, ir::Graph& graph) {
 
 namespace {
 
-struct SaveFormat {
-  const char* name;
-  absl::Status (*write)(const std::string& folder, const io::Checkpoint& checkpoint);
-};
-constexpr SaveFormat kSaveFormats[] = {
-    {"folder", io::WriteCheckpoint}, {"compressed-tensors", io::WriteCompressedTensors}, {"meta", io::WriteMetaFolder}};
-
-}  // namespace
-
-std::vector<std::string> SaveFormats() {
-  std::vector<std::string> names;
-  for (const SaveFormat& format : kSaveFormats) names.push_back(format.name);
-  return names;
-}
-
-absl::Status SaveModel(const io::LoadedModel& source, const ir::Graph& graph, const std::string& pipeline, const std::string& folder,
-                       const std::string& format) {
+// `graph` as what writers take. It refers to the graph.
+absl::StatusOr<io::Checkpoint> CheckpointOf(const io::LoadedModel& source, const ir::Graph& graph, const std::string& pipeline) {
   io::Checkpoint checkpoint;
   checkpoint.config = source.config;
   checkpoint.config.tie_word_embeddings = graph.tied();
@@ -62,15 +48,53 @@ absl::Status SaveModel(const io::LoadedModel& source, const ir::Graph& graph, co
     NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor value, parameter.Load());
     checkpoint.parameters.push_back({parameter.name(), value.scheme, value.shape});
   }
-  checkpoint.load = [&](const std::string& name) { return graph.parameter(ids.at(name)).Load(); };
+  checkpoint.load = [&graph, ids = std::move(ids)](const std::string& name) { return graph.parameter(ids.at(name)).Load(); };
+  return checkpoint;
+}
+
+// A folder, with the tokenizer as Hugging Face's files.
+template <absl::Status (*kWrite)(const std::string& folder, const io::Checkpoint& checkpoint)>
+absl::Status SaveFolder(const io::LoadedModel& source, io::Checkpoint checkpoint, const std::string& folder) {
   if (source.tokenizer != nullptr) {
     checkpoint.tokenizer_json = source.tokenizer->ToJson();
     checkpoint.tokenizer_config_json = source.tokenizer->ToConfigJson();
   }
-  for (const SaveFormat& known : kSaveFormats) {
-    if (format == known.name) return known.write(folder, checkpoint);
+  return kWrite(folder, checkpoint);
+}
+
+absl::Status SaveGguf(const io::LoadedModel& source, io::Checkpoint checkpoint, const std::string& path) {
+  NIBBLE_ASSIGN_OR_RETURN(const io::TokenizerExtras extras, io::ReadTokenizerExtras(source.files, source.tokenizer.get()));
+  const std::string name = std::filesystem::path(source.source).stem().string();
+  return io::WriteGgufModel(path, name.empty() ? source.source : name, checkpoint, source.tokenizer.get(), extras);
+}
+
+struct SaveFormat {
+  const char* name;
+  absl::Status (*save)(const io::LoadedModel& source, io::Checkpoint checkpoint, const std::string& path);
+};
+constexpr SaveFormat kSaveFormats[] = {{"folder", SaveFolder<io::WriteCheckpoint>},
+                                       {"gguf", SaveGguf},
+                                       {"compressed-tensors", SaveFolder<io::WriteCompressedTensors>},
+                                       {"meta", SaveFolder<io::WriteMetaFolder>}};
+
+absl::StatusOr<const SaveFormat*> FindSaveFormat(const std::string& name) {
+  std::vector<std::string> names;
+  for (const SaveFormat& format : kSaveFormats) {
+    if (name == format.name) return &format;
+    names.push_back(format.name);
   }
-  return absl::InvalidArgumentError(UnknownName("format", format, SaveFormats()));
+  return absl::InvalidArgumentError(UnknownName("format", name, names));
+}
+
+}  // namespace
+
+absl::Status CheckSaveFormat(const std::string& format) { return FindSaveFormat(format).status(); }
+
+absl::Status SaveModel(const io::LoadedModel& source, const ir::Graph& graph, const std::string& pipeline, const std::string& path,
+                       const std::string& format) {
+  NIBBLE_ASSIGN_OR_RETURN(const SaveFormat* known, FindSaveFormat(format));
+  NIBBLE_ASSIGN_OR_RETURN(io::Checkpoint checkpoint, CheckpointOf(source, graph, pipeline));
+  return known->save(source, std::move(checkpoint), path);
 }
 
 }  // namespace nibble

@@ -3,7 +3,6 @@
 #define NIBBLE_EXPERIMENTS_MODEL_H_
 
 #include <string>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -25,16 +24,16 @@ absl::StatusOr<OpenedModel> OpenModel(const std::string& spec);
 // it, as hardware with bf16 products does; "fp32" leaves the graph as it is.
 absl::Status SetLinearInputs(absl::string_view dtype, ir::Graph& graph);
 
-// Writes `graph`, made from `source` by `pipeline`, as a folder that OpenModel
-// reads: encoded parameters in safetensors, activation schemes in nibble.json,
-// the tokenizer beside them. One parameter is held at a time. `format` is one of
-// SaveFormats(): "folder", or a layout of other programs, which refuses what it
-// cannot hold.
-absl::Status SaveModel(const io::LoadedModel& source, const ir::Graph& graph, const std::string& pipeline, const std::string& folder,
+// Writes `graph`, made from `source` by `pipeline`, so that OpenModel reads it again.
+// "folder": encoded parameters in safetensors, activation schemes in nibble.json, the
+// tokenizer beside them. "gguf" (a file), "compressed-tensors" and "meta" (folders) are
+// layouts of other programs, which refuse what they cannot hold. One parameter is held
+// at a time.
+absl::Status SaveModel(const io::LoadedModel& source, const ir::Graph& graph, const std::string& pipeline, const std::string& path,
                        const std::string& format = "folder");
 
-// "folder", "compressed-tensors", "meta".
-std::vector<std::string> SaveFormats();
+// An error for a format that is none of these.
+absl::Status CheckSaveFormat(const std::string& format);
 
 }  // namespace nibble
 

@@ -12,6 +12,7 @@
 #include "core/ir/passes.h"
 #include "core/runtime/session.h"
 #include "datasets/multiple_choice.h"
+#include "absl/strings/str_cat.h"
 #include "eval/multiple_choice.h"
 #include "eval/perplexity.h"
 #include "experiments/measure.h"
@@ -26,7 +27,7 @@ class Oracle : public ::testing::Test {
     NIBBLE_REQUIRE_SHARED();
     const char* gguf = std::getenv("NIBBLE_SMOLLM2_GGUF");
     if (gguf == nullptr || !FileExists(gguf)) GTEST_SKIP() << "needs SmolLM2: run ./nibble fetch smollm2-135m, or set NIBBLE_SMOLLM2_GGUF";
-    auto model = OpenModel(gguf);
+    auto model = OpenModel(absl::StrCat("decoded:", gguf));
     ASSERT_OK(model);
     model_ = std::make_unique<OpenedModel>(*std::move(model));
     ASSERT_OK_AND_ASSIGN(const std::string text, ReadFile(SharedDir() + "/golden/smollm2.json"));

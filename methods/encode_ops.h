@@ -13,7 +13,8 @@ namespace nibble {
 
 // What a parameter that is already quantized is refused with
 // (ir::Parameter::LoadUnquantized).
-inline constexpr char kOneMethodALayer[] = "give each layer to one weight method, or narrow layers";
+inline constexpr char kOneMethodALayer[] =
+    "give each layer to one weight method, narrow layers, or put decoded: before a model that comes quantized";
 
 // Replaces the parameter of each op by its encoding under `scheme`. When the
 // selection holds only one of a tied embedding and head, the head is untied

@@ -170,7 +170,7 @@ Command BenchCommand() {
       "  nibble bench --model synthetic:llama-3.2-1b --prefill 512 --depth 512 --streams 0 --json before.json\n"
       "  nibble bench --model synthetic:llama-3.2-1b --prefill 512 --depth 512 --streams 0 --compare before.json\n";
   command.options.add_options()("model", po::value<std::string>(),
-                                "a folder, a .gguf or llama2.c .bin file, synthetic:<preset>, or a fetched name")(
+                                "a folder, a .gguf or llama2.c .bin file, synthetic:<preset>, or a fetched name; decoded: before it for floats")(
       "prefill", po::value<std::string>()->default_value("64,128,512,2048"), "tokens of the prompts; 0 for none")(
       "depth", po::value<std::string>()->default_value("128,512,2048"), "tokens before a decode; 0 for none")(
       "streams", po::value<std::string>()->default_value("1,2,4,8,16"), "streams decoded at once; 0 for none")(

@@ -132,7 +132,7 @@ Command EvalCommand() {
       "  nibble eval --model smollm2-135m --task hellaswag:validation.txt --limit 200 --json out.json\n"
       "  nibble eval --model out/smollm2-w4a8 --task multiple_choice:quickstart/questions\n";
   command.options.add_options()("model", po::value<std::string>(),
-                                "a folder, a .gguf or llama2.c .bin file, synthetic:<preset>, or a fetched name")(
+                                "a folder, a .gguf or llama2.c .bin file, synthetic:<preset>, or a fetched name; decoded: before it for floats")(
       "task", po::value<std::string>(), "KIND:PATH; kinds perplexity, multiple_choice, hellaswag; PATH a file or a known set")(
       "set", po::value<std::vector<std::string>>()->composing(),
       "perplexity: convention=gptq|llamacpp, window=N; all: dtype=fp32|bf16 (bf16 rounds linears' inputs too)")(

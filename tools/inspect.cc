@@ -173,7 +173,7 @@ Command InspectCommand() {
       "  nibble inspect out/smollm2-w4a8 --ops\n"
       "  nibble inspect smollm2-135m --activations quickstart/passages --pipeline configs/pipelines/hadamard.textproto\n";
   command.options.add_options()("model", po::value<std::string>(),
-                                "a folder, a .gguf or llama2.c .bin file, synthetic:<preset>, or a fetched name")(
+                                "a folder, a .gguf or llama2.c .bin file, synthetic:<preset>, or a fetched name; decoded: before it for floats")(
       "brief", "architecture and size only")("ops", "print the graph, an op a line, in place of outliers")(
       "activations", po::value<std::string>(), "a text: outliers of what linears read on it, in place of weights'")(
       "pipeline", po::value<std::string>(), "steps whose effect on activations is shown beside")(

@@ -1,4 +1,4 @@
-// nibble quantize: a model through a pipeline into a folder.
+// nibble quantize: a model through a pipeline into a folder or a GGUF file.
 
 #include <cstdio>
 
@@ -15,18 +15,20 @@ namespace nibble::tools {
 namespace {
 
 absl::StatusOr<int> Quantize(const Options& options) {
+  const std::string format = options.Text("format"), out = options.Text("out");
+  NIBBLE_RETURN_IF_ERROR(Annotate(CheckSaveFormat(format), "--format"));
   NIBBLE_ASSIGN_OR_RETURN(const Pipeline pipeline, LoadPipeline(options.Text("pipeline")));
   NIBBLE_ASSIGN_OR_RETURN(OpenedModel model, OpenModel(options.Text("model")));
   ThreadPool pool(options.Has("threads") ? options.Get<int>("threads") : AvailableCpus());
   NIBBLE_ASSIGN_OR_RETURN(const std::string hash, model.source.Hash());
-  Context context(pool, {model.source.tokenizer.get(), DirectoryOf(options.Text("pipeline")), options.Text("out") + "/work", hash});
+  Context context(pool, {model.source.tokenizer.get(), DirectoryOf(options.Text("pipeline")), out + ".work", hash});
   NIBBLE_RETURN_IF_ERROR(ApplyPipeline(context, pipeline.step(), model.graph));
-  NIBBLE_RETURN_IF_ERROR(SaveModel(model.source, model.graph, PipelineToString(pipeline.step()), options.Text("out"), options.Text("format")));
+  NIBBLE_RETURN_IF_ERROR(SaveModel(model.source, model.graph, PipelineToString(pipeline.step()), out, format));
   for (const auto& [what, event] : context.events()) {
     std::printf("event %s: %lld (%s)\n", what.c_str(), static_cast<long long>(event.count), event.detail.c_str());
   }
   NIBBLE_ASSIGN_OR_RETURN(const std::vector<Metric> size, eval::MeasureSize(model.graph));
-  std::printf("%s: ", options.Text("out").c_str());
+  std::printf("%s: ", out.c_str());
   for (const Metric& metric : size) std::printf("%s %.4g  ", metric.name().c_str(), metric.value());
   std::printf("\n");
   return kDone;
@@ -38,16 +40,17 @@ Command QuantizeCommand() {
   namespace po = boost::program_options;
   Command command;
   command.name = "quantize";
-  command.summary = "Runs a pipeline on a model and writes the quantized model as a folder.";
-  command.usage = "quantize --model M --pipeline FILE --out DIR [--format F]";
+  command.summary = "Runs a pipeline on a model and writes the quantized model.";
+  command.usage = "quantize --model M --pipeline FILE --out PATH [--format F]";
   command.examples =
       "  nibble quantize --model smollm2-135m --pipeline configs/pipelines/llama32.textproto --out out/smollm2-w4a8\n"
+      "  nibble quantize --model smollm2-135m --pipeline configs/pipelines/q4_k_m.textproto --out smollm2-q4_k_m.gguf --format gguf\n"
       "  nibble eval --model out/smollm2-w4a8 --task perplexity:quickstart/passages\n";
   command.options.add_options()("model", po::value<std::string>(),
-                                "a folder, a .gguf or llama2.c .bin file, synthetic:<preset>, or a fetched name")(
-      "pipeline", po::value<std::string>(), "the steps, a text nibble.Pipeline")("out", po::value<std::string>(), "the folder to write")(
+                                "a folder, a .gguf or llama2.c .bin file, synthetic:<preset>, or a fetched name; decoded: before it for floats")(
+      "pipeline", po::value<std::string>(), "the steps, a text nibble.Pipeline")("out", po::value<std::string>(), "the folder or file to write")(
       "format", po::value<std::string>()->default_value("folder"),
-      "folder (Nibble's own), or for other programs: compressed-tensors, meta (consolidated.00.pth)")(
+      "folder (Nibble's own), or for other programs: gguf (llama.cpp), compressed-tensors (vLLM, transformers), meta (consolidated.00.pth)")(
       "threads", po::value<int>(), "threads (default: all CPUs)");
   command.required = {"model", "pipeline", "out"};
   command.run = Quantize;

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -92,6 +93,37 @@ void DropMappedPages(absl::Span<const uint8_t> bytes) {
 absl::StatusOr<std::string> ReadFile(const std::string& path) {
   NIBBLE_ASSIGN_OR_RETURN(const auto file, MappedFile::Open(path));
   return std::string(reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size());
+}
+
+absl::StatusOr<std::unique_ptr<PendingFile>> PendingFile::Create(const std::string& path) {
+  const std::string temporary = absl::StrCat(path, ".tmp", ::getpid());
+  const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  if (fd < 0) return FileError("write", temporary);
+  return std::unique_ptr<PendingFile>(new PendingFile(path, temporary, fd));
+}
+
+PendingFile::~PendingFile() {
+  if (fd_ < 0) return;
+  ::close(fd_);
+  ::unlink(temporary_.c_str());
+}
+
+absl::Status PendingFile::WriteAt(int64_t offset, absl::Span<const uint8_t> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t count = ::pwrite(fd_, bytes.data(), std::min<size_t>(bytes.size(), 1 << 30), offset);
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) return FileError("write", temporary_);
+    bytes.remove_prefix(count);
+    offset += count;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PendingFile::Commit() {
+  if (::fsync(fd_) != 0 || std::rename(temporary_.c_str(), path_.c_str()) != 0) return FileError("write", path_);
+  ::close(fd_);
+  fd_ = -1;
+  return absl::OkStatus();
 }
 
 absl::Status WriteFile(const std::string& path, absl::string_view contents) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -45,6 +46,26 @@ absl::StatusOr<std::string> ReadFile(const std::string& path);
 // Writes to a temporary name beside `path` and renames it, so that a reader or
 // a kill never sees half a file.
 absl::Status WriteFile(const std::string& path, absl::string_view contents);
+
+// A file that is written piece by piece: under a temporary name beside `path`, which it
+// gets when Commit succeeds, not before. Without that it is removed.
+class PendingFile {
+ public:
+  static absl::StatusOr<std::unique_ptr<PendingFile>> Create(const std::string& path);
+  ~PendingFile();
+  PendingFile(const PendingFile&) = delete;
+  PendingFile& operator=(const PendingFile&) = delete;
+
+  const std::string& path() const { return path_; }
+  // What lies between pieces is zero.
+  absl::Status WriteAt(int64_t offset, absl::Span<const uint8_t> bytes);
+  absl::Status Commit();
+
+ private:
+  PendingFile(std::string path, std::string temporary, int fd) : path_(std::move(path)), temporary_(std::move(temporary)), fd_(fd) {}
+  const std::string path_, temporary_;
+  int fd_;
+};
 
 // Lower-case hexadecimal SHA-256 of bytes or of a file's contents.
 std::string Sha256(absl::string_view bytes);

@@ -1,11 +1,6 @@
 #include "core/io/safetensors.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstdio>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
@@ -162,36 +157,20 @@ Tensor Aligned(Tensor tensor) {
   return Tensor::Borrow(tensor.dtype(), tensor.shape(), *copy, copy).value();
 }
 
-namespace {
-
-absl::Status WriteError(const std::string& path) {
-  return absl::FailedPreconditionError(absl::StrCat("cannot write ", path, ": ", std::strerror(errno)));
-}
-
-}  // namespace
-
 absl::StatusOr<std::unique_ptr<SafetensorsWriter>> SafetensorsWriter::Create(
     const std::string& path, const std::vector<TensorSpec>& specs, const std::map<std::string, std::string>& metadata) {
-  const std::string temporary = absl::StrCat(path, ".tmp", ::getpid());
-  const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (fd < 0) return WriteError(temporary);
-  std::unique_ptr<SafetensorsWriter> writer(new SafetensorsWriter(path, temporary, fd));
+  NIBBLE_ASSIGN_OR_RETURN(auto file, PendingFile::Create(path));
+  std::unique_ptr<SafetensorsWriter> writer(new SafetensorsWriter(std::move(file)));
   NIBBLE_RETURN_IF_ERROR(writer->PlaceTensors(specs));
   NIBBLE_RETURN_IF_ERROR(writer->WriteHeader(metadata));
   return writer;
-}
-
-SafetensorsWriter::~SafetensorsWriter() {
-  if (fd_ < 0) return;
-  ::close(fd_);
-  ::unlink(temporary_.c_str());
 }
 
 absl::Status SafetensorsWriter::PlaceTensors(const std::vector<TensorSpec>& specs) {
   for (const TensorSpec& spec : specs) {
     NIBBLE_RETURN_IF_ERROR(CheckedElements(spec.shape).status());
     if (spec.name == kMetadataKey || !slots_.emplace(spec.name, Slot{spec.dtype, spec.shape}).second) {
-      return absl::InvalidArgumentError(absl::StrCat(path_, ": two tensors named '", spec.name, "'"));
+      return absl::InvalidArgumentError(absl::StrCat(path(), ": two tensors named '", spec.name, "'"));
     }
     order_.push_back(spec.name);
   }
@@ -221,39 +200,28 @@ absl::Status SafetensorsWriter::WriteHeader(const std::map<std::string, std::str
   try {
     text = header.dump();
   } catch (const json::exception& error) {
-    return absl::InvalidArgumentError(absl::StrCat(path_, ": a name or metadata text is not UTF-8: ", error.what()));
+    return absl::InvalidArgumentError(absl::StrCat(path(), ": a name or metadata text is not UTF-8: ", error.what()));
   }
   text.resize((text.size() + 7) / 8 * 8, ' ');
   const uint64_t length = text.size();
   text.insert(0, reinterpret_cast<const char*>(&length), sizeof(length));
   data_begin_ = static_cast<int64_t>(text.size());
-  return WriteAt(0, {reinterpret_cast<const uint8_t*>(text.data()), text.size()});
-}
-
-absl::Status SafetensorsWriter::WriteAt(int64_t offset, absl::Span<const uint8_t> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t count = ::pwrite(fd_, bytes.data(), std::min<size_t>(bytes.size(), 1 << 30), offset);
-    if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) return WriteError(temporary_);
-    bytes.remove_prefix(count);
-    offset += count;
-  }
-  return absl::OkStatus();
+  return file_->WriteAt(0, {reinterpret_cast<const uint8_t*>(text.data()), text.size()});
 }
 
 absl::Status SafetensorsWriter::Write(const std::string& name, const Tensor& tensor) {
   const auto it = slots_.find(name);
   if (it == slots_.end() || it->second.written) {
     return absl::InvalidArgumentError(
-        absl::StrCat(path_, ": tensor '", name, "' was ", it == slots_.end() ? "not announced" : "already written"));
+        absl::StrCat(path(), ": tensor '", name, "' was ", it == slots_.end() ? "not announced" : "already written"));
   }
   Slot& slot = it->second;
   if (tensor.dtype() != slot.dtype || tensor.shape() != slot.shape) {
     return absl::InvalidArgumentError(absl::StrCat(
-        path_, ": tensor '", name, "' is ", DTypeName(tensor.dtype()), " ", ShapeToString(tensor.shape()), ", announced ",
+        path(), ": tensor '", name, "' is ", DTypeName(tensor.dtype()), " ", ShapeToString(tensor.shape()), ", announced ",
         DTypeName(slot.dtype), " ", ShapeToString(slot.shape)));
   }
-  NIBBLE_RETURN_IF_ERROR(WriteAt(data_begin_ + slot.offset, tensor.bytes()));
+  NIBBLE_RETURN_IF_ERROR(file_->WriteAt(data_begin_ + slot.offset, tensor.bytes()));
   slot.written = true;
   return absl::OkStatus();
 }
@@ -261,13 +229,10 @@ absl::Status SafetensorsWriter::Write(const std::string& name, const Tensor& ten
 absl::Status SafetensorsWriter::Finish() {
   for (const std::string& name : order_) {
     if (!slots_.at(name).written) {
-      return absl::FailedPreconditionError(absl::StrCat(path_, ": tensor '", name, "' was announced and never written"));
+      return absl::FailedPreconditionError(absl::StrCat(path(), ": tensor '", name, "' was announced and never written"));
     }
   }
-  if (::fsync(fd_) != 0 || std::rename(temporary_.c_str(), path_.c_str()) != 0) return WriteError(path_);
-  ::close(fd_);
-  fd_ = -1;
-  return absl::OkStatus();
+  return file_->Commit();
 }
 
 absl::Status WriteSafetensors(const std::string& path, const std::vector<std::pair<std::string, Tensor>>& tensors,

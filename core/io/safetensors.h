@@ -80,7 +80,6 @@ class SafetensorsWriter {
   static absl::StatusOr<std::unique_ptr<SafetensorsWriter>> Create(const std::string& path,
                                                                    const std::vector<TensorSpec>& specs,
                                                                    const std::map<std::string, std::string>& metadata);
-  ~SafetensorsWriter();
   SafetensorsWriter(const SafetensorsWriter&) = delete;
   SafetensorsWriter& operator=(const SafetensorsWriter&) = delete;
 
@@ -99,14 +98,12 @@ class SafetensorsWriter {
     bool written = false;
   };
 
-  SafetensorsWriter(std::string path, std::string temporary, int fd)
-      : path_(std::move(path)), temporary_(std::move(temporary)), fd_(fd) {}
+  explicit SafetensorsWriter(std::unique_ptr<PendingFile> file) : file_(std::move(file)) {}
   absl::Status PlaceTensors(const std::vector<TensorSpec>& specs);
   absl::Status WriteHeader(const std::map<std::string, std::string>& metadata);
-  absl::Status WriteAt(int64_t offset, absl::Span<const uint8_t> bytes);
+  const std::string& path() const { return file_->path(); }
 
-  const std::string path_, temporary_;
-  int fd_;
+  const std::unique_ptr<PendingFile> file_;
   int64_t data_begin_ = 0;
   std::map<std::string, Slot> slots_;
   std::vector<std::string> order_;  // by offset

@@ -32,6 +32,7 @@ class BpeTokenizer : public Tokenizer {
   bool adds_bos() const override { return vocabulary_.add_bos; }
   std::string ToJson() const override;
   std::string ToConfigJson() const override { return ConfigJson(vocabulary_.tokens, bos_and_eos()); }
+  absl::StatusOr<GgufVocabulary> ToGguf() const override;
 
  private:
   static constexpr int32_t kNoToken = -1;
@@ -189,6 +190,27 @@ Json BpeTokenizer::ModelJson() const {
           {"ignore_merges", vocabulary_.ignore_merges},
           {"vocab", VocabularyJson(vocabulary_.tokens)},
           {"merges", std::move(merges)}};
+}
+
+absl::StatusOr<GgufVocabulary> BpeTokenizer::ToGguf() const {
+  GgufVocabulary gguf;
+  gguf.model = "gpt2";
+  gguf.pre = std::string(GgufNameOf(vocabulary_.pre_tokenizer));
+  if (vocabulary_.ignore_merges != IgnoresMergesInGguf(vocabulary_.pre_tokenizer)) {
+    return absl::UnimplementedError(absl::StrCat("the tokenizer's ignore_merges is ", vocabulary_.ignore_merges ? "true" : "false",
+                                                 ", and GGUF's pre-tokenizer '", gguf.pre, "' implies the other"));
+  }
+  gguf.tokens = vocabulary_.tokens;
+  gguf.types.assign(gguf.tokens.size(), static_cast<int32_t>(TokenType::kNormal));
+  for (const AddedToken& token : vocabulary_.added_tokens) {
+    gguf.types[token.id] = static_cast<int32_t>(token.special ? TokenType::kControl : TokenType::kUserDefined);
+  }
+  for (const auto& [left, right] : merges_) gguf.merges.push_back(absl::StrCat(gguf.tokens[left], " ", gguf.tokens[right]));
+  gguf.bos_id = vocabulary_.bos_id;
+  gguf.eos_id = vocabulary_.eos_id;
+  gguf.unk_id = vocabulary_.unk_id;
+  gguf.add_bos = vocabulary_.add_bos;
+  return gguf;
 }
 
 std::string BpeTokenizer::ToJson() const {

@@ -52,6 +52,15 @@ using MatchData = std::unique_ptr<pcre2_match_data, MatchDataDeleter>;
 
 }  // namespace
 
+absl::string_view GgufNameOf(PreTokenizer kind) {
+  switch (kind) {
+    case PreTokenizer::kGpt2: return "gpt-2";
+    case PreTokenizer::kLlama3: return "llama-bpe";
+    case PreTokenizer::kSmolLm: return "smollm";
+  }
+  return "";
+}
+
 absl::StatusOr<PreTokenizer> PreTokenizerFromGgufName(absl::string_view name) {
   if (name.empty() || name == "default" || name == "gpt-2") return PreTokenizer::kGpt2;
   if (name == "llama-bpe" || name == "llama3" || name == "llama-v3") return PreTokenizer::kLlama3;

@@ -21,6 +21,9 @@ enum class PreTokenizer {
 // "default" are GPT-2's.
 absl::StatusOr<PreTokenizer> PreTokenizerFromGgufName(absl::string_view name);
 
+// The name that GGUF has for it.
+absl::string_view GgufNameOf(PreTokenizer kind);
+
 // Whether a word that is a token as a whole takes that token without merging. GGUF
 // does not say so itself; it is part of the rule.
 inline bool IgnoresMergesInGguf(PreTokenizer kind) { return kind == PreTokenizer::kLlama3; }

@@ -35,6 +35,7 @@ class SpmTokenizer : public Tokenizer {
   bool adds_bos() const override { return vocabulary_.add_bos; }
   std::string ToJson() const override;
   std::string ToConfigJson() const override { return ConfigJson(vocabulary_.pieces, bos_and_eos()); }
+  absl::StatusOr<GgufVocabulary> ToGguf() const override;
 
  private:
   // Bounds the work of looking at all the ways to cut a piece in two.
@@ -326,6 +327,20 @@ Json SpmTokenizer::ModelJson() const {
           {"ignore_merges", false},
           {"vocab", VocabularyJson(vocabulary_.pieces)},
           {"merges", std::move(merges)}};
+}
+
+absl::StatusOr<GgufVocabulary> SpmTokenizer::ToGguf() const {
+  GgufVocabulary gguf;
+  gguf.model = "llama";
+  gguf.tokens = vocabulary_.pieces;
+  gguf.types = vocabulary_.types;
+  gguf.scores = vocabulary_.scores;
+  gguf.bos_id = vocabulary_.bos_id;
+  gguf.eos_id = vocabulary_.eos_id;
+  gguf.unk_id = vocabulary_.unk_id;
+  gguf.add_bos = vocabulary_.add_bos;
+  gguf.add_space_prefix = vocabulary_.add_space_prefix;
+  return gguf;
 }
 
 std::string SpmTokenizer::ToJson() const {

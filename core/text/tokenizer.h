@@ -7,10 +7,24 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 
 namespace nibble::text {
+
+// What a GGUF file says of a tokenizer, its tokenizer.ggml.* metadata.
+struct GgufVocabulary {
+  std::string model;                // "gpt2": byte-level BPE; "llama": SentencePiece-style
+  std::string pre;                  // gpt2: the name of its pre-tokenizer
+  std::vector<std::string> tokens;  // by id
+  std::vector<int32_t> types;       // TokenType of each
+  std::vector<float> scores;        // llama
+  std::vector<std::string> merges;  // gpt2: "left right", the first goes first
+  std::optional<int32_t> bos_id, eos_id, unk_id;
+  bool add_bos = false;
+  std::optional<bool> add_space_prefix;  // llama
+};
 
 // A tokenizer is immutable; all its functions may be called from many threads.
 class Tokenizer {
@@ -46,6 +60,9 @@ class Tokenizer {
 
   // The contents of the tokenizer_config.json beside it: BOS, EOS, add_bos_token.
   virtual std::string ToConfigJson() const = 0;
+
+  // The same for a GGUF file. Unimplemented where GGUF has no words for it.
+  virtual absl::StatusOr<GgufVocabulary> ToGguf() const { return absl::UnimplementedError("this tokenizer has no GGUF form"); }
 };
 
 }  // namespace nibble::text

@@ -1,0 +1,246 @@
+#include "core/io/gguf_model_writer.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "core/base/file.h"
+#include "core/base/status.h"
+#include "core/io/checkpoint_names.h"
+#include "core/io/gguf_model.h"
+#include "core/io/gguf_writer.h"
+#include "core/io/rope_rows.h"
+#include "core/io/strict_json.h"
+#include "core/quant/format.h"
+#include "core/quant/formats/gguf/gguf.h"
+#include "core/text/added_tokens.h"
+
+namespace nibble::io {
+namespace {
+
+constexpr char kTokenizerPrefix[] = "tokenizer.ggml.";
+constexpr char kChatTemplateKey[] = "tokenizer.chat_template";
+constexpr char kChatTemplateFile[] = "/chat_template.jinja";
+constexpr char kIdSuffix[] = "_token_id";
+constexpr int64_t kQuantizationVersion = 2;  // of ggml's block layouts
+
+// Those that have a place of their own.
+bool IsVocabularyId(absl::string_view key) { return key == "bos_token_id" || key == "eos_token_id" || key == "unknown_token_id"; }
+
+absl::StatusOr<TokenizerExtras> ExtrasOfGguf(const std::string& path) {
+  NIBBLE_ASSIGN_OR_RETURN(const auto file, GgufFile::Open(path));
+  TokenizerExtras extras;
+  if (file->Has(kChatTemplateKey)) {
+    NIBBLE_ASSIGN_OR_RETURN(extras.chat_template, file->Text(kChatTemplateKey));
+  }
+  for (const auto& [key, value] : file->metadata()) {
+    const absl::string_view suffix = absl::StripPrefix(key, kTokenizerPrefix);
+    if (suffix.size() == key.size()) continue;
+    if (suffix == "add_eos_token") {
+      NIBBLE_ASSIGN_OR_RETURN(const int64_t flag, file->Integer(key));
+      extras.add_eos = flag != 0;
+    }
+    if (!absl::EndsWith(suffix, kIdSuffix) || IsVocabularyId(suffix)) continue;
+    NIBBLE_ASSIGN_OR_RETURN(const int64_t id, file->Integer(key));
+    if (id < 0 || id > INT32_MAX) continue;  // "none"
+    extras.ids[std::string(suffix)] = static_cast<int32_t>(id);
+  }
+  return extras;
+}
+
+// A template by itself, or the one called "default" of several.
+std::string TemplateOf(const nlohmann::json& config) {
+  const auto found = config.find("chat_template");
+  if (found == config.end()) return "";
+  if (found->is_string()) return found->get<std::string>();
+  for (const nlohmann::json& entry : *found) {
+    if (entry.is_object() && entry.value("name", "") == "default") return entry.value("template", "");
+  }
+  return "";
+}
+
+absl::StatusOr<TokenizerExtras> ExtrasOfConfig(const std::string& path, const text::Tokenizer* tokenizer) {
+  NIBBLE_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  NIBBLE_ASSIGN_OR_RETURN(const nlohmann::json config, ParseStrictObject(text, path));
+  TokenizerExtras extras;
+  extras.chat_template = TemplateOf(config);
+  const auto add_eos = config.find("add_eos_token");
+  if (add_eos != config.end() && add_eos->is_boolean()) extras.add_eos = add_eos->get<bool>();
+  const auto pad = config.find("pad_token");
+  if (tokenizer == nullptr || pad == config.end()) return extras;
+  const std::string content = pad->is_object() ? pad->value("content", "") : (pad->is_string() ? pad->get<std::string>() : "");
+  const std::vector<int32_t> ids = content.empty() ? std::vector<int32_t>() : tokenizer->Encode(content);
+  if (ids.size() == 1) extras.ids["padding_token_id"] = ids[0];
+  return extras;
+}
+
+absl::Status Refuse(const std::string& what, const std::string& module, absl::string_view advice) {
+  return absl::UnimplementedError(absl::StrCat(module, " has ", what, ", which GGUF cannot hold; ", advice));
+}
+
+absl::Status CheckAttachments(const ir::Attachments& attachments) {
+  if (!attachments.activations.empty()) {
+    const auto& [module, scheme] = *attachments.activations.begin();
+    return Refuse(absl::StrCat("an activation scheme (", SchemeToString(scheme), ")"), module, "leave out the step that quantizes activations");
+  }
+  if (!attachments.rotations.empty()) {
+    return Refuse("an online rotation", attachments.rotations[0].module, "rotate with matrices that merge into weights only (r3 and r4 off)");
+  }
+  if (!attachments.adapters.empty()) return Refuse("an adapter", attachments.adapters[0].module, "merge it into its weight first");
+  if (!attachments.caches.empty()) {
+    return Refuse("a scheme for its KV cache", attachments.caches.begin()->first, "leave out kv_cache and choose the cache's type where the model runs");
+  }
+  return absl::OkStatus();
+}
+
+// A parameter's place in the file. Norms become F32, as llama.cpp's kernels want them.
+absl::StatusOr<GgufTensorSpec> SpecOf(const CheckpointParameter& parameter) {
+  GgufTensorSpec spec{GgufTensorName(parameter.name), parameter.shape, GgufTypeOfFormat(parameter.scheme.format())};
+  if (spec.name.empty()) return absl::UnimplementedError(absl::StrCat(parameter.name, ": a Llama's GGUF file has no such tensor"));
+  if (spec.type == nullptr) {
+    return absl::UnimplementedError(absl::StrCat(parameter.name, ": GGUF cannot hold ", SchemeToString(parameter.scheme),
+                                                 "; quantize it with kquants, leave it in bf16, fp16 or fp32, or write a folder (--format folder)"));
+  }
+  if (spec.shape.size() == 1) spec.type = GgufTypeOfFormat("fp32");
+  return spec;
+}
+
+// The nearest of llama.cpp's file types (llama_ftype): that of the type that most of the
+// blocks' weights have, _M where some of them have a larger one.
+int64_t FileType(const std::vector<CheckpointParameter>& parameters) {
+  static const std::map<std::string, int64_t>& types = *new std::map<std::string, int64_t>{
+      {"fp32", 0}, {"fp16", 1}, {"q4_0", 2}, {"q4_1", 3}, {"q8_0", 7}, {"q5_0", 8}, {"q5_1", 9}, {"q2_k", 10},
+      {"q3_k", 11}, {"q4_k", 14}, {"q5_k", 16}, {"q6_k", 18}, {"iq4_nl", 25}, {"bf16", 32}};
+  std::map<std::string, int64_t> elements;
+  for (const CheckpointParameter& parameter : parameters) {
+    if (parameter.shape.size() < 2 || !absl::StartsWith(parameter.name, "model.layers.")) continue;
+    elements[parameter.scheme.format()] += parameter.shape[0] * parameter.shape[1];
+  }
+  if (elements.empty()) return 0;
+  const auto most = std::max_element(elements.begin(), elements.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  const bool more = (most->first == "q3_k" && elements.count("q4_k") > 0) || ((most->first == "q4_k" || most->first == "q5_k") && elements.count("q6_k") > 0);
+  return types.at(most->first) + (more ? 1 : 0);
+}
+
+void AddArchitecture(const LlamaConfig& config, GgufMetadata* metadata) {
+  const auto key = [](absl::string_view name) { return absl::StrCat("llama.", name); };
+  metadata->AddInteger(key("vocab_size"), config.vocab_size);
+  metadata->AddInteger(key("context_length"), config.max_position_embeddings);
+  metadata->AddInteger(key("embedding_length"), config.hidden_size);
+  metadata->AddInteger(key("block_count"), config.num_hidden_layers);
+  metadata->AddInteger(key("feed_forward_length"), config.intermediate_size);
+  metadata->AddInteger(key("attention.head_count"), config.num_attention_heads);
+  metadata->AddInteger(key("attention.head_count_kv"), config.num_key_value_heads);
+  metadata->AddInteger(key("attention.key_length"), config.head_dim);
+  metadata->AddInteger(key("attention.value_length"), config.head_dim);
+  metadata->AddReal(key("attention.layer_norm_rms_epsilon"), config.rms_norm_eps);
+  if (config.sliding_window.has_value()) metadata->AddInteger(key("attention.sliding_window"), *config.sliding_window);
+  metadata->AddInteger(key("rope.dimension_count"), config.head_dim);
+  metadata->AddReal(key("rope.freq_base"), config.rope_theta);
+  if (config.rope_linear_factor != 1) {
+    metadata->AddText(key("rope.scaling.type"), "linear");
+    metadata->AddReal(key("rope.scaling.factor"), config.rope_linear_factor);
+  }
+}
+
+absl::Status AddTokenizer(const text::Tokenizer& tokenizer, const TokenizerExtras& extras, int64_t rows, GgufMetadata* metadata) {
+  NIBBLE_ASSIGN_OR_RETURN(text::GgufVocabulary vocabulary, tokenizer.ToGguf());
+  if (static_cast<int64_t>(vocabulary.tokens.size()) > rows) {
+    return absl::InvalidArgumentError(absl::StrCat("the tokenizer has ", vocabulary.tokens.size(), " tokens, the embedding ", rows, " rows"));
+  }
+  for (int64_t id = static_cast<int64_t>(vocabulary.tokens.size()); id < rows; ++id) {
+    vocabulary.tokens.push_back(absl::StrCat("[PAD", id, "]"));
+    vocabulary.types.push_back(static_cast<int32_t>(text::TokenType::kUnused));
+    if (!vocabulary.scores.empty()) vocabulary.scores.push_back(0);
+  }
+  const auto key = [](absl::string_view name) { return absl::StrCat(kTokenizerPrefix, name); };
+  metadata->AddText(key("model"), vocabulary.model);
+  if (!vocabulary.pre.empty()) metadata->AddText(key("pre"), vocabulary.pre);
+  metadata->AddTexts(key("tokens"), vocabulary.tokens);
+  metadata->AddIntegers(key("token_type"), vocabulary.types);
+  if (!vocabulary.scores.empty()) metadata->AddReals(key("scores"), vocabulary.scores);
+  if (vocabulary.model == "gpt2") metadata->AddTexts(key("merges"), vocabulary.merges);
+  if (vocabulary.bos_id.has_value()) metadata->AddInteger(key("bos_token_id"), *vocabulary.bos_id);
+  if (vocabulary.eos_id.has_value()) metadata->AddInteger(key("eos_token_id"), *vocabulary.eos_id);
+  if (vocabulary.unk_id.has_value()) metadata->AddInteger(key("unknown_token_id"), *vocabulary.unk_id);
+  for (const auto& [name, id] : extras.ids) metadata->AddInteger(key(name), id);
+  metadata->AddFlag(key("add_bos_token"), vocabulary.add_bos);
+  if (extras.add_eos.has_value()) metadata->AddFlag(key("add_eos_token"), *extras.add_eos);
+  if (vocabulary.add_space_prefix.has_value()) metadata->AddFlag(key("add_space_prefix"), *vocabulary.add_space_prefix);
+  if (!extras.chat_template.empty()) metadata->AddText(kChatTemplateKey, extras.chat_template);
+  return absl::OkStatus();
+}
+
+// The one buffer of a float or block format, rows in GGUF's order.
+std::vector<uint8_t> Interleaved(absl::Span<const uint8_t> bytes, int64_t rows, int64_t head_dim) {
+  const size_t row_bytes = bytes.size() / rows;
+  std::vector<uint8_t> moved(bytes.size());
+  for (int64_t row = 0; row < rows; ++row) {
+    std::memcpy(moved.data() + InterleavedRow(row, head_dim) * row_bytes, bytes.data() + row * row_bytes, row_bytes);
+  }
+  return moved;
+}
+
+absl::Status WriteParameter(const LlamaConfig& config, const CheckpointParameter& parameter, const EncodedTensor& tensor, GgufWriter* writer) {
+  NIBBLE_RETURN_IF_ERROR(Annotate(CheckEncoded(tensor), parameter.name));
+  if (!SameScheme(tensor.scheme, parameter.scheme) || tensor.shape != parameter.shape) {
+    return absl::InvalidArgumentError(absl::StrCat(parameter.name, ": is ", SchemeToString(tensor.scheme), " ", ShapeToString(tensor.shape),
+                                                   ", announced ", SchemeToString(parameter.scheme), " ", ShapeToString(parameter.shape)));
+  }
+  const std::string name = GgufTensorName(parameter.name);
+  if (tensor.shape.size() == 1) return writer->Write(name, Tensor::FromFloats(tensor.shape, Decode(tensor)).bytes());
+  const absl::Span<const uint8_t> bytes = tensor.buffers.begin()->second.bytes();
+  if (InterleavedHeads(parameter.name, config) == 0) return writer->Write(name, bytes);
+  return writer->Write(name, Interleaved(bytes, tensor.rows(), config.head_dim));
+}
+
+}  // namespace
+
+absl::StatusOr<TokenizerExtras> ReadTokenizerExtras(const std::vector<std::string>& files, const text::Tokenizer* tokenizer) {
+  TokenizerExtras extras;
+  for (const std::string& file : files) {
+    if (absl::EndsWith(file, ".gguf")) return ExtrasOfGguf(file);
+    if (!absl::EndsWith(file, kTokenizerConfigFile)) continue;
+    NIBBLE_ASSIGN_OR_RETURN(extras, ExtrasOfConfig(file, tokenizer));
+    const std::string jinja = absl::StrCat(absl::StripSuffix(file, kTokenizerConfigFile), kChatTemplateFile);
+    if (!FileExists(jinja)) continue;
+    NIBBLE_ASSIGN_OR_RETURN(extras.chat_template, ReadFile(jinja));
+  }
+  return extras;
+}
+
+absl::Status WriteGgufModel(const std::string& path, const std::string& name, const Checkpoint& checkpoint, const text::Tokenizer* tokenizer,
+                            const TokenizerExtras& extras) {
+  const LlamaConfig& config = checkpoint.config;
+  NIBBLE_RETURN_IF_ERROR(config.Validate());
+  NIBBLE_RETURN_IF_ERROR(CheckAttachments(checkpoint.attachments));
+  std::vector<GgufTensorSpec> specs;
+  for (const CheckpointParameter& parameter : checkpoint.parameters) {
+    NIBBLE_ASSIGN_OR_RETURN(GgufTensorSpec spec, SpecOf(parameter));
+    specs.push_back(std::move(spec));
+  }
+  const std::vector<float> factors = GgufRopeFactors(config);
+  if (!factors.empty()) specs.push_back({kGgufRopeFactors, {static_cast<int64_t>(factors.size())}, GgufTypeOfFormat("fp32")});
+  GgufMetadata metadata;
+  metadata.AddText("general.architecture", "llama");
+  metadata.AddText("general.type", "model");
+  metadata.AddText("general.name", name);
+  if (!checkpoint.pipeline.empty()) metadata.AddText("general.description", absl::StrCat("Quantized by Nibble: ", checkpoint.pipeline));
+  metadata.AddInteger("general.file_type", FileType(checkpoint.parameters));
+  metadata.AddInteger("general.quantization_version", kQuantizationVersion);
+  AddArchitecture(config, &metadata);
+  if (tokenizer != nullptr) NIBBLE_RETURN_IF_ERROR(Annotate(AddTokenizer(*tokenizer, extras, config.vocab_size, &metadata), "tokenizer"));
+  NIBBLE_ASSIGN_OR_RETURN(const auto writer, GgufWriter::Create(path, std::move(metadata), specs));
+  for (const CheckpointParameter& parameter : checkpoint.parameters) {
+    NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor tensor, checkpoint.load(parameter.name));
+    NIBBLE_RETURN_IF_ERROR(WriteParameter(config, parameter, tensor, writer.get()));
+  }
+  if (!factors.empty()) {
+    NIBBLE_RETURN_IF_ERROR(writer->Write(kGgufRopeFactors, {reinterpret_cast<const uint8_t*>(factors.data()), factors.size() * sizeof(float)}));
+  }
+  return writer->Finish();
+}
+
+}  // namespace nibble::io
