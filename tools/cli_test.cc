@@ -229,6 +229,18 @@ TEST(Cli, TrainedVariantsInAReport) {
   ExpectOutcome(run, 0, {"0 measured, 10 reused, 0 failed"});
 }
 
+TEST(Cli, QuantizeWritesAGgufFile) {
+  const std::string dir = TestTempDir(), out = dir + "/m.gguf", base = absl::StrCat("quantize --model synthetic:tiny --out ", out, " --pipeline ", dir);
+  ASSERT_OK(WriteFile(dir + "/k.textproto", "step { [nibble.kquants] { mix: Q8_0 } }"));
+  ASSERT_OK(WriteFile(dir + "/i.textproto", "step { [nibble.rtn] { bits: 4 } }"));
+  ExpectOutcome(absl::StrCat(base, "/k.textproto --format ggu"), 2, {"did you mean 'gguf'"});
+  ExpectOutcome(absl::StrCat(base, "/i.textproto --format gguf"), 2, {"model.layers.0.", "GGUF cannot hold int4"});
+  EXPECT_FALSE(FileExists(out));
+  // Its rows of 48 and 100 columns fit no block.
+  ExpectOutcome(absl::StrCat(base, "/k.textproto --format gguf"), 0, {"kquants.q8_0_became_fp16", "size_mib"});
+  ExpectOutcome(absl::StrCat("inspect ", out), 0, {"fp16"});
+}
+
 TEST(Cli, RealModelOnOwnText) {
   const char* gguf = std::getenv("NIBBLE_SMOLLM2_GGUF");
   if (gguf == nullptr || !FileExists(gguf)) GTEST_SKIP() << "needs SmolLM2: run ./nibble fetch smollm2-135m, or set NIBBLE_SMOLLM2_GGUF";

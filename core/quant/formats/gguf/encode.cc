@@ -77,7 +77,7 @@ void EncodeIq4Nl(absl::Span<const float> x, absl::Span<const float> importance, 
   } else {
     WeighByImportance(x, importance, 2 * MeanSquare(x), weights.data());
   }
-  const float d = FitNonLinear(7, x, absl::MakeConstSpan(weights.data(), x.size())), inverse = InverseOrZero(d);
+  const float d = FitNonLinear(x, absl::MakeConstSpan(weights.data(), x.size())), inverse = InverseOrZero(d);
   parts->d = InHalf(d);
   for (size_t i = 0; i < x.size(); ++i) parts->codes[i] = NearestNonLinear(x[i] * inverse);
 }

@@ -12,9 +12,8 @@
 // with) v sqrt(s + x^2), s from the mean square of the block (the row for types of
 // 32 columns); q6_k takes v itself, q8_0 ignores it.
 //
-// q3_k's plain fit improves codes one by one from the scale that maps the largest
-// magnitude to the lowest code; on Gaussian values that is 1 % nearer than the trial
-// scales of the other symmetric types.
+// q3_k's plain fit (FitSymmetricByDescent) is llama.cpp's: on Gaussian values its mean
+// square is 2 % below that of the other symmetric types' fit.
 //
 // Source: ggml-quants.c of llama.cpp (quantize_row_*_ref and quantize_row_*_impl).
 #ifndef NIBBLE_CORE_QUANT_FORMATS_GGUF_ENCODE_H_

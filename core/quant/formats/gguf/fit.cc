@@ -11,6 +11,8 @@ namespace nibble::gguf {
 namespace {
 
 constexpr int kDescentRounds = 5;
+constexpr int kTrials = 9;  // to each side, tenths of a code apart
+constexpr int kNonLinearTrials = 7;
 
 // Least squares of x ~ scale code.
 struct Products {
@@ -24,8 +26,9 @@ struct Products {
 };
 
 // Moves each of `codes` in turn to where the scale that the others give wants it, as
-// long as that brings the error down. With `positive` 0 is the lowest code.
-void Descend(int low, int high, absl::Span<const float> x, absl::Span<const float> weights, absl::Span<int8_t> codes, Products* sums) {
+// long as that brings the error down. `positive`: only where that scale is.
+void Descend(int low, int high, bool positive, absl::Span<const float> x, absl::Span<const float> weights, absl::Span<int8_t> codes,
+             Products* sums) {
   for (int round = 0; round < kDescentRounds; ++round) {
     bool changed = false;
     for (size_t i = 0; i < x.size(); ++i) {
@@ -33,7 +36,7 @@ void Descend(int low, int high, absl::Span<const float> x, absl::Span<const floa
       const float l = codes[i];
       others.xl -= weights[i] * x[i] * l;
       others.ll -= weights[i] * l * l;
-      if (!(others.xl > 0 && others.ll > 0)) continue;
+      if (!(others.ll > 0) || others.xl == 0 || (positive && others.xl < 0)) continue;
       const int moved = NearestIn(x[i] * others.ll / others.xl, low, high);
       if (moved == codes[i]) continue;
       others.Add(weights[i], x[i], static_cast<float>(moved));
@@ -77,23 +80,21 @@ float FitSymmetric(int levels, absl::Span<const float> x, absl::Span<const float
   const float largest = SignedAbsMax(x);
   std::fill(codes.begin(), codes.end(), static_cast<uint8_t>(levels));
   if (std::fabs(largest) < kLeastMagnitude) return 0;
-  const auto fill = [&](float inverse) {
-    for (size_t i = 0; i < x.size(); ++i) codes[i] = static_cast<uint8_t>(NearestIn(inverse * x[i], -levels, levels - 1) + levels);
-  };
-  const float first = -static_cast<float>(levels) / largest;
-  const Products start = ProductsOf(first, -levels, levels - 1, x, weights, nullptr);
-  float scale = start.scale(), best = scale * start.xl, inverse = first;
-  for (int trial = -9; trial <= 9; ++trial) {
-    if (trial == 0) continue;
-    const float tried = -(static_cast<float>(levels) + 0.1f * static_cast<float>(trial)) / largest;
-    const Products sums = ProductsOf(tried, -levels, levels - 1, x, weights, nullptr);
-    if (!(sums.ll > 0 && sums.xl * sums.xl > best * sums.ll)) continue;
-    scale = sums.scale();
-    best = scale * sums.xl;
-    inverse = tried;
+  float best = 0, inverse = -static_cast<float>(levels) / largest;
+  for (int trial = -kTrials; trial <= kTrials; ++trial) {
+    const float beyond = 0.1f * static_cast<float>(trial);
+    for (const float end : {-(static_cast<float>(levels) + beyond), static_cast<float>(levels - 1) + beyond}) {
+      const Products sums = ProductsOf(end / largest, -levels, levels - 1, x, weights, nullptr);
+      if (!(sums.ll > 0 && sums.xl * sums.xl > best * sums.ll)) continue;
+      best = sums.scale() * sums.xl;
+      inverse = end / largest;
+    }
   }
-  fill(inverse);
-  return scale;
+  std::array<int8_t, kLargestBlock> found;
+  Products sums = ProductsOf(inverse, -levels, levels - 1, x, weights, found.data());
+  Descend(-levels, levels - 1, false, x, weights, absl::MakeSpan(found.data(), x.size()), &sums);
+  for (size_t i = 0; i < x.size(); ++i) codes[i] = static_cast<uint8_t>(found[i] + levels);
+  return sums.scale();
 }
 
 float FitSymmetricByDescent(int levels, absl::Span<const float> x, absl::Span<const float> weights) {
@@ -101,7 +102,7 @@ float FitSymmetricByDescent(int levels, absl::Span<const float> x, absl::Span<co
   if (std::fabs(largest) < kLeastMagnitude) return 0;
   std::array<int8_t, kLargestBlock> codes;
   Products sums = ProductsOf(-static_cast<float>(levels) / largest, -levels, levels - 1, x, weights, codes.data());
-  Descend(-levels, levels - 1, x, weights, absl::MakeSpan(codes.data(), x.size()), &sums);
+  Descend(-levels, levels - 1, true, x, weights, absl::MakeSpan(codes.data(), x.size()), &sums);
   return sums.scale();
 }
 
@@ -177,7 +178,7 @@ float FitPositive(int max_code, absl::Span<const float> x, absl::Span<const floa
   }
   std::array<int8_t, kLargestBlock> found;
   Products sums = ProductsOf(inverse, 0, max_code, x, weights, found.data());
-  Descend(0, max_code, x, weights, absl::MakeSpan(found.data(), x.size()), &sums);
+  Descend(0, max_code, true, x, weights, absl::MakeSpan(found.data(), x.size()), &sums);
   for (size_t i = 0; i < x.size(); ++i) codes[i] = static_cast<uint8_t>(found[i]);
   return sums.scale();
 }
@@ -188,7 +189,7 @@ uint8_t NearestNonLinear(float x) {
   return code;
 }
 
-float FitNonLinear(int tries, absl::Span<const float> x, absl::Span<const float> weights) {
+float FitNonLinear(absl::Span<const float> x, absl::Span<const float> weights) {
   const float largest = SignedAbsMax(x);
   if (std::fabs(largest) < kLeastMagnitude) return 0;
   const auto products_of = [&](float inverse) {
@@ -196,13 +197,14 @@ float FitNonLinear(int tries, absl::Span<const float> x, absl::Span<const float>
     for (size_t i = 0; i < x.size(); ++i) sums.Add(weights[i], x[i], kNonLinear[NearestNonLinear(inverse * x[i])]);
     return sums;
   };
-  const Products start = products_of((tries > 0 ? -1.0f : 1.0f) * kNonLinear[0] / largest);
-  float scale = start.scale(), best = scale * start.xl;
-  for (int trial = -tries; trial <= tries; ++trial) {
-    const Products sums = products_of((static_cast<float>(trial) + kNonLinear[0]) / largest);
-    if (!(sums.ll > 0 && sums.xl * sums.xl > best * sums.ll)) continue;
-    scale = sums.scale();
-    best = scale * sums.xl;
+  float scale = 0, best = 0;
+  for (int trial = -kNonLinearTrials; trial <= kNonLinearTrials; ++trial) {
+    for (const float end : {kNonLinear.front(), kNonLinear.back()}) {
+      const Products sums = products_of((static_cast<float>(trial) + end) / largest);
+      if (!(sums.ll > 0 && sums.xl * sums.xl > best * sums.ll)) continue;
+      scale = sums.scale();
+      best = scale * sums.xl;
+    }
   }
   return scale;
 }

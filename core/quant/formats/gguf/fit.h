@@ -3,7 +3,8 @@
 // of least error, or of equal error the first, in a fixed order of fp32 operations,
 // so results are the same everywhere.
 //
-// Source: the fits in ggml's ggml-quants.c (llama.cpp).
+// Source: the fits in ggml's ggml-quants.c (llama.cpp; trials from both ends as in
+// ik_llama.cpp).
 #ifndef NIBBLE_CORE_QUANT_FORMATS_GGUF_FIT_H_
 #define NIBBLE_CORE_QUANT_FORMATS_GGUF_FIT_H_
 
@@ -23,11 +24,13 @@ int NearestIn(float x, int low, int high);
 float SignedAbsMax(absl::Span<const float> x);
 
 // The scale of x ~ scale code, codes in [-levels, levels - 1], that least squares gives
-// for the best of 19 trial scales around the one that maps SignedAbsMax to -levels. Fills
+// for the best of 19 trial scales around each that maps SignedAbsMax to an end of the
+// codes, and then with codes improved one at a time for at most five rounds. Fills
 // `codes` with code + levels. `weights`: of the squared errors.
 float FitSymmetric(int levels, absl::Span<const float> x, absl::Span<const float> weights, absl::Span<uint8_t> codes);
 
-// The same from that one scale, codes improved one at a time for at most five rounds.
+// The same from the one scale that maps SignedAbsMax to -levels, codes improved only
+// where the scale is positive.
 float FitSymmetricByDescent(int levels, absl::Span<const float> x, absl::Span<const float> weights);
 
 struct AffineFit {
@@ -50,10 +53,9 @@ AffineFit FitAffine(int max_code, absl::Span<const float> x, absl::Span<const fl
 // The scale of x ~ scale code for x >= 0, codes in [0, max_code].
 float FitPositive(int max_code, absl::Span<const float> x, absl::Span<const float> weights, absl::Span<uint8_t> codes);
 
-// The scale of x ~ scale table[code] for iq4_nl's table: the best of 2 tries + 1 around
-// the one that maps SignedAbsMax to the table's first entry. Negative `tries`: the one
-// that maps it to that entry's magnitude, and its least squares.
-float FitNonLinear(int tries, absl::Span<const float> x, absl::Span<const float> weights);
+// The scale of x ~ scale table[code] for iq4_nl's table: the best of 15 around each that
+// maps SignedAbsMax to an end of the table.
+float FitNonLinear(absl::Span<const float> x, absl::Span<const float> weights);
 
 // The code of iq4_nl's entry nearest to x; half-way the greater.
 uint8_t NearestNonLinear(float x);
