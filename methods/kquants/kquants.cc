@@ -1,7 +1,6 @@
 // kquants: a type for each tensor by a mix, the importance of columns from calibration
 // text where there is some.
 
-#include <algorithm>
 #include <map>
 #include <set>
 

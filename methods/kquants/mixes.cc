@@ -1,5 +1,6 @@
 #include "methods/kquants/mixes.h"
 
+#include <algorithm>
 #include <map>
 
 #include "absl/strings/match.h"

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "core/base/parallel_status.h"
 #include "core/base/status.h"
@@ -67,6 +66,19 @@ absl::StatusOr<EncodedTensor> EncodeRows(const BlockType& type, const QuantSchem
   return tensor;
 }
 
+// What is added to each group, -mins min_codes [rows, groups]: one number a block in
+// fp16, or int8 codes with a scale a block and zeros of 0.
+EncodedTensor OffsetsOf(const GgufParts& parts, int64_t rows) {
+  const int64_t blocks = parts.groups / parts.groups_per_block;
+  std::vector<float> scales = ToFloats(parts.mins);
+  for (float& scale : scales) scale = -scale;
+  Tensor stored = FloatsToDType(DType::kF16, {rows, blocks}, scales);
+  if (parts.groups_per_block == 1) return *WrapFloats(std::move(stored));
+  QuantScheme scheme = IntegerScheme(8, static_cast<int>(parts.groups_per_block), true);
+  scheme.set_scale_type(QuantScheme::FP16);
+  return {scheme, {rows, parts.groups}, {{"codes", parts.min_codes}, {"scales", std::move(stored)}, {"zeros", Tensor::Zeros(DType::kU8, {rows, blocks})}}};
+}
+
 class GgufFormat : public Format {
  public:
   explicit GgufFormat(const BlockType& type) : type_(type) {}
@@ -99,10 +111,7 @@ class GgufFormat : public Format {
     for (int64_t b = 0; b < (end - begin) * blocks; ++b, block += type_.bytes, out += type_.columns) DecodeBlock(type_, block, out);
   }
 
-  // Types with one scale a block. The others have scales of two levels or offsets,
-  // which a CodeView does not say; SplitGgufBlocks gives their parts.
   std::optional<CodeView> Codes(const EncodedTensor& tensor) const override {
-    if (type_.has_mins || type_.sub_blocks() > 1) return std::nullopt;
     GgufParts parts = SplitGgufBlocks(tensor);
     CodeView view;
     view.bits = parts.bits;
@@ -114,6 +123,10 @@ class GgufFormat : public Format {
     view.scales = std::move(parts.scales);
     view.one_zero = parts.zero;
     view.values = type_.values;
+    if (type_.has_mins) view.offsets = std::make_shared<EncodedTensor>(OffsetsOf(parts, view.rows));
+    if (type_.sub_blocks() == 1) return view;
+    view.scale_codes = std::move(parts.scale_codes);
+    view.scale_run = type_.sub_blocks();
     return view;
   }
 
