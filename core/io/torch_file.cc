@@ -1,12 +1,7 @@
 #include "core/io/torch_file.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
-#include <cerrno>
-#include <cstdio>
 #include <cstring>
 
 #include "absl/strings/match.h"
@@ -261,10 +256,6 @@ absl::Status PickleTensor(const TensorSpec& spec, size_t key, Bytes* out) {
   return absl::OkStatus();
 }
 
-absl::Status WriteError(const std::string& path) {
-  return absl::FailedPreconditionError(absl::StrCat("cannot write ", path, ": ", std::strerror(errno)));
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<TorchWriter>> TorchWriter::Create(const std::string& path, std::vector<TensorSpec> specs) {
@@ -272,30 +263,17 @@ absl::StatusOr<std::unique_ptr<TorchWriter>> TorchWriter::Create(const std::stri
   pickle.Add<uint8_t>(0x80).Add<uint8_t>(2).Text("}(");
   for (size_t i = 0; i < specs.size(); ++i) NIBBLE_RETURN_IF_ERROR(Annotate(PickleTensor(specs[i], i, &pickle), specs[i].name));
   pickle.Text("u.");
-  const std::string temporary = absl::StrCat(path, ".tmp", ::getpid());
-  const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (fd < 0) return WriteError(temporary);
-  std::unique_ptr<TorchWriter> writer(new TorchWriter(path, temporary, fd, std::move(specs)));
+  NIBBLE_ASSIGN_OR_RETURN(auto file, PendingFile::Create(path));
+  std::unique_ptr<TorchWriter> writer(new TorchWriter(std::move(file), std::move(specs)));
   NIBBLE_RETURN_IF_ERROR(writer->AddEntry("data.pkl", pickle.span()));
   NIBBLE_RETURN_IF_ERROR(writer->AddEntry("byteorder", Bytes().Text("little").span()));
   NIBBLE_RETURN_IF_ERROR(writer->AddEntry("version", Bytes().Text("3\n").span()));
   return writer;
 }
 
-TorchWriter::~TorchWriter() {
-  if (fd_ < 0) return;
-  ::close(fd_);
-  ::unlink(temporary_.c_str());
-}
-
 absl::Status TorchWriter::Append(absl::Span<const uint8_t> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t count = ::write(fd_, bytes.data(), std::min<size_t>(bytes.size(), 1 << 30));
-    if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) return WriteError(temporary_);
-    bytes.remove_prefix(count);
-    offset_ += count;
-  }
+  NIBBLE_RETURN_IF_ERROR(file_->WriteAt(static_cast<int64_t>(offset_), bytes));
+  offset_ += bytes.size();
   return absl::OkStatus();
 }
 
@@ -317,14 +295,14 @@ absl::Status TorchWriter::AddEntry(const std::string& name, absl::Span<const uin
 
 absl::Status TorchWriter::Write(const std::string& name, const Tensor& tensor) {
   if (next_ >= specs_.size() || specs_[next_].name != name || specs_[next_].dtype != tensor.dtype() || specs_[next_].shape != tensor.shape()) {
-    return absl::InvalidArgumentError(absl::StrCat(path_, ": tensor '", name, "', ", DTypeName(tensor.dtype()), " ",
+    return absl::InvalidArgumentError(absl::StrCat(file_->path(), ": tensor '", name, "', ", DTypeName(tensor.dtype()), " ",
                                                    ShapeToString(tensor.shape()), ", is not the next that was announced"));
   }
   return AddEntry(absl::StrCat("data/", next_++), tensor.bytes());
 }
 
 absl::Status TorchWriter::Finish() {
-  if (next_ != specs_.size()) return absl::FailedPreconditionError(absl::StrCat(path_, ": tensor '", specs_[next_].name, "' was never written"));
+  if (next_ != specs_.size()) return absl::FailedPreconditionError(absl::StrCat(file_->path(), ": tensor '", specs_[next_].name, "' was never written"));
   const uint64_t directory = offset_;
   for (const Entry& entry : entries_) {
     Bytes record;
@@ -341,10 +319,7 @@ absl::Status TorchWriter::Finish() {
   tail.Add(kLocator64).Add<uint32_t>(0).Add(end).Add<uint32_t>(1);
   tail.Add(kEnd).Add<uint16_t>(0).Add<uint16_t>(0).Add<uint16_t>(0xFFFF).Add<uint16_t>(0xFFFF).Add(0xFFFFFFFFu).Add(0xFFFFFFFFu).Add<uint16_t>(0);
   NIBBLE_RETURN_IF_ERROR(Append(tail.span()));
-  if (::fsync(fd_) != 0 || std::rename(temporary_.c_str(), path_.c_str()) != 0) return WriteError(path_);
-  ::close(fd_);
-  fd_ = -1;
-  return absl::OkStatus();
+  return file_->Commit();
 }
 
 }  // namespace nibble::io

@@ -62,7 +62,6 @@ class TorchFile {
 class TorchWriter {
  public:
   static absl::StatusOr<std::unique_ptr<TorchWriter>> Create(const std::string& path, std::vector<TensorSpec> specs);
-  ~TorchWriter();
   TorchWriter(const TorchWriter&) = delete;
   TorchWriter& operator=(const TorchWriter&) = delete;
 
@@ -77,13 +76,11 @@ class TorchWriter {
     uint32_t crc = 0;
   };
 
-  TorchWriter(std::string path, std::string temporary, int fd, std::vector<TensorSpec> specs)
-      : path_(std::move(path)), temporary_(std::move(temporary)), fd_(fd), specs_(std::move(specs)) {}
+  TorchWriter(std::unique_ptr<PendingFile> file, std::vector<TensorSpec> specs) : file_(std::move(file)), specs_(std::move(specs)) {}
   absl::Status AddEntry(const std::string& name, absl::Span<const uint8_t> bytes);
   absl::Status Append(absl::Span<const uint8_t> bytes);
 
-  const std::string path_, temporary_;
-  int fd_;
+  const std::unique_ptr<PendingFile> file_;
   const std::vector<TensorSpec> specs_;
   size_t next_ = 0;
   uint64_t offset_ = 0;

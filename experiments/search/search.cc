@@ -231,7 +231,8 @@ absl::StatusOr<std::vector<Mix>> Searcher::FindMixes(const Sensitivities& sensit
   const Knapsack knapsack(sensitivities.choices);
   for (const double budget : search_.budget_mib()) {
     Mix mix{.name = absl::StrFormat("mix_%gmib", budget), .budget_mib = budget};
-    auto selection = knapsack.Best(budget * kMib - sensitivities.fixed_bytes);
+    mix.selection_budget = budget * kMib - sensitivities.fixed_bytes;
+    auto selection = knapsack.Best(mix.selection_budget);
     if (!selection.ok()) {
       const double least = knapsack.Front().front().cost + sensitivities.fixed_bytes;
       return absl::InvalidArgumentError(
@@ -254,6 +255,18 @@ Experiment SearchExperiment(const Search& search, const std::vector<Mix>& mixes,
     Variant& variant = *experiment.add_variant();
     variant.set_name(mix.name);
     *variant.mutable_step() = mix.pipeline.step();
+  }
+  // Each mix beside the largest candidate for all that its budget allows.
+  for (const Mix& mix : mixes) {
+    const Mix* rival = nullptr;
+    for (const Mix& other : mixes) {
+      const bool fits = other.budget_mib == 0 && mix.budget_mib > 0 && other.selection.cost <= mix.selection_budget;
+      if (fits && (rival == nullptr || other.selection.cost > rival->selection.cost)) rival = &other;
+    }
+    if (rival == nullptr) continue;
+    Contrast& contrast = *experiment.add_contrast();
+    contrast.set_variant(mix.name);
+    contrast.set_against(rival->name);
   }
   for (const MetricRequest& metric : search.metric()) {
     MetricRequest& request = *experiment.add_metric() = metric;

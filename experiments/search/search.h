@@ -35,7 +35,8 @@ struct Sensitivities {
 // A candidate for all units, or the mix for a budget.
 struct Mix {
   std::string name;       // "mix_100mib"
-  double budget_mib = 0;  // 0: a candidate for all
+  double budget_mib = 0;  // of the whole model; 0: a candidate for all
+  double selection_budget = 0;  // bytes of it that the units may take
   Selection selection;
   Pipeline pipeline;
   double loss = 0;        // measured on the text on which the units were
@@ -79,7 +80,8 @@ class Searcher {
   std::unique_ptr<OutputProbe> probe_;
 };
 
-// BF16 and the mixes, compared in the search's metrics and their size.
+// BF16 and the mixes, compared in the search's metrics and their size, and each mix with
+// the largest candidate for all that its budget allows.
 Experiment SearchExperiment(const Search& search, const std::vector<Mix>& mixes, const std::string& directory);
 
 // search.md: predicted and measured loss of each mix, what it chose for which kind of
