@@ -15,12 +15,6 @@ const Format& KnownFormat(const EncodedTensor& tensor) {
   return **format;
 }
 
-absl::Status CheckRowLength(const Format& format, const Shape& shape) {
-  if (shape.empty() || shape.back() % format.row_multiple() == 0) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(format.name(), " stores blocks of ", format.row_multiple(), " columns, which do not divide rows of ",
-                                                 shape.back(), "; choose another format for this tensor"));
-}
-
 }  // namespace
 
 int64_t EncodedTensor::byte_size() const {

@@ -52,6 +52,12 @@ absl::Status ValidateScales(const QuantScheme& scheme) {
   return absl::OkStatus();
 }
 
+absl::Status CheckRowLength(const Format& format, const Shape& shape) {
+  if (shape.empty() || shape.back() % format.row_multiple() == 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(format.name(), " stores blocks of ", format.row_multiple(), " columns, which do not divide rows of ",
+                                                 shape.back(), "; choose another format for this tensor"));
+}
+
 std::string FixedRangeToString(const QuantScheme& scheme) {
   return scheme.has_fixed() ? absl::StrFormat(" static [%.4g, %.4g]", scheme.fixed().min(), scheme.fixed().max()) : "";
 }

@@ -37,6 +37,9 @@ class Format {
   // blocks.
   virtual int64_t row_multiple() const { return 1; }
 
+  // Whether a row's encoding does not depend on other rows.
+  virtual bool encodes_rows_alone(const QuantScheme& scheme) const { return scheme.per() != QuantScheme::PER_TENSOR; }
+
   // The buffers of a tensor of `shape`, whose rows have a length that row_multiple()
   // divides; fixes the stored size.
   virtual std::vector<BufferSpec> Layout(const QuantScheme& scheme, const Shape& shape) const = 0;
@@ -75,6 +78,9 @@ class Format {
 // a negative scale_floor and a fixed range that is none: what every format with
 // scales refuses.
 absl::Status ValidateScales(const QuantScheme& scheme);
+
+// Refuses rows of `shape` whose length row_multiple() does not divide.
+absl::Status CheckRowLength(const Format& format, const Shape& shape);
 
 // " static [-3, 5]"; "" without a fixed range.
 std::string FixedRangeToString(const QuantScheme& scheme);

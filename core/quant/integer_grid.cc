@@ -209,6 +209,7 @@ absl::Status FakeQuantizeRows(const QuantScheme& scheme, int64_t rows, int64_t c
   if (!bits.has_value()) {
     if (in_range != nullptr) std::fill_n(in_range, rows * cols, uint8_t{1});
     if (out == nullptr) return absl::OkStatus();
+    NIBBLE_RETURN_IF_ERROR(CheckRowLength(*format, {rows, cols}));
     QuantScheme by_row = scheme;
     if (scheme.per() == QuantScheme::PER_TOKEN) by_row.set_per(QuantScheme::PER_ROW);
     NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor encoded, format->Encode(by_row, {rows, cols}, absl::MakeConstSpan(in, rows * cols), nullptr));

@@ -16,11 +16,12 @@ namespace {
 
 constexpr int64_t kRowsOfPiece = 16;
 
-// task(first row, rows) over pieces of rows; one piece where all rows share a
-// scale.
+// task(first row, rows) over pieces of rows; one piece where rows share a scale or
+// anything else.
 template <typename Task>
 absl::Status ForRows(Machine machine, const QuantScheme& scheme, int64_t rows, const Task& task) {
-  const int64_t piece = scheme.per() == QuantScheme::PER_TENSOR ? std::max<int64_t>(rows, 1) : kRowsOfPiece;
+  NIBBLE_ASSIGN_OR_RETURN(const Format* format, FindFormat(scheme.format()));
+  const int64_t piece = format->encodes_rows_alone(scheme) ? kRowsOfPiece : std::max<int64_t>(rows, 1);
   return ParallelForStatus(&machine.pool, CeilDiv(rows, piece),
                            [&](int64_t i, int) { return task(i * piece, std::min(piece, rows - i * piece)); });
 }

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "absl/strings/match.h"
+#include "core/base/divide.h"
 #include "core/base/file.h"
 #include "core/base/progress.h"
 #include "core/base/rng.h"
@@ -221,16 +222,23 @@ TEST_F(TrainTest, Bf16MastersStayOnTheirGridAndResume) {
 // scheme that a format offers.
 TEST_F(TrainTest, FakeQuantizationIsEncodeAndDecode) {
   Rng rng(4);
-  std::vector<float> master(5 * 70);
-  for (float& v : master) v = rng.Normal();
+  constexpr int64_t kRows = 70;  // more than a task takes
   for (const std::string& name : FormatNames()) {
-    for (const QuantScheme& scheme : FindFormat(name).value()->ExampleSchemes()) {
+    const Format& format = *FindFormat(name).value();
+    const int64_t cols = RoundUp(35, format.row_multiple());
+    std::vector<float> master(kRows * cols);
+    for (float& v : master) v = rng.Normal();
+    for (const QuantScheme& scheme : format.ExampleSchemes()) {
       std::vector<float> decoded(master.size());
       std::vector<uint8_t> in_range;
-      ASSERT_OK(FakeQuantizeWeights(machine_, scheme, 5, 70, master.data(), decoded.data(), &in_range));
-      ASSERT_OK_AND_ASSIGN(const EncodedTensor encoded, Encode(scheme, {5, 70}, master));
+      ASSERT_OK(FakeQuantizeWeights(machine_, scheme, kRows, cols, master.data(), decoded.data(), &in_range));
+      ASSERT_OK_AND_ASSIGN(const EncodedTensor encoded, Encode(scheme, {kRows, cols}, master));
       EXPECT_EQ(decoded, Decode(encoded)) << SchemeToString(scheme);
     }
+    if (format.row_multiple() == 1) continue;
+    std::vector<float> decoded(master.size());
+    std::vector<uint8_t> in_range;
+    EXPECT_FALSE(FakeQuantizeWeights(machine_, format.ExampleSchemes()[0], 1, cols - 1, master.data(), decoded.data(), &in_range).ok()) << name;
   }
 }
 

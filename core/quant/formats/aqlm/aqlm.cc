@@ -47,6 +47,9 @@ class AqlmFormat : public Format {
     return ValidateScales(scheme);
   }
 
+  // All rows share the codebooks.
+  bool encodes_rows_alone(const QuantScheme&) const override { return false; }
+
   std::vector<BufferSpec> Layout(const QuantScheme& scheme, const Shape& shape) const override {
     const AdditiveCodebooks& books = scheme.GetExtension(additive_codebooks);
     const int64_t rows = shape.size() < 2 ? 1 : shape[0], codes = CeilDiv(shape.back(), books.in_group()) * books.codebooks();

@@ -112,6 +112,11 @@ class FourBitFormat : public TableFormat {
     return absl::OkStatus();
   }
 
+  // The mean of all scales is taken from each before they are quantized.
+  bool encodes_rows_alone(const QuantScheme& scheme) const override {
+    return TableFormat::encodes_rows_alone(scheme) && !scheme.HasExtension(double_quantization);
+  }
+
   std::vector<BufferSpec> Layout(const QuantScheme& scheme, const Shape& shape) const override {
     std::vector<BufferSpec> layout = TableFormat::Layout(scheme, shape);
     if (!scheme.HasExtension(double_quantization)) return layout;
