@@ -95,7 +95,7 @@ void PreparedInput::Quantize(const KernelTable& table, absl::FunctionRef<const f
       if (form_.sum_group > 0) group_sums_[t * groups + g] = scales_[t] * static_cast<float>(sum - static_cast<int32_t>(length) * zeros_[t]);
     }
   });
-  if (form_.outlier_threshold > 0) GatherOutliers();
+  GatherOutliers();
   quantized_ = {.tokens = tokens_,
                 .codes = codes_.data(),
                 .stride = stride_,
@@ -112,7 +112,8 @@ const float* PreparedInput::TakeOutliers(int64_t t, const float* row, float* scr
 }
 
 void PreparedInput::GatherOutliers() {
-  outliers_.clear();
+  outliers_.clear();  // those of an earlier form too
+  if (form_.outlier_threshold == 0) return;
   const int64_t groups = form_.sum_group > 0 ? CeilDiv(form_.cols, form_.sum_group) : 0;
   for (int64_t t = 0; t < tokens_; ++t) {
     for (const Outlier& outlier : token_outliers_[t]) {

@@ -247,6 +247,27 @@ TEST_P(EveryTable, BorrowedWeightsNeedNoAlignment) {
   }
 }
 
+// One PreparedInput serves linears of different forms in turn.
+TEST_P(EveryTable, OutliersOfAnEarlierInputAreGone) {
+  Rng rng(9);
+  const int64_t rows = 20, cols = 64;
+  const EncodedTensor weight = RandomWeight(WeightScheme(8, false, 0), rows, cols, rng);
+  QuantScheme outliers = TokenScheme(8, false);
+  outliers.set_outlier_threshold(0.5f);
+  ASSERT_OK_AND_ASSIGN(const auto mixed, Linear::Create(weight, outliers, table()));
+  ASSERT_OK_AND_ASSIGN(const auto plain, Linear::Create(weight, TokenScheme(8, false), table()));
+  const std::vector<float> many = RandomFloats(3 * cols, rng), one = RandomFloats(cols, rng);
+  ThreadPool pool(1);
+  PreparedInput input;
+  std::vector<float> y(3 * rows);
+  ASSERT_OK(input.Prepare(mixed->input_form(), table(), many.data(), 3, pool));
+  ASSERT_OK(mixed->Multiply(input, y.data(), rows, pool));
+  ASSERT_OK(input.Prepare(plain->input_form(), table(), one.data(), 1, pool));
+  ASSERT_OK(plain->Multiply(input, y.data(), rows, pool));
+  y.resize(rows);
+  EXPECT_EQ(y, Product(*plain, table(), one, 1));
+}
+
 TEST(LinearTest, EqualFormsCanBeShared) {
   Rng rng(2);
   const KernelTable& table = *AvailableTables().back();
