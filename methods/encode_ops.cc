@@ -9,14 +9,13 @@
 namespace nibble {
 
 absl::Status EncodeOps(Context& context, ir::Graph& graph, const std::vector<std::string>& selectors, const QuantScheme& scheme) {
-  return EncodeOps(context, graph, selectors, scheme, [&](const Shape& shape, absl::Span<const float> values) {
+  NIBBLE_RETURN_IF_ERROR(ValidateScheme(scheme));
+  return EncodeOps(graph, selectors, [&](size_t, const Shape& shape, absl::Span<const float> values) {
     return Encode(scheme, shape, values, &context.pool());
   });
 }
 
-absl::Status EncodeOps(Context& context, ir::Graph& graph, const std::vector<std::string>& selectors, const QuantScheme& scheme,
-                       const Encoder& encode) {
-  NIBBLE_RETURN_IF_ERROR(ValidateScheme(scheme));
+absl::Status EncodeOps(ir::Graph& graph, const std::vector<std::string>& selectors, const Encoder& encode) {
   NIBBLE_ASSIGN_OR_RETURN(const std::vector<size_t> ops, ir::SelectOps(graph, selectors));
   const size_t head = graph.ops().size() - 1;
   const std::set<size_t> selected(ops.begin(), ops.end());
@@ -28,7 +27,7 @@ absl::Status EncodeOps(Context& context, ir::Graph& graph, const std::vector<std
     if (done.insert(id).second) {
       ir::Parameter& parameter = graph.mutable_parameter(id);
       NIBBLE_ASSIGN_OR_RETURN(const auto weight, parameter.LoadUnquantized(kOneMethodALayer));
-      auto encoded = encode(parameter.shape(), weight.values);
+      auto encoded = encode(i, parameter.shape(), weight.values);
       if (!encoded.ok()) return Annotate(encoded.status(), parameter.name());
       NIBBLE_RETURN_IF_ERROR(parameter.Replace(*std::move(encoded)));
     }

@@ -21,11 +21,10 @@ inline constexpr char kOneMethodALayer[] =
 // first, so that the other keeps its values.
 absl::Status EncodeOps(Context& context, ir::Graph& graph, const std::vector<std::string>& selectors, const QuantScheme& scheme);
 
-// The same for a method that chooses codes itself; `encode` gives a tensor of the
-// scheme.
-using Encoder = std::function<absl::StatusOr<EncodedTensor>(const Shape& shape, absl::Span<const float> values)>;
-absl::Status EncodeOps(Context& context, ir::Graph& graph, const std::vector<std::string>& selectors, const QuantScheme& scheme,
-                       const Encoder& encode);
+// The same for a method that chooses schemes or codes itself: `encode` gives the
+// tensor of graph.ops()[op]'s parameter, the first of the ops that share it.
+using Encoder = std::function<absl::StatusOr<EncodedTensor>(size_t op, const Shape& shape, absl::Span<const float> values)>;
+absl::Status EncodeOps(ir::Graph& graph, const std::vector<std::string>& selectors, const Encoder& encode);
 
 }  // namespace nibble
 

@@ -101,6 +101,14 @@ inline double RelativeChange(const std::vector<float>& a, const std::vector<floa
   return std::sqrt(change / size);
 }
 
+// How far `steps` move the tiny model's logits.
+inline double ChangeBy(const std::string& steps) {
+  const ir::Graph original = TinyGraph();
+  ir::Graph graph = original;
+  EXPECT_OK(ApplyText(steps, graph));
+  return RelativeChange(TinyLogits(original), TinyLogits(graph));
+}
+
 }  // namespace nibble
 
 #endif  // NIBBLE_METHODS_TESTING_H_

@@ -63,6 +63,16 @@ class ThreadPool {
 // The number of CPUs this process may use (its affinity mask), at least 1.
 int AvailableCpus();
 
+// task(i) for each i in [0, count), on `pool` where there is one.
+template <typename Task>
+void ForEach(ThreadPool* pool, int64_t count, const Task& task) {
+  if (pool != nullptr) {
+    pool->ParallelFor(count, [&](int64_t i, int) { task(i); });
+  } else {
+    for (int64_t i = 0; i < count; ++i) task(i);
+  }
+}
+
 }  // namespace nibble
 
 #endif  // NIBBLE_CORE_BASE_THREAD_POOL_H_

@@ -132,17 +132,6 @@ Tensor PackCodes(const CodeView& view) {
   return packed;
 }
 
-Tensor SignedCodes(const CodeView& view) {
-  Tensor codes = Tensor::Zeros(DType::kI8, {view.rows, view.cols});
-  std::vector<uint8_t> row(view.cols);
-  const int half = 1 << (view.bits - 1);
-  for (int64_t r = 0; r < view.rows; ++r) {
-    view.UnpackCodes(r, absl::MakeSpan(row));
-    for (int64_t c = 0; c < view.cols; ++c) codes.mutable_as<int8_t>()[r * view.cols + c] = static_cast<int8_t>(row[c] - half);
-  }
-  return codes;
-}
-
 // Down the rows where they are packed, else signed.
 Tensor ZeroPoints(const CodeView& view, bool packed) {
   const Tensor& zeros = *view.zeros;

@@ -179,15 +179,14 @@ class GgufStore : public WeightStore {
       return absl::InvalidArgumentError(absl::StrCat(where, " has shape ", ShapeToString(tensor->shape), ", expected ", heads,
                                                      " heads of ", config_.head_dim, " rows"));
     }
-    const Stored stored = BytesOf(*tensor, heads > 0);
-    if (tensor->type->dtype.has_value()) {
-      NIBBLE_ASSIGN_OR_RETURN(Tensor floats, Tensor::Borrow(*tensor->type->dtype, tensor->shape, stored.bytes, stored.owner));
-      return WrapFloats(Aligned(std::move(floats)));
-    }
+    const absl::Span<const uint8_t> bytes = file_->Bytes(*tensor);
+    const bool floats = tensor->type->dtype.has_value();
     EncodedTensor encoded{FloatScheme(tensor->type->format()), tensor->shape, {}};
-    const int64_t rows = encoded.rows(), row_bytes = static_cast<int64_t>(stored.bytes.size()) / rows;
-    NIBBLE_ASSIGN_OR_RETURN(Tensor blocks, Tensor::Borrow(DType::kU8, {rows, row_bytes}, stored.bytes, stored.owner));
-    encoded.buffers.emplace("blocks", std::move(blocks));
+    const Shape blocks = {encoded.rows(), static_cast<int64_t>(bytes.size()) / encoded.rows()};
+    NIBBLE_ASSIGN_OR_RETURN(Tensor stored, Tensor::Borrow(floats ? *tensor->type->dtype : DType::kU8, floats ? tensor->shape : blocks, bytes, file_->mapping()));
+    if (heads > 0) stored = HalfSplitRows(stored, config_.head_dim);
+    if (floats) return WrapFloats(Aligned(std::move(stored)));
+    encoded.buffers.emplace("blocks", std::move(stored));
     NIBBLE_RETURN_IF_ERROR(Annotate(CheckEncoded(encoded), where));
     return encoded;
   }
@@ -202,23 +201,6 @@ class GgufStore : public WeightStore {
     if (shape.size() == 1 && shape[0] > 0) return absl::OkStatus();
     if (shape.size() == 2 && shape[0] > 0 && shape[1] > 0) return absl::OkStatus();
     return absl::InvalidArgumentError(absl::StrCat("has shape ", ShapeToString(shape), ", expected one or two positive dimensions"));
-  }
-
-  struct Stored {
-    absl::Span<const uint8_t> bytes;
-    std::shared_ptr<const void> owner;
-  };
-
-  // A tensor's bytes, whole rows moved where they are interleaved.
-  Stored BytesOf(const GgufTensor& tensor, bool interleaved) const {
-    const absl::Span<const uint8_t> bytes = file_->Bytes(tensor);
-    if (!interleaved) return {bytes, file_->mapping()};
-    const size_t row_bytes = bytes.size() / tensor.shape[0];
-    auto copy = std::make_shared<std::vector<uint8_t>>(bytes.size());
-    for (int64_t row = 0; row < tensor.shape[0]; ++row) {
-      std::memcpy(copy->data() + row * row_bytes, bytes.data() + InterleavedRow(row, config_.head_dim) * row_bytes, row_bytes);
-    }
-    return {*copy, std::move(copy)};
   }
 
   const std::shared_ptr<const GgufFile> file_;

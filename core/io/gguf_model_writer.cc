@@ -1,13 +1,13 @@
 #include "core/io/gguf_model_writer.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "core/base/file.h"
 #include "core/base/status.h"
+#include "core/io/checkpoint_files.h"
 #include "core/io/checkpoint_names.h"
 #include "core/io/gguf_model.h"
 #include "core/io/gguf_writer.h"
@@ -173,27 +173,13 @@ absl::Status AddTokenizer(const text::Tokenizer& tokenizer, const TokenizerExtra
   return absl::OkStatus();
 }
 
-// The one buffer of a float or block format, rows in GGUF's order.
-std::vector<uint8_t> Interleaved(absl::Span<const uint8_t> bytes, int64_t rows, int64_t head_dim) {
-  const size_t row_bytes = bytes.size() / rows;
-  std::vector<uint8_t> moved(bytes.size());
-  for (int64_t row = 0; row < rows; ++row) {
-    std::memcpy(moved.data() + InterleavedRow(row, head_dim) * row_bytes, bytes.data() + row * row_bytes, row_bytes);
-  }
-  return moved;
-}
-
 absl::Status WriteParameter(const LlamaConfig& config, const CheckpointParameter& parameter, const EncodedTensor& tensor, GgufWriter* writer) {
-  NIBBLE_RETURN_IF_ERROR(Annotate(CheckEncoded(tensor), parameter.name));
-  if (!SameScheme(tensor.scheme, parameter.scheme) || tensor.shape != parameter.shape) {
-    return absl::InvalidArgumentError(absl::StrCat(parameter.name, ": is ", SchemeToString(tensor.scheme), " ", ShapeToString(tensor.shape),
-                                                   ", announced ", SchemeToString(parameter.scheme), " ", ShapeToString(parameter.shape)));
-  }
+  NIBBLE_RETURN_IF_ERROR(CheckAnnounced(parameter, tensor));
   const std::string name = GgufTensorName(parameter.name);
   if (tensor.shape.size() == 1) return writer->Write(name, Tensor::FromFloats(tensor.shape, Decode(tensor)).bytes());
-  const absl::Span<const uint8_t> bytes = tensor.buffers.begin()->second.bytes();
-  if (InterleavedHeads(parameter.name, config) == 0) return writer->Write(name, bytes);
-  return writer->Write(name, Interleaved(bytes, tensor.rows(), config.head_dim));
+  const Tensor& stored = tensor.buffers.begin()->second;  // of a float or a block format
+  if (InterleavedHeads(parameter.name, config) == 0) return writer->Write(name, stored.bytes());
+  return writer->Write(name, InterleavedRows(stored, config.head_dim).bytes());
 }
 
 }  // namespace

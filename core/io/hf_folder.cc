@@ -161,8 +161,7 @@ class HfStore : public WeightStore {
 
 // config.json's quantization_config, or the file that GPTQ's tools write beside a
 // config.json without one. Null where the folder has neither.
-absl::StatusOr<json> ReadQuantizationConfig(const std::string& folder, HfModel* model) {
-  NIBBLE_ASSIGN_OR_RETURN(const json config, ReadObject(folder + kConfigFile));
+absl::StatusOr<json> ReadQuantizationConfig(const std::string& folder, const json& config, HfModel* model) {
   const auto found = config.find("quantization_config");
   if (found != config.end() && !found->is_null()) return json(*found);
   const std::string path = folder + kQuantizeConfigFile;
@@ -173,16 +172,16 @@ absl::StatusOr<json> ReadQuantizationConfig(const std::string& folder, HfModel* 
   return settings;
 }
 
-absl::Status ReadLayout(const std::string& folder, HfStore* store, HfModel* model) {
-  NIBBLE_ASSIGN_OR_RETURN(const json config, ReadQuantizationConfig(folder, model));
-  if (config.is_null()) return absl::OkStatus();
-  NIBBLE_RETURN_IF_ERROR(Annotate(store->OpenLayout(config), folder));
+absl::Status ReadLayout(const std::string& folder, const json& config, HfStore* store, HfModel* model) {
+  NIBBLE_ASSIGN_OR_RETURN(const json quantization, ReadQuantizationConfig(folder, config, model));
+  if (quantization.is_null()) return absl::OkStatus();
+  NIBBLE_RETURN_IF_ERROR(Annotate(store->OpenLayout(quantization), folder));
   model->attachments.activations = store->layout().activations;
   model->note = store->layout().note;
   return absl::OkStatus();
 }
 
-absl::Status ReadWeights(const std::string& folder, HfModel* model) {
+absl::Status ReadWeights(const std::string& folder, const json& config, HfModel* model) {
   auto store = std::make_shared<HfStore>();
   if (FileExists(folder + kWeightsFile)) {
     model->files.push_back(folder + kWeightsFile);
@@ -194,7 +193,7 @@ absl::Status ReadWeights(const std::string& folder, HfModel* model) {
     return absl::NotFoundError(absl::StrCat(folder, ": neither model.safetensors nor model.safetensors.index.json is there; ",
                                             "pytorch_model.bin is not read, save the model as safetensors"));
   }
-  NIBBLE_RETURN_IF_ERROR(ReadLayout(folder, store.get(), model));
+  NIBBLE_RETURN_IF_ERROR(ReadLayout(folder, config, store.get(), model));
   model->weights = std::move(store);
   return absl::OkStatus();
 }
@@ -331,7 +330,8 @@ absl::StatusOr<HfModel> ReadHfFolder(const std::string& folder) {
   model.files.push_back(config_path);
   NIBBLE_ASSIGN_OR_RETURN(const std::string config, ReadFile(config_path));
   NIBBLE_ASSIGN_OR_RETURN(model.config, LlamaConfig::FromJson(config, config_path));
-  NIBBLE_RETURN_IF_ERROR(ReadWeights(folder, &model));
+  NIBBLE_ASSIGN_OR_RETURN(const json object, ParseStrictObject(config, config_path));
+  NIBBLE_RETURN_IF_ERROR(ReadWeights(folder, object, &model));
   NIBBLE_RETURN_IF_ERROR(ReadFolderTokenizer(folder, &model));
   NIBBLE_RETURN_IF_ERROR(ReadNibbleFile(folder, &model));
   return model;

@@ -112,9 +112,8 @@ class Llama2cStore : public WeightStore {
     if (it == places_.end()) return absl::NotFoundError(absl::StrCat(file_->path(), ": no tensor '", name, "'"));
     const Place& place = it->second;
     const auto bytes = file_->bytes().subspan(place.offset, Elements(place.shape) * sizeof(float));
-    if (place.interleaved) return WrapFloats(HalfSplit(place.shape, bytes));
     NIBBLE_ASSIGN_OR_RETURN(Tensor tensor, Tensor::Borrow(DType::kF32, place.shape, bytes, file_));
-    return WrapFloats(std::move(tensor));
+    return WrapFloats(place.interleaved ? HalfSplitRows(tensor, head_dim_) : std::move(tensor));
   }
 
  private:
@@ -123,16 +122,6 @@ class Llama2cStore : public WeightStore {
     Shape shape;
     bool interleaved = false;
   };
-
-  Tensor HalfSplit(const Shape& shape, absl::Span<const uint8_t> bytes) const {
-    Tensor tensor = Tensor::Zeros(DType::kF32, shape);
-    float* out = tensor.mutable_as<float>().data();
-    const int64_t row_bytes = shape[1] * static_cast<int64_t>(sizeof(float));
-    for (int64_t row = 0; row < shape[0]; ++row) {
-      std::memcpy(out + row * shape[1], bytes.data() + InterleavedRow(row, head_dim_) * row_bytes, row_bytes);
-    }
-    return tensor;
-  }
 
   const std::shared_ptr<const MappedFile> file_;
   const int64_t head_dim_;

@@ -1,7 +1,6 @@
 #include "core/io/meta_folder.h"
 
 #include <cmath>
-#include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "core/base/file.h"
@@ -125,13 +124,7 @@ class MetaStore : public WeightStore {
  private:
   // `tensor` with rows in Nibble's order.
   Tensor InOrder(const MetaName& meta, const Tensor& tensor) const {
-    if (meta.interleaved == 0) return tensor;
-    auto rows = std::make_shared<std::vector<uint8_t>>(tensor.byte_size());
-    const int64_t row_bytes = tensor.byte_size() / tensor.dim(0);
-    for (int64_t r = 0; r < tensor.dim(0); ++r) {
-      std::memcpy(rows->data() + r * row_bytes, tensor.bytes().data() + InterleavedRow(r, params_.config.head_dim) * row_bytes, row_bytes);
-    }
-    return Tensor::Borrow(tensor.dtype(), tensor.shape(), *rows, rows).value();
+    return meta.interleaved == 0 ? tensor : HalfSplitRows(tensor, params_.config.head_dim);
   }
 
   absl::StatusOr<EncodedTensor> LoadFloats(const MetaName& meta, const Tensor& tensor) const { return WrapFloats(InOrder(meta, tensor)); }
@@ -159,13 +152,7 @@ class MetaStore : public WeightStore {
     if (scales.shape() != expected) {
       return absl::InvalidArgumentError(absl::StrCat("its scales are ", ShapeToString(scales.shape()), ", expected ", ShapeToString(expected)));
     }
-    const int half = 1 << (codes.bits - 1);
-    const Tensor ordered = InOrder(meta, stored);
-    codes.codes.reserve(ordered.elements());
-    for (const int8_t code : ordered.as<int8_t>()) {
-      if (code < -half || code >= half) return absl::InvalidArgumentError(absl::StrCat("holds ", code, ", which is no code of ", codes.bits, " bits"));
-      codes.codes.push_back(static_cast<uint8_t>(code + half));
-    }
+    NIBBLE_ASSIGN_OR_RETURN(codes.codes, UnsignedCodes(InOrder(meta, stored), codes.bits, "it"));
     codes.scales = InOrder(meta, scales);
     return ToIntegers(codes);
   }

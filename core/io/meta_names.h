@@ -63,14 +63,7 @@ inline MetaName ToMeta(absl::string_view name, const LlamaConfig& config) {
 }
 
 // What Meta's runtimes do with the inputs of quantized linears.
-inline QuantScheme MetaInput() {
-  QuantScheme scheme;
-  scheme.set_format("int8");
-  scheme.set_per(QuantScheme::PER_TOKEN);
-  scheme.set_asymmetric(true);
-  scheme.set_dynamic(true);
-  return scheme;
-}
+inline QuantScheme MetaInput() { return TokenScheme(8, true); }
 
 }  // namespace nibble::io
 

@@ -1,5 +1,4 @@
 #include <cmath>
-#include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "core/base/file.h"
@@ -8,6 +7,7 @@
 #include "core/io/checkpoint_names.h"
 #include "core/io/meta_folder.h"
 #include "core/io/meta_names.h"
+#include "core/io/quantized/codes.h"
 #include "core/io/rope_rows.h"
 #include "core/io/torch_file.h"
 #include "core/quant/format.h"
@@ -167,33 +167,15 @@ absl::StatusOr<std::vector<TensorSpec>> Specs(const std::vector<Stored>& all) {
 
 // Rows in Meta's order.
 Tensor InMetaOrder(const Stored& stored, int64_t head_dim, const Tensor& tensor) {
-  if (stored.name.interleaved == 0) return tensor;
-  auto rows = std::make_shared<std::vector<uint8_t>>(tensor.byte_size());
-  const int64_t row_bytes = tensor.byte_size() / tensor.dim(0);
-  for (int64_t r = 0; r < tensor.dim(0); ++r) {
-    std::memcpy(rows->data() + InterleavedRow(r, head_dim) * row_bytes, tensor.bytes().data() + r * row_bytes, row_bytes);
-  }
-  return Tensor::Borrow(tensor.dtype(), tensor.shape(), *rows, rows).value();
-}
-
-// One signed code a byte.
-absl::StatusOr<Tensor> SignedCodes(const EncodedTensor& tensor) {
-  NIBBLE_ASSIGN_OR_RETURN(const CodeView view, AsIntegers(tensor));
-  Tensor out = Tensor::Zeros(DType::kI8, tensor.shape);
-  std::vector<uint8_t> row(view.cols);
-  for (int64_t r = 0; r < view.rows; ++r) {
-    view.UnpackCodes(r, absl::MakeSpan(row));
-    for (int64_t c = 0; c < view.cols; ++c) out.mutable_as<int8_t>()[r * view.cols + c] = static_cast<int8_t>(row[c] - view.one_zero);
-  }
-  return out;
+  return stored.name.interleaved == 0 ? tensor : InterleavedRows(tensor, head_dim);
 }
 
 absl::Status WriteOne(const Stored& stored, int64_t head_dim, const EncodedTensor& tensor, TorchWriter* writer) {
   NIBBLE_RETURN_IF_ERROR(CheckAnnounced(*stored.parameter, tensor));
   const std::string name = stored.name.module + stored.name.part;
   if (IsFloatFormat(tensor.scheme)) return writer->Write(name, InMetaOrder(stored, head_dim, tensor.buffer("values")));
-  NIBBLE_ASSIGN_OR_RETURN(const Tensor codes, SignedCodes(tensor));
-  NIBBLE_RETURN_IF_ERROR(writer->Write(name, InMetaOrder(stored, head_dim, codes)));
+  NIBBLE_ASSIGN_OR_RETURN(const CodeView codes, AsIntegers(tensor));
+  NIBBLE_RETURN_IF_ERROR(writer->Write(name, InMetaOrder(stored, head_dim, SignedCodes(codes))));
   return writer->Write(stored.name.module + ".scales", InMetaOrder(stored, head_dim, tensor.buffer("scales")));
 }
 

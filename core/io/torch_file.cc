@@ -1,11 +1,11 @@
 #include "core/io/torch_file.h"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "boost/crc.hpp"
 #include "core/base/status.h"
 #include "core/base/suggest.h"
 
@@ -179,18 +179,9 @@ namespace {
 constexpr char kPrefix[] = "archive/";
 
 uint32_t Crc32(absl::Span<const uint8_t> bytes) {
-  static const std::array<uint32_t, 256> table = [] {
-    std::array<uint32_t, 256> made;
-    for (uint32_t i = 0; i < 256; ++i) {
-      uint32_t value = i;
-      for (int bit = 0; bit < 8; ++bit) value = (value >> 1) ^ ((value & 1) != 0 ? 0xEDB88320u : 0);
-      made[i] = value;
-    }
-    return made;
-  }();
-  uint32_t crc = 0xFFFFFFFF;
-  for (const uint8_t byte : bytes) crc = table[(crc ^ byte) & 0xFF] ^ (crc >> 8);
-  return ~crc;
+  boost::crc_32_type crc;
+  crc.process_bytes(bytes.data(), bytes.size());
+  return crc.checksum();
 }
 
 // Little-endian bytes one after the other.

@@ -28,15 +28,6 @@ inline QuantScheme WeightScheme(int bits, bool asymmetric, int64_t group) {
   return scheme;
 }
 
-inline QuantScheme TokenScheme(int bits, bool asymmetric) {
-  QuantScheme scheme;
-  scheme.set_format(absl::StrCat("int", bits));
-  scheme.set_asymmetric(asymmetric);
-  scheme.set_per(QuantScheme::PER_TOKEN);
-  scheme.set_dynamic(true);
-  return scheme;
-}
-
 inline EncodedTensor RandomWeight(const QuantScheme& scheme, int64_t rows, int64_t cols, Rng& rng) {
   auto encoded = Encode(scheme, {rows, cols}, RandomFloats(rows * cols, rng, 0.1f));
   NIBBLE_CHECK(encoded.ok());

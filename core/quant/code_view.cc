@@ -55,8 +55,8 @@ void CodeView::DecodeRows(int64_t begin, int64_t end, float* out) const {
       const float s = scale(row, g), offset = row_offsets[g];
       const int32_t z = zero(row, g);
       for (int64_t k = g * group; k < std::min(cols, (g + 1) * group); ++k) {
-        const float value = values.empty() ? static_cast<float>(row_codes[k] - z) : values[row_codes[k]];
-        out[k] = s * value + offset;
+        const float value = s * (values.empty() ? static_cast<float>(row_codes[k] - z) : values[row_codes[k]]);
+        out[k] = offsets == nullptr ? value : value + offset;
       }
     }
   }

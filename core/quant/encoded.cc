@@ -32,6 +32,13 @@ QuantScheme IntegerScheme(int bits, int group_size, bool asymmetric) {
   return scheme;
 }
 
+QuantScheme TokenScheme(int bits, bool asymmetric) {
+  QuantScheme scheme = IntegerScheme(bits, 0, asymmetric);
+  scheme.set_per(QuantScheme::PER_TOKEN);
+  scheme.set_dynamic(true);
+  return scheme;
+}
+
 QuantScheme FloatScheme(const std::string& format) {
   QuantScheme scheme;
   scheme.set_format(format);

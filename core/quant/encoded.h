@@ -64,6 +64,9 @@ QuantScheme FloatScheme(const std::string& format);
 
 // "int<bits>" with a scale per group of `group_size`, or per row where that is 0.
 QuantScheme IntegerScheme(int bits, int group_size, bool asymmetric);
+
+// "int<bits>" activations with a scale per token, from the token itself.
+QuantScheme TokenScheme(int bits, bool asymmetric);
 bool IsFloatFormat(const QuantScheme& scheme);
 bool SameScheme(const QuantScheme& a, const QuantScheme& b);
 

@@ -35,10 +35,7 @@ Candidate MakeCandidate(const std::string& name, const QuantScheme& weight, bool
   Candidate candidate;
   candidate.set_name(name);
   *candidate.mutable_weight() = weight;
-  if (!int8_activations) return candidate;
-  QuantScheme& activation = *candidate.mutable_activation() = IntegerScheme(8, 0, true);
-  activation.set_per(QuantScheme::PER_TOKEN);
-  activation.set_dynamic(true);
+  if (int8_activations) *candidate.mutable_activation() = TokenScheme(8, true);
   return candidate;
 }
 

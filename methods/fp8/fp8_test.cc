@@ -26,12 +26,7 @@ TEST(Fp8Method, ActivationsByTokenRunOnCodesToo) {
 }
 
 TEST(Fp8Method, CostsLittleAndE4m3TheLess) {
-  const ir::Graph original = TinyGraph();
-  const auto change = [&](const std::string& options) {
-    ir::Graph graph = original;
-    EXPECT_OK(ApplyText("step { [nibble.fp8] { " + options + " } }", graph));
-    return RelativeChange(TinyLogits(original), TinyLogits(graph));
-  };
+  const auto change = [](const std::string& options) { return ChangeBy("step { [nibble.fp8] { " + options + " } }"); };
   const double e4m3 = change(""), e5m2 = change("weights: E5M2"), both = change("dynamic_activations: true");
   EXPECT_LT(e4m3, 0.1);
   EXPECT_LT(e4m3, e5m2);

@@ -49,8 +49,9 @@ class HqqMethod : public Method {
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     const QuantScheme scheme = SchemeOf(options_);
-    return EncodeOps(context, graph, LayersOrBlocks(options_.layers()), scheme,
-                     [&](const Shape& shape, absl::Span<const float> values) { return Solve(context, scheme, shape, values); });
+    NIBBLE_RETURN_IF_ERROR(ValidateScheme(scheme));
+    return EncodeOps(graph, LayersOrBlocks(options_.layers()),
+                     [&](size_t, const Shape& shape, absl::Span<const float> values) { return Solve(context, scheme, shape, values); });
   }
 
  private:

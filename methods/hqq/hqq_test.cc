@@ -5,13 +5,6 @@ namespace {
 
 using ::testing::HasSubstr;
 
-double Change(const std::string& steps) {
-  const ir::Graph original = TinyGraph();
-  ir::Graph graph = original;
-  EXPECT_OK(ApplyText(steps, graph));
-  return RelativeChange(TinyLogits(original), TinyLogits(graph));
-}
-
 TEST(Hqq, StoresRealZerosInHalfPrecision) {
   ir::Graph graph = TinyGraph();
   ASSERT_OK(ApplyText("step { [nibble.hqq] { group_size: 16 } }", graph));
@@ -24,7 +17,7 @@ TEST(Hqq, StoresRealZerosInHalfPrecision) {
 TEST(Hqq, MoreBitsChangeLess) {
   double last = 1e9;
   for (const int bits : {2, 4, 8}) {
-    const double change = Change(absl::StrCat("step { [nibble.hqq] { bits: ", bits, " group_size: 16 } }"));
+    const double change = ChangeBy(absl::StrCat("step { [nibble.hqq] { bits: ", bits, " group_size: 16 } }"));
     EXPECT_LT(change, last) << bits;
     last = change;
   }

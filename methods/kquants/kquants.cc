@@ -2,7 +2,6 @@
 // text where there is some.
 
 #include <map>
-#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "core/base/progress.h"
@@ -74,20 +73,16 @@ class KquantsMethod : public Method {
     }
     std::vector<std::string> layers(options_.layers().begin(), options_.layers().end());
     if (layers.empty()) layers = {"blocks", "embedding", "head"};
-    NIBBLE_ASSIGN_OR_RETURN(const std::vector<size_t> ops, ir::SelectOps(graph, layers));
-    const std::set<size_t> selected(ops.begin(), ops.end());
-    if (selected.count(0) != selected.count(graph.ops().size() - 1)) NIBBLE_RETURN_IF_ERROR(ir::UntieHead(graph));
-    std::set<ir::ParameterId> done;
-    Progress progress("kquants", static_cast<int64_t>(ops.size()));
-    for (size_t i = 0; i < ops.size(); ++i) {
-      const ir::Op& op = graph.ops()[ops[i]];
-      if (done.insert(*op.weight).second) {
-        const auto columns = importance.find(ops[i]);
-        NIBBLE_RETURN_IF_ERROR(Annotate(EncodeOp(context, graph, op, columns == importance.end() ? std::vector<float>() : columns->second), op.name));
+    return EncodeOps(graph, layers, [&](size_t i, const Shape& shape, absl::Span<const float> values) -> absl::StatusOr<EncodedTensor> {
+      const ir::Op& op = graph.ops()[i];
+      NIBBLE_ASSIGN_OR_RETURN(const ChosenType type, TypeOf(graph, op));
+      if (!type.instead.empty()) {
+        context.CountEvent(absl::StrCat("kquants.", type.instead, "_became_", type.format), 1,
+                           absl::StrCat(op.name, ": blocks of ", type.instead, " do not divide rows of ", shape.back()));
       }
-      progress.Update(static_cast<int64_t>(i) + 1);
-    }
-    return absl::OkStatus();
+      if (!IsGgufFormat(type.format)) return Encode(FloatScheme(type.format), shape, values, &context.pool());
+      return EncodeGgufBlocks(type.format, shape, values, importance[i], &context.pool());
+    });
   }
 
  private:
@@ -95,19 +90,6 @@ class KquantsMethod : public Method {
     if (options_.has_pure()) return FittingType(options_.pure(), graph.parameter(*op.weight).shape().back());
     NIBBLE_ASSIGN_OR_RETURN(const TensorInModel tensor, PlaceOf(graph, op));
     return TypeInMix(KquantsOptions::Mix_Name(options_.mix()), tensor);
-  }
-
-  absl::Status EncodeOp(Context& context, ir::Graph& graph, const ir::Op& op, const std::vector<float>& importance) const {
-    ir::Parameter& parameter = graph.mutable_parameter(*op.weight);
-    NIBBLE_ASSIGN_OR_RETURN(const ChosenType type, TypeOf(graph, op));
-    NIBBLE_ASSIGN_OR_RETURN(const auto weight, parameter.LoadUnquantized(kOneMethodALayer));
-    if (!type.instead.empty()) {
-      context.CountEvent(absl::StrCat("kquants.", type.instead, "_became_", type.format), 1,
-                         absl::StrCat(op.name, ": blocks of ", type.instead, " do not divide rows of ", parameter.shape().back()));
-    }
-    if (!IsGgufFormat(type.format)) return parameter.ReplaceEncoded(FloatScheme(type.format), weight.values, &context.pool());
-    NIBBLE_ASSIGN_OR_RETURN(EncodedTensor encoded, EncodeGgufBlocks(type.format, parameter.shape(), weight.values, importance, &context.pool()));
-    return parameter.Replace(std::move(encoded));
   }
 
   const KquantsOptions options_;

@@ -27,9 +27,7 @@ class LlmInt8Method : public Method {
     const std::vector<std::string> layers = LayersOrBlocks(options_.layers());
     NIBBLE_RETURN_IF_ERROR(EncodeOps(context, graph, layers, IntegerScheme(8, 0, false)));
     NIBBLE_ASSIGN_OR_RETURN(const std::vector<size_t> ops, ir::SelectOps(graph, layers));
-    QuantScheme activation = IntegerScheme(8, 0, false);
-    activation.set_per(QuantScheme::PER_TOKEN);
-    activation.set_dynamic(true);
+    QuantScheme activation = TokenScheme(8, false);
     if (options_.threshold() > 0) activation.set_outlier_threshold(options_.threshold());
     return ir::AttachActivation(graph, ops, activation);
   }

@@ -9,13 +9,6 @@ std::string Step(const std::string& options = "") {
   return absl::StrCat("step { [nibble.smoothquant] { data { text: \"text.txt\" window: 32 } ", options, " } } ");
 }
 
-double Change(const std::string& steps) {
-  const ir::Graph original = TinyGraph();
-  ir::Graph graph = original;
-  EXPECT_OK(ApplyText(steps, graph));
-  return RelativeChange(TinyLogits(original), TinyLogits(graph));
-}
-
 TEST(Smoothquant, KeepsTheFunction) {
   for (const char* options : {"", "alpha: 0.85", "alpha: 1", "search: 0.3 search: 0.7"}) {
     ir::Graph graph = TinyGraph();
@@ -30,7 +23,7 @@ TEST(Smoothquant, KeepsTheFunction) {
 TEST(Smoothquant, RepairsOutliers) {
   const std::string stress = "step { [nibble.baseline] { dtype: FP32 } } step { [nibble.outlier_stress] { channels: 2 factor: 64 } } ";
   const std::string w8a8 = "step { [nibble.dynamic_int8] {} }";
-  const double plain = Change(stress + w8a8), smooth = Change(stress + Step() + w8a8), searched = Change(stress + Step("search: 0.25 search: 0.5 search: 0.75") + w8a8);
+  const double plain = ChangeBy(stress + w8a8), smooth = ChangeBy(stress + Step() + w8a8), searched = ChangeBy(stress + Step("search: 0.25 search: 0.5 search: 0.75") + w8a8);
   EXPECT_LT(smooth, 0.5 * plain);
   EXPECT_LT(searched, 1.05 * smooth);
 }

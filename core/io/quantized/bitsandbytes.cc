@@ -250,10 +250,7 @@ absl::Status Open8Bit(const Settings& settings, std::shared_ptr<const TensorFile
       }
     }
     layout->weights[module] = [=, shape = weight.shape()] { return Load8Bit(module, shape, *files); };
-    if (threshold != 0) continue;
-    QuantScheme& input = layout->activations[module] = IntegerScheme(8, 0, false);
-    input.set_per(QuantScheme::PER_TOKEN);
-    input.set_dynamic(true);
+    if (threshold == 0) layout->activations[module] = TokenScheme(8, false);
   }
   if (threshold != 0) absl::StrAppend(&layout->note, "; weights only: inputs stay floats, LLM.int8()'s split at ", threshold, " is not imitated");
   return absl::OkStatus();

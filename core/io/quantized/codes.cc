@@ -1,23 +1,23 @@
 #include "core/io/quantized/codes.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "core/base/divide.h"
 #include "core/base/status.h"
-#include "core/quant/code_view.h"
 #include "core/quant/format.h"
 
 namespace nibble::io {
 
-void UnpackWords(int bits, const uint32_t* words, int64_t stride, uint8_t* codes) {
+void UnpackWords(int bits, const uint32_t* words, int64_t stride, int64_t count, uint8_t* codes, int64_t code_stride) {
   const uint32_t mask = (1u << bits) - 1;
-  for (int i = 0; i < 32; ++i) {
-    const int bit = i * bits, word = bit / 32, shift = bit % 32;
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t bit = i * bits, word = bit / 32, shift = bit % 32;
     uint32_t code = words[word * stride] >> shift;
     if (shift + bits > 32) code |= words[(word + 1) * stride] << (32 - shift);
-    codes[i] = static_cast<uint8_t>(code & mask);
+    codes[i * code_stride] = static_cast<uint8_t>(code & mask);
   }
 }
 
@@ -28,6 +28,57 @@ void PackWords(int bits, absl::Span<const uint8_t> codes, uint32_t* words, int64
     words[word * stride] |= static_cast<uint32_t>(codes[i]) << shift;
     if (shift + bits > 32) words[(word + 1) * stride] |= static_cast<uint32_t>(codes[i]) >> (32 - shift);
   }
+}
+
+Tensor SignedCodes(const CodeView& view) {
+  Tensor codes = Tensor::Zeros(DType::kI8, {view.rows, view.cols});
+  std::vector<uint8_t> row(view.cols);
+  const int half = 1 << (view.bits - 1);
+  for (int64_t r = 0; r < view.rows; ++r) {
+    view.UnpackCodes(r, absl::MakeSpan(row));
+    for (int64_t c = 0; c < view.cols; ++c) codes.mutable_as<int8_t>()[r * view.cols + c] = static_cast<int8_t>(row[c] - half);
+  }
+  return codes;
+}
+
+absl::StatusOr<std::vector<uint8_t>> UnsignedCodes(const Tensor& tensor, int bits, const std::string& where) {
+  std::vector<float> values;
+  if (tensor.dtype() == DType::kI8) {
+    const absl::Span<const int8_t> bytes = tensor.as<int8_t>();
+    values.assign(bytes.begin(), bytes.end());
+  } else if (IsFloating(tensor.dtype())) {
+    values = nibble::ToFloats(tensor);
+  } else {
+    return absl::InvalidArgumentError(absl::StrCat(where, " is ", DTypeName(tensor.dtype()), ", expected I8 or floats"));
+  }
+  const float half = static_cast<float>(1 << (bits - 1));
+  std::vector<uint8_t> codes;
+  codes.reserve(values.size());
+  for (const float value : values) {
+    if (!(value >= -half && value < half) || value != std::floor(value)) {
+      return absl::InvalidArgumentError(absl::StrCat(where, " holds ", value, ", which is no code of ", bits, " bits"));
+    }
+    codes.push_back(static_cast<uint8_t>(value + half));
+  }
+  return codes;
+}
+
+absl::StatusOr<std::vector<int32_t>> ScatteredGroups(const TensorFiles& files, const std::string& name, int64_t inputs, int64_t group) {
+  if (!files.Has(name)) return std::vector<int32_t>();
+  NIBBLE_ASSIGN_OR_RETURN(const Tensor tensor, files.Get(name, DType::kI32, {inputs}));
+  const absl::Span<const int32_t> groups = tensor.as<int32_t>();
+  bool in_order = true, unset = true;
+  for (int64_t i = 0; i < inputs; ++i) {
+    in_order = in_order && groups[i] == i / group;
+    unset = unset && groups[i] == -1;
+  }
+  if (in_order || unset) return std::vector<int32_t>();
+  const int64_t count = CeilDiv(inputs, group);
+  for (int64_t i = 0; i < inputs; ++i) {
+    if (groups[i] >= 0 && groups[i] < count) continue;
+    return absl::InvalidArgumentError(absl::StrCat(files.Where(name), ": input ", i, " is of group ", groups[i], " of ", count));
+  }
+  return std::vector<int32_t>(groups.begin(), groups.end());
 }
 
 absl::StatusOr<QuantScheme> SchemeWithScales(const std::string& format, int64_t group, int64_t cols, DType scales) {

@@ -9,17 +9,29 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "core/io/tensor_files.h"
+#include "core/quant/code_view.h"
 #include "core/quant/encoded.h"
 #include "core/tensor/tensor.h"
 
 namespace nibble::io {
 
-// 32 codes of `bits` bits (1 to 8) from `bits` words, least significant bit first;
-// word i is words[i * stride].
-void UnpackWords(int bits, const uint32_t* words, int64_t stride, uint8_t* codes);
+// `count` codes of `bits` bits (1 to 8), least significant bit first, codes may span
+// words; word i is words[i * stride], code i becomes codes[i * code_stride].
+void UnpackWords(int bits, const uint32_t* words, int64_t stride, int64_t count, uint8_t* codes, int64_t code_stride = 1);
 
 // The words of `codes`, least significant bit first, CeilDiv(codes * bits, 32) of them.
 void PackWords(int bits, absl::Span<const uint8_t> codes, uint32_t* words, int64_t stride);
+
+// Unsigned codes as the signed ones that others store, u - 2^(bits - 1), and back: I8,
+// or floats that hold such numbers. An error, which names `where`, for one that does
+// not fit.
+Tensor SignedCodes(const CodeView& view);
+absl::StatusOr<std::vector<uint8_t>> UnsignedCodes(const Tensor& tensor, int bits, const std::string& where);
+
+// The group of each of a linear's `inputs` by its tensor `name`, I32 [inputs], where
+// groups do not lie side by side; empty where they do, or where every entry is -1.
+absl::StatusOr<std::vector<int32_t>> ScatteredGroups(const TensorFiles& files, const std::string& name, int64_t inputs, int64_t group);
 
 // Codes u and what they stand for, scale * (u - zero), before they are one of
 // Nibble's tensors.

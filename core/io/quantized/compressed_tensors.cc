@@ -23,7 +23,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <optional>
 
@@ -252,53 +251,19 @@ absl::StatusOr<Linear> Check(const std::string& module, const WeightArgs& args, 
 }
 
 // The group of each column where groups do not lie side by side, else empty.
-absl::StatusOr<std::vector<int32_t>> ScatteredGroups(const Linear& linear, const TensorFiles& files) {
-  const std::string name = linear.name(".weight_g_idx");
-  if (!files.Has(name) || linear.args.strategy != Strategy::kGroup) return std::vector<int32_t>();
-  NIBBLE_ASSIGN_OR_RETURN(const Tensor tensor, files.Get(name, DType::kI32, {linear.cols}));
-  const absl::Span<const int32_t> groups = tensor.as<int32_t>();
-  bool in_order = true, unset = true;
-  for (int64_t i = 0; i < linear.cols; ++i) {
-    in_order = in_order && groups[i] == i / linear.group;
-    unset = unset && groups[i] == -1;
-  }
-  if (in_order || unset) return std::vector<int32_t>();
-  for (const int32_t group : groups) {
-    if (group < 0 || group >= linear.groups()) return absl::InvalidArgumentError(absl::StrCat(files.Where(name), ": group ", group, " of ", linear.groups()));
-  }
-  return std::vector<int32_t>(groups.begin(), groups.end());
-}
-
-// Signed values of `bits` bits, unsigned. An error for one that does not fit.
-absl::StatusOr<std::vector<uint8_t>> Unsigned(const Tensor& tensor, int bits, const std::string& where) {
-  std::vector<uint8_t> codes;
-  codes.reserve(tensor.elements());
-  const int half = 1 << (bits - 1);
-  for (const int8_t value : tensor.as<int8_t>()) {
-    if (value < -half || value >= half) return absl::InvalidArgumentError(absl::StrCat(where, " holds ", value, ", which is no code of ", bits, " bits"));
-    codes.push_back(static_cast<uint8_t>(value + half));
-  }
-  return codes;
-}
-
-// `count` codes from words that lie `stride` apart.
-void UnpackStream(int bits, const uint32_t* words, int64_t stride, int64_t count, uint8_t* codes, int64_t code_stride) {
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t bit = i * bits, word = bit / 32, shift = bit % 32;
-    uint64_t pair = words[word * stride];
-    if (shift + bits > 32) pair |= static_cast<uint64_t>(words[(word + 1) * stride]) << 32;
-    codes[i * code_stride] = static_cast<uint8_t>(pair >> shift & ((1u << bits) - 1));
-  }
+absl::StatusOr<std::vector<int32_t>> GroupsOf(const Linear& linear, const TensorFiles& files) {
+  if (linear.args.strategy != Strategy::kGroup) return std::vector<int32_t>();
+  return ScatteredGroups(files, linear.name(".weight_g_idx"), linear.cols, linear.group);
 }
 
 absl::StatusOr<std::vector<uint8_t>> LoadCodes(const Linear& linear, const TensorFiles& files) {
   const std::string name = linear.name(linear.packed ? ".weight_packed" : ".weight");
   NIBBLE_ASSIGN_OR_RETURN(const Tensor weight, files.Get(name));
-  if (!linear.packed) return Unsigned(weight, linear.args.bits, files.Where(name));
+  if (!linear.packed) return UnsignedCodes(weight, linear.args.bits, files.Where(name));
   std::vector<uint8_t> codes(linear.rows * linear.cols);
   const uint32_t* words = weight.as<uint32_t>().data();
   for (int64_t r = 0; r < linear.rows; ++r) {
-    UnpackStream(linear.args.bits, words + r * weight.dim(1), 1, linear.cols, codes.data() + r * linear.cols, 1);
+    UnpackWords(linear.args.bits, words + r * weight.dim(1), 1, linear.cols, codes.data() + r * linear.cols);
   }
   return codes;
 }
@@ -307,11 +272,11 @@ absl::StatusOr<std::vector<uint8_t>> LoadZeros(const Linear& linear, const Tenso
   if (!linear.zeros) return std::vector<uint8_t>();
   const std::string name = linear.name(".weight_zero_point");
   NIBBLE_ASSIGN_OR_RETURN(const Tensor tensor, files.Get(name));
-  if (!linear.packed_zeros) return Unsigned(tensor, linear.args.bits, files.Where(name));
+  if (!linear.packed_zeros) return UnsignedCodes(tensor, linear.args.bits, files.Where(name));
   const int64_t groups = linear.scales[1];
   std::vector<uint8_t> zeros(linear.rows * groups);
   for (int64_t g = 0; g < groups; ++g) {
-    UnpackStream(linear.args.bits, tensor.as<uint32_t>().data() + g, groups, linear.rows, zeros.data() + g, groups);
+    UnpackWords(linear.args.bits, tensor.as<uint32_t>().data() + g, groups, linear.rows, zeros.data() + g, groups);
   }
   return zeros;
 }
@@ -334,7 +299,7 @@ absl::StatusOr<EncodedTensor> Load(const Linear& linear, const TensorFiles& file
   NIBBLE_ASSIGN_OR_RETURN(codes.codes, LoadCodes(linear, files));
   NIBBLE_ASSIGN_OR_RETURN(codes.zeros, LoadZeros(linear, files));
   codes.scales = std::move(scales);
-  NIBBLE_ASSIGN_OR_RETURN(const std::vector<int32_t> groups, ScatteredGroups(linear, files));
+  NIBBLE_ASSIGN_OR_RETURN(const std::vector<int32_t> groups, GroupsOf(linear, files));
   return groups.empty() ? ToIntegers(codes) : ToFloats(codes, groups);
 }
 
@@ -402,7 +367,7 @@ absl::StatusOr<QuantizedLayout> OpenCompressedTensors(const json& config, std::s
   for (const std::string& module : QuantizedModules(*files)) {
     NIBBLE_ASSIGN_OR_RETURN(const Group* group, GroupOf(module, groups));
     NIBBLE_ASSIGN_OR_RETURN(const Linear linear, Check(module, group->weights, *files));
-    NIBBLE_ASSIGN_OR_RETURN(const std::vector<int32_t> scattered, ScatteredGroups(linear, *files));
+    NIBBLE_ASSIGN_OR_RETURN(const std::vector<int32_t> scattered, GroupsOf(linear, *files));
     decoded += !scattered.empty();
     layout.weights[module] = [=] { return Load(linear, *files); };
     if (!group->input.has_value()) continue;

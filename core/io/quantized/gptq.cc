@@ -76,29 +76,12 @@ absl::StatusOr<Linear> Check(const std::string& module, const Shared& shared, co
   return linear;
 }
 
-// The group of each input where groups do not lie side by side, else empty.
-absl::StatusOr<std::vector<int32_t>> ScatteredGroups(const Linear& linear, const TensorFiles& files) {
-  const std::string name = linear.module + ".g_idx";
-  if (!files.Has(name)) return std::vector<int32_t>();
-  NIBBLE_ASSIGN_OR_RETURN(const Tensor tensor, files.Get(name, DType::kI32, {linear.inputs}));
-  const absl::Span<const int32_t> groups = tensor.as<int32_t>();
-  bool in_order = true;
-  for (int64_t i = 0; i < linear.inputs; ++i) {
-    if (groups[i] < 0 || groups[i] >= linear.groups) {
-      return absl::InvalidArgumentError(absl::StrCat(files.Where(name), ": input ", i, " is of group ", groups[i], " of ", linear.groups));
-    }
-    in_order = in_order && groups[i] == i / linear.group;
-  }
-  if (in_order) return std::vector<int32_t>();
-  return std::vector<int32_t>(groups.begin(), groups.end());
-}
-
 std::vector<uint8_t> Weights(const Tensor& words, int bits, const Linear& linear) {
   std::vector<uint8_t> codes(linear.outputs * linear.inputs);
   const uint32_t* data = words.as<uint32_t>().data();
   for (int64_t block = 0; block < linear.inputs / 32; ++block) {
     for (int64_t n = 0; n < linear.outputs; ++n) {
-      UnpackWords(bits, data + block * bits * linear.outputs + n, linear.outputs, codes.data() + n * linear.inputs + block * 32);
+      UnpackWords(bits, data + block * bits * linear.outputs + n, linear.outputs, 32, codes.data() + n * linear.inputs + block * 32);
     }
   }
   return codes;
@@ -107,17 +90,12 @@ std::vector<uint8_t> Weights(const Tensor& words, int bits, const Linear& linear
 // [outputs, groups].
 std::vector<uint8_t> Zeros(const Tensor& words, const Shared& shared, const Linear& linear) {
   std::vector<uint8_t> zeros(linear.outputs * linear.groups);
-  const uint32_t* data = words.as<uint32_t>().data();
   const int64_t row_words = linear.outputs * shared.bits / 32;
-  const uint32_t mask = (1u << shared.bits) - 1;
   for (int64_t g = 0; g < linear.groups; ++g) {
-    for (int64_t n = 0; n < linear.outputs; ++n) {
-      const int64_t bit = n * shared.bits;
-      uint64_t pair = data[g * row_words + bit / 32];
-      if (bit % 32 + shared.bits > 32) pair |= static_cast<uint64_t>(data[g * row_words + bit / 32 + 1]) << 32;
-      zeros[n * linear.groups + g] = static_cast<uint8_t>((static_cast<uint32_t>(pair >> (bit % 32)) + shared.stored_offset) & mask);
-    }
+    UnpackWords(shared.bits, words.as<uint32_t>().data() + g * row_words, 1, linear.outputs, zeros.data() + g, linear.groups);
   }
+  const int mask = (1 << shared.bits) - 1;
+  for (uint8_t& zero : zeros) zero = static_cast<uint8_t>((zero + shared.stored_offset) & mask);
   return zeros;
 }
 
@@ -126,7 +104,7 @@ absl::StatusOr<EncodedTensor> Load(const Linear& linear, const Shared& shared, c
   NIBBLE_ASSIGN_OR_RETURN(const Tensor weight, files.Get(linear.module + ".qweight"));
   NIBBLE_ASSIGN_OR_RETURN(const Tensor zeros, files.Get(linear.module + ".qzeros"));
   NIBBLE_ASSIGN_OR_RETURN(const Tensor scales, files.Get(linear.module + ".scales"));
-  NIBBLE_ASSIGN_OR_RETURN(const std::vector<int32_t> groups, ScatteredGroups(linear, files));
+  NIBBLE_ASSIGN_OR_RETURN(const std::vector<int32_t> groups, ScatteredGroups(files, linear.module + ".g_idx", linear.inputs, linear.group));
   codes.codes = Weights(weight, shared.bits, linear);
   codes.zeros = Zeros(zeros, shared, linear);
   codes.scales = Transposed(scales);
@@ -141,7 +119,7 @@ absl::StatusOr<QuantizedLayout> OpenGptq(const nlohmann::json& config, std::shar
   int64_t decoded = 0;
   for (const std::string& module : files->NamesBefore(".qweight")) {
     NIBBLE_ASSIGN_OR_RETURN(const Linear linear, Check(module, shared, *files));
-    NIBBLE_ASSIGN_OR_RETURN(const std::vector<int32_t> groups, ScatteredGroups(linear, *files));
+    NIBBLE_ASSIGN_OR_RETURN(const std::vector<int32_t> groups, ScatteredGroups(*files, module + ".g_idx", linear.inputs, linear.group));
     decoded += !groups.empty();
     layout.weights[module] = [=] { return Load(linear, shared, *files); };
   }

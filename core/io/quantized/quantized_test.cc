@@ -259,7 +259,7 @@ TEST(Words, PackAndUnpackAreInverse) {
     for (uint8_t& code : codes) code = static_cast<uint8_t>(rng.Below(1 << bits));
     std::vector<uint32_t> words(bits * 3);
     PackWords(bits, codes, words.data(), 3);
-    UnpackWords(bits, words.data(), 3, again.data());
+    UnpackWords(bits, words.data(), 3, static_cast<int64_t>(again.size()), again.data());
     EXPECT_EQ(codes, again) << bits;
   }
 }

@@ -80,43 +80,20 @@ absl::Status CheckTensors(const Settings& data, const TensorFiles& files, Linear
   return files.Get(linear->name("zero_point"), zeros.dtype(), shape).status();
 }
 
-// Signed numbers of any type as codes of `bits` bits.
-absl::StatusOr<std::vector<uint8_t>> Unsigned(const Tensor& tensor, int bits, const std::string& where) {
-  std::vector<float> values;
-  if (tensor.dtype() == DType::kI8) {
-    for (const int8_t value : tensor.as<int8_t>()) values.push_back(value);
-  } else if (IsFloating(tensor.dtype())) {
-    values = nibble::ToFloats(tensor);
-  } else {
-    return absl::InvalidArgumentError(absl::StrCat(where, " is ", DTypeName(tensor.dtype()), ", expected I8 or floats"));
-  }
-  const float half = static_cast<float>(1 << (bits - 1));
-  std::vector<uint8_t> codes;
-  for (const float value : values) {
-    if (!(value >= -half && value < half) || value != std::floor(value)) {
-      return absl::InvalidArgumentError(absl::StrCat(where, " holds ", value, ", which is no code of ", bits, " bits"));
-    }
-    codes.push_back(static_cast<uint8_t>(value + half));
-  }
-  return codes;
-}
-
 absl::StatusOr<EncodedTensor> Load(const Linear& linear, const TensorFiles& files) {
   Codes codes{linear.bits, linear.rows, linear.cols, linear.group};
   NIBBLE_ASSIGN_OR_RETURN(const Tensor data, files.Get(linear.name("qdata")));
-  NIBBLE_ASSIGN_OR_RETURN(codes.codes, Unsigned(data, linear.bits, files.Where(linear.name("qdata"))));
+  NIBBLE_ASSIGN_OR_RETURN(codes.codes, UnsignedCodes(data, linear.bits, files.Where(linear.name("qdata"))));
   NIBBLE_ASSIGN_OR_RETURN(codes.scales, files.Get(linear.name("scale")));
   if (files.Has(linear.name("zero_point"))) {
     NIBBLE_ASSIGN_OR_RETURN(const Tensor zeros, files.Get(linear.name("zero_point")));
-    NIBBLE_ASSIGN_OR_RETURN(codes.zeros, Unsigned(zeros, linear.bits, files.Where(linear.name("zero_point"))));
+    NIBBLE_ASSIGN_OR_RETURN(codes.zeros, UnsignedCodes(zeros, linear.bits, files.Where(linear.name("zero_point"))));
   }
   return ToIntegers(codes);
 }
 
 QuantScheme DynamicInput(bool asymmetric) {
-  QuantScheme scheme = IntegerScheme(8, 0, asymmetric);
-  scheme.set_per(QuantScheme::PER_TOKEN);
-  scheme.set_dynamic(true);
+  QuantScheme scheme = TokenScheme(8, asymmetric);
   if (!asymmetric) scheme.set_divisor(QuantScheme::HALF_RANGE);
   scheme.set_scale_floor(std::numeric_limits<float>::epsilon());
   return scheme;

@@ -67,13 +67,16 @@ class AffineFormat : public Format {
 
   void DecodeRows(const EncodedTensor& tensor, int64_t begin, int64_t end, float* out) const override {
     const int64_t cols = tensor.cols(), length = GroupLength(tensor.scheme, cols), groups = GroupsPerRow(tensor.scheme, cols);
-    const std::vector<float> scales = ToFloats(tensor.buffer("scales")), zeros = ToFloats(tensor.buffer("zeros"));
+    const int64_t first = Whole(tensor.scheme) ? 0 : begin * groups, count = Whole(tensor.scheme) ? 1 : (end - begin) * groups;
+    std::vector<float> scales(count), zeros(count);
+    ReadFloats(tensor.buffer("scales"), first, absl::MakeSpan(scales));
+    ReadFloats(tensor.buffer("zeros"), first, absl::MakeSpan(zeros));
     const uint8_t* packed = tensor.buffer("codes").bytes().data();
     std::vector<uint8_t> codes(cols);
     for (int64_t r = begin; r < end; ++r) {
       UnpackRow(bits_, packed + r * PackedRowBytes(bits_, cols), absl::MakeSpan(codes));
       for (int64_t k = 0; k < cols; ++k) {
-        const int64_t i = Whole(tensor.scheme) ? 0 : r * groups + k / length;
+        const int64_t i = Whole(tensor.scheme) ? 0 : (r - begin) * groups + k / length;
         *out++ = AffineGrid{scales[i], zeros[i]}.Decode(codes[k]);
       }
     }
@@ -152,16 +155,11 @@ EncodedTensor EncodeAffine(const QuantScheme& scheme, const Shape& shape, absl::
   const int bits = AffineBits(scheme);
   const int64_t cols = tensor.cols(), length = GroupLength(scheme, cols), groups = GroupsPerRow(scheme, cols);
   uint8_t* const packed = codes.mutable_as<uint8_t>().data();
-  const auto encode_row = [&](int64_t r, int) {
+  ForEach(pool, tensor.rows(), [&](int64_t r) {
     std::vector<uint8_t> row(cols);
     for (int64_t k = 0; k < cols; ++k) row[k] = AffineCode(grids[Whole(scheme) ? 0 : r * groups + k / length], bits, values[r * cols + k]);
     PackRow(bits, row, packed + r * PackedRowBytes(bits, cols));
-  };
-  if (pool != nullptr) {
-    pool->ParallelFor(tensor.rows(), encode_row);
-  } else {
-    for (int64_t r = 0; r < tensor.rows(); ++r) encode_row(r, 0);
-  }
+  });
   return tensor;
 }
 

@@ -34,16 +34,6 @@ struct Assignment {
 };
 Assignment AssignNearest(absl::Span<const float> vectors, int64_t dim, absl::Span<const float> words, ThreadPool* pool);
 
-// task(i) for i < count, on the pool where there is one.
-template <typename Task>
-void ForEach(ThreadPool* pool, int64_t count, const Task& task) {
-  if (pool != nullptr) {
-    pool->ParallelFor(count, [&](int64_t i, int) { task(i); });
-  } else {
-    for (int64_t i = 0; i < count; ++i) task(i);
-  }
-}
-
 }  // namespace nibble::additive
 
 #endif  // NIBBLE_CORE_QUANT_FORMATS_AQLM_KMEANS_H_

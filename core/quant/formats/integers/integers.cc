@@ -103,18 +103,7 @@ class IntegerFormat : public Format {
   }
 
   void DecodeRows(const EncodedTensor& tensor, int64_t begin, int64_t end, float* out) const override {
-    const std::optional<CodeView> view = Codes(tensor);
-    std::vector<uint8_t> codes(view->cols);
-    for (int64_t r = begin; r < end; ++r) {
-      view->UnpackCodes(r, absl::MakeSpan(codes));
-      for (int64_t g = 0; g < view->groups; ++g) {
-        Grid grid;
-        grid.scale = view->scale(r, g);
-        grid.zero = view->zero(r, g);
-        const int64_t last = std::min(view->cols, (g + 1) * view->group);
-        for (int64_t c = g * view->group; c < last; ++c) *out++ = DecodeValue(grid, codes[c]);
-      }
-    }
+    Codes(tensor)->DecodeRows(begin, end, out);
   }
 
   std::vector<QuantScheme> ExampleSchemes() const override {
