@@ -15,14 +15,23 @@ namespace {
 
 constexpr int64_t kBatchDepth = 128;
 
-Speed MakeSpeed(std::string name, const std::vector<double>& seconds, int64_t tokens) {
+struct Estimate {
+  double mean = 0, stderr = 0;
+};
+
+Estimate MeanOf(const std::vector<double>& values) {
   double sum = 0, squares = 0;
-  for (const double s : seconds) sum += s;
-  const double n = static_cast<double>(seconds.size()), mean = sum / n, rate = static_cast<double>(tokens) / mean;
-  for (const double s : seconds) squares += (s - mean) * (s - mean);
+  for (const double v : values) sum += v;
+  const double n = static_cast<double>(values.size()), mean = sum / n;
+  for (const double v : values) squares += (v - mean) * (v - mean);
+  return {mean, n > 1 ? std::sqrt(squares / (n - 1) / n) : 0};
+}
+
+Speed MakeSpeed(std::string name, const std::vector<double>& seconds, int64_t tokens) {
+  const Estimate time = MeanOf(seconds);
+  const double rate = static_cast<double>(tokens) / time.mean;
   // The rate's relative error is that of the mean time.
-  const double error = n > 1 ? std::sqrt(squares / (n - 1) / n) / mean : 0;
-  return {std::move(name), rate, rate * error};
+  return {std::move(name), rate, rate * time.stderr / time.mean};
 }
 
 // "model.layers.3.self_attn.q_proj" is q_proj.
@@ -55,7 +64,10 @@ double LinearOps(const kernels::Linear& linear, double tokens) {
 
 class SpeedRun {
  public:
-  SpeedRun(const Plan& plan, ThreadPool& pool, const SpeedOptions& options) : plan_(plan), pool_(pool), options_(options) {}
+  SpeedRun(const Plan& plan, ThreadPool& pool, const SpeedOptions& options) : plan_(plan), pool_(pool), options_(options) {
+    for (const auto& linear : plan_.linears()) report_.decode_bytes += static_cast<double>(linear->weight_bytes());
+    report_.decode_bytes += static_cast<double>(plan_.head().weight_bytes());
+  }
 
   absl::StatusOr<SpeedReport> Run() {
     Progress progress("bench", static_cast<int64_t>(options_.prefill.size() + options_.depth.size() + options_.streams.size()));
@@ -72,8 +84,6 @@ class SpeedRun {
       NIBBLE_RETURN_IF_ERROR(Decode(absl::StrCat("batch_decode/", n), kBatchDepth, static_cast<int>(n), false));
       progress.Update(++done);
     }
-    for (const auto& linear : plan_.linears()) report_.decode_bytes += static_cast<double>(linear->weight_bytes());
-    report_.decode_bytes += static_cast<double>(plan_.head().weight_bytes());
     return std::move(report_);
   }
 
@@ -99,11 +109,19 @@ class SpeedRun {
   absl::Status Decode(const std::string& name, int64_t depth, int streams, bool keep_ops) {
     NIBBLE_ASSIGN_OR_RETURN(const auto probe, Probe(depth, options_.decode, streams));
     probe->session().ClearProfile();
-    std::vector<double> seconds(options_.rounds);
+    std::vector<double> seconds(options_.rounds), shares;
+    if (streams == 1 && bandwidth_ == nullptr) bandwidth_ = std::make_unique<kernels::BandwidthProbe>(pool_.threads());
+    double before = streams == 1 ? bandwidth_->Pass() : 0;
     for (double& s : seconds) {
       NIBBLE_ASSIGN_OR_RETURN(s, probe->DecodeSeconds());
+      if (streams > 1) continue;
+      const double after = bandwidth_->Pass(), rate = static_cast<double>(options_.decode) * report_.decode_bytes / s * 1e-9;
+      shares.push_back(2 * rate / (before + after));
+      before = after;
     }
-    report_.speeds.push_back(MakeSpeed(name, seconds, options_.decode * streams));
+    Speed speed = MakeSpeed(name, seconds, options_.decode * streams);
+    if (!shares.empty()) speed.bandwidth_share = MeanOf(shares).mean, speed.share_stderr = MeanOf(shares).stderr;
+    report_.speeds.push_back(std::move(speed));
     if (keep_ops) {
       report_.decode_ops =
           Ops(probe->session(), options_.rounds * static_cast<double>(options_.decode), static_cast<double>(depth) + static_cast<double>(options_.decode) / 2);
@@ -153,6 +171,7 @@ class SpeedRun {
   ThreadPool& pool_;
   const SpeedOptions& options_;
   SpeedReport report_;
+  std::unique_ptr<kernels::BandwidthProbe> bandwidth_;
 };
 
 }  // namespace

@@ -35,6 +35,10 @@ struct SpeedOptions {
 struct Speed {
   std::string name;
   double tokens_per_s = 0, stderr = 0;
+  // A decode of one stream: the rate at which it reads weights over the machine's
+  // bandwidth, which is measured before and after each round, its mean and standard
+  // error over rounds; else 0.
+  double bandwidth_share = 0, share_stderr = 0;
 };
 
 // Which of the machine's peaks bounds an op.

@@ -68,7 +68,9 @@ Json ReportJson(const std::string& model, int threads, const Plan& plan, const e
                {"decode_bytes", report.decode_bytes},
                {"arithmetic", plan.arithmetic() == kernels::Arithmetic::kNative ? "native" : "simulated"}};
   for (const eval::Speed& speed : report.speeds) {
-    json["speeds"].push_back({{"name", speed.name}, {"tokens_per_s", speed.tokens_per_s}, {"stderr", speed.stderr}});
+    Json entry = {{"name", speed.name}, {"tokens_per_s", speed.tokens_per_s}, {"stderr", speed.stderr}};
+    if (speed.bandwidth_share > 0) entry["bandwidth_share"] = speed.bandwidth_share, entry["share_stderr"] = speed.share_stderr;
+    json["speeds"].push_back(std::move(entry));
   }
   for (const eval::OpSpeed& op : report.prefill_ops) json["prefill_ops"].push_back(OpJson(op, report.peaks));
   for (const eval::OpSpeed& op : report.decode_ops) json["decode_ops"].push_back(OpJson(op, report.peaks));
@@ -92,9 +94,9 @@ void PrintSpeeds(const eval::SpeedReport& report, const nlohmann::json& earlier)
     if (const double before = EarlierSpeed(earlier, speed.name); before > 0) {
       std::printf("   %9.2f before, x%.3f", before, speed.tokens_per_s / before);
     }
-    if (speed.name.rfind("decode/", 0) == 0) {
-      const double rate = speed.tokens_per_s * report.decode_bytes * 1e-9;
-      std::printf("   reads %.1f GB/s of weights, %.0f %% of the bandwidth", rate, 100 * rate / report.peaks.read_gb_s);
+    if (speed.bandwidth_share > 0) {
+      std::printf("   reads %.1f GB/s of weights, %.0f +- %.0f %% of the bandwidth beside it", speed.tokens_per_s * report.decode_bytes * 1e-9,
+                  100 * speed.bandwidth_share, 100 * speed.share_stderr);
     }
     std::printf("\n");
   }

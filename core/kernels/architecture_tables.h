@@ -9,6 +9,9 @@
 
 namespace nibble::kernels {
 
+// KernelTable::reads_in_order of this machine.
+bool ReadsInOrder();
+
 KernelTable MakeTable(const char* name, const KernelFunctions& functions, const ProbeFunctions& probes);
 
 // Those that this machine can run, besides the portable one; fastest last.

@@ -21,6 +21,19 @@ inline V LoadBf16(const uint16_t* p) {
   const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
 }
+// Columns 2 i and 2 i + 1 of 32: a vector of words holds both, so that a whole line is
+// one load.
+inline void LoadTwoBf16(const uint16_t* p, V* two) {
+  const VI pairs = _mm512_loadu_si512(p);
+  two[0] = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
+  two[1] = _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xFFFF0000u))));
+}
+inline void MatchTwoBf16(V* x) {
+  const VI even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  const V first = _mm512_permutex2var_ps(x[0], even, x[1]);
+  x[1] = _mm512_permutex2var_ps(x[0], _mm512_add_epi32(even, _mm512_set1_epi32(1)), x[1]);
+  x[0] = first;
+}
 inline V LoadFp16(const uint16_t* p) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
 inline V Set(float x) { return _mm512_set1_ps(x); }
 inline V Add(V a, V b) { return _mm512_add_ps(a, b); }
@@ -225,6 +238,7 @@ void MultiplyTile(const PackedIntegers& w, int64_t block, const QuantizedRows& x
 #pragma GCC unroll 8
   for (int t = 0; t < kTokens; ++t) sums[t] = Set(0.0f);
   for (int64_t g = 0; g < w.groups; ++g) {
+    PrefetchScales(w, block, g);
     VI acc[kTokens];
     StartGroup<kTokens>(w, block, g, x.group_terms + g * x.term_stride + token, acc);
     TokenRows<kTokens> rows{.rows = {}, .stride = x.stride, .stride3 = 3 * x.stride};
@@ -540,6 +554,7 @@ void MultiplyFloatTile(const PackedIntegers& w, int64_t block, const float* x, i
   V totals[kTokens];
   for (V& total : totals) total = Set(0.0f);
   for (int64_t g = 0; g < w.groups; ++g) {
+    PrefetchScales(w, block, g);
     V sums[kTokens][4];
 #pragma GCC unroll 4
     for (int t = 0; t < kTokens; ++t) sums[t][0] = sums[t][1] = sums[t][2] = sums[t][3] = Set(0.0f);

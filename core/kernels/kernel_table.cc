@@ -23,6 +23,7 @@ KernelTable MakeTable(const char* name, const KernelFunctions& functions, const 
   KernelTable table;
   static_cast<KernelFunctions&>(table) = functions;
   table.name = name;
+  table.reads_in_order = ReadsInOrder();
   table.probes = probes;
   return table;
 }

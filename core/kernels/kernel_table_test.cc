@@ -309,12 +309,14 @@ TEST_P(EveryTable, MatvecAndConversions) {
         const Reference reference = ReferenceProduct(values, x, rows, cols, 1);
         for (int64_t r = 0; r < rows; ++r) ASSERT_NEAR(y[r], reference.y[r], 2e-6 * reference.magnitude[r]);
       };
-      table().matvec_bf16(bf16.data(), rows, cols, x.data(), y.data());
-      expect_product(from_bf16);
-      table().matvec_fp16(fp16.data(), rows, cols, x.data(), y.data());
-      expect_product(from_fp16);
-      table().matvec_fp32(w.data(), rows, cols, x.data(), y.data());
-      expect_product(w);
+      for (const bool in_order : {false, true}) {
+        table().matvec_bf16(bf16.data(), rows, cols, x.data(), in_order, y.data());
+        expect_product(from_bf16);
+        table().matvec_fp16(fp16.data(), rows, cols, x.data(), in_order, y.data());
+        expect_product(from_fp16);
+        table().matvec_fp32(w.data(), rows, cols, x.data(), in_order, y.data());
+        expect_product(w);
+      }
       table().convert_bf16(bf16.data(), rows * cols, converted.data());
       EXPECT_TRUE(std::equal(from_bf16.begin(), from_bf16.end(), converted.begin()));
       table().convert_fp16(fp16.data(), rows * cols, converted.data());

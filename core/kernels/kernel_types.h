@@ -172,10 +172,11 @@ struct KernelFunctions {
   void (*round_to_bf16)(const float* x, int64_t n, uint16_t* out) = nullptr;
 
   // y[r] = dot(w[r], x) for `rows` rows of a row-major float matrix, which need
-  // not be aligned.
-  void (*matvec_bf16)(const uint16_t* w, int64_t rows, int64_t cols, const float* x, float* y);
-  void (*matvec_fp16)(const uint16_t* w, int64_t rows, int64_t cols, const float* x, float* y);
-  void (*matvec_fp32)(const float* w, int64_t rows, int64_t cols, const float* x, float* y);
+  // not be aligned. in_order: row after row, as memory has them; else some rows at
+  // once while the next are prefetched.
+  void (*matvec_bf16)(const uint16_t* w, int64_t rows, int64_t cols, const float* x, bool in_order, float* y);
+  void (*matvec_fp16)(const uint16_t* w, int64_t rows, int64_t cols, const float* x, bool in_order, float* y);
+  void (*matvec_fp32)(const float* w, int64_t rows, int64_t cols, const float* x, bool in_order, float* y);
   void (*convert_bf16)(const uint16_t* in, int64_t n, float* out);
   void (*convert_fp16)(const uint16_t* in, int64_t n, float* out);
 
@@ -200,9 +201,10 @@ struct KernelFunctions {
   void (*scale_add)(float a, const float* x, float b, int64_t n, float* y);
 };
 
-// Decoding reads packed codes this far ahead: a hardware prefetcher stops at
-// the end of each page, and starts anew.
-inline constexpr int64_t kPrefetchBytes = 4096;
+// Decoding prefetches packed codes this far ahead: a hardware prefetcher stops at
+// the end of each page, and starts anew. Scales, a slow stream beside that of the
+// codes, which it loses, are prefetched by themselves.
+inline constexpr int64_t kPrefetchBytes = 4096, kPrefetchScaleBytes = 512;
 
 // Columns in the largest chunk of packed codes (2-bit).
 inline constexpr int64_t kChunkColumns = 16;

@@ -4,6 +4,9 @@
 #define NIBBLE_CORE_KERNELS_MACHINE_H_
 
 #include <string>
+#include <vector>
+
+#include "core/base/thread_pool.h"
 
 namespace nibble::kernels {
 
@@ -15,8 +18,21 @@ struct MachineInfo {
 };
 MachineInfo DescribeMachine();
 
-// Read bandwidth in GB/s (1e9 bytes): `threads` threads sum disjoint parts of
-// a buffer of `megabytes` (far above the last-level cache); the best of a few passes.
+// Reads memory as fast as it comes: threads sum disjoint parts of a buffer of
+// `megabytes` (far above the last-level cache), which the probe holds.
+class BandwidthProbe {
+ public:
+  explicit BandwidthProbe(int threads, int megabytes = 512);
+
+  // GB/s (1e9 bytes) of one pass over the buffer.
+  double Pass();
+
+ private:
+  ThreadPool pool_;
+  std::vector<std::vector<float>> parts_;  // of each thread
+};
+
+// The best of a few passes, GB/s.
 double MeasureReadBandwidth(int threads, int megabytes = 512);
 
 // fp32 fused multiply-add peak in GFLOP/s (2 operations each) over `threads`

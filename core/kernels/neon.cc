@@ -32,6 +32,9 @@ inline void StorePart(float* p, int64_t n, V v) {
   if (n == 3) vst1q_lane_f32(p + 2, v, 2);
 }
 inline V LoadBf16(const uint16_t* p) { return vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(vld1_u16(p)), 16)); }
+// Two vectors of columns as they come.
+inline void LoadTwoBf16(const uint16_t* p, V* two) { two[0] = LoadBf16(p), two[1] = LoadBf16(p + kLanes); }
+inline void MatchTwoBf16(V*) {}
 inline V LoadFp16(const uint16_t* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
 inline V Set(float x) { return vdupq_n_f32(x); }
 inline V Add(V a, V b) { return vaddq_f32(a, b); }
@@ -269,6 +272,7 @@ void MultiplyTile(const PackedIntegers& w, int64_t block, const QuantizedRows& x
   for (auto& sum : sums) sum[0] = sum[1] = sum[2] = sum[3] = Set(0.0f);
   for (int64_t g = 0; g < w.groups; ++g) {
     const int64_t begin = g * w.padded_group, chunks = (GroupColumns(w, g) * kBits + 31) / 32;
+    PrefetchScales(w, block, g);
     VI acc[kChains<kTokens> * kTokens][kBlockVectors];
     Clear<kTokens>(acc);
     AddColumns<Packed<kBits>, kTokens>(BlockCodes(w, block) + begin * 2 * kBits, x.codes + token * x.stride + begin, x.stride,
@@ -456,6 +460,7 @@ void MultiplyFloatTile(const PackedIntegers& w, int64_t block, const float* x, i
   V totals[kTokens][kBlockVectors];
   for (auto& total : totals) total[0] = total[1] = total[2] = total[3] = Set(0.0f);
   for (int64_t g = 0; g < w.groups; ++g) {
+    PrefetchScales(w, block, g);
     V sums[kTokens][kBlockVectors];
     for (auto& sum : sums) sum[0] = sum[1] = sum[2] = sum[3] = Set(0.0f);
     VI zeros[kBlockVectors];

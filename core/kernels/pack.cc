@@ -123,12 +123,12 @@ PackedWeights PackCodes(const CodeView& weights) {
   p = Layout(weights);
   const int64_t blocks = packed.blocks(), block_bytes = p.padded_cols * kBlockRows * p.bits / 8;
   const bool asymmetric = weights.zeros.has_value();
-  packed.codes = Tensor::Zeros(DType::kU8, {blocks, block_bytes});
-  packed.scales = Tensor::Zeros(weights.scales.dtype(), {blocks, p.scale_groups, kBlockRows});
+  packed.codes = Tensor::ZerosForStreaming(DType::kU8, {blocks, block_bytes});
+  packed.scales = Tensor::ZerosForStreaming(weights.scales.dtype(), {blocks, p.scale_groups, kBlockRows});
   p.scale_type = ScaleTypeOf(weights.scales.dtype());
-  if (weights.scale_codes.has_value()) packed.scale_codes = Tensor::Zeros(DType::kI8, {blocks, p.groups, kBlockRows});
-  packed.weight_sums = Tensor::Zeros(DType::kF32, {blocks, kBlockRows});
-  if (asymmetric) packed.zeros = Tensor::Zeros(DType::kU8, {blocks, p.groups, kBlockRows});
+  if (weights.scale_codes.has_value()) packed.scale_codes = Tensor::ZerosForStreaming(DType::kI8, {blocks, p.groups, kBlockRows});
+  packed.weight_sums = Tensor::ZerosForStreaming(DType::kF32, {blocks, kBlockRows});
+  if (asymmetric) packed.zeros = Tensor::ZerosForStreaming(DType::kU8, {blocks, p.groups, kBlockRows});
 
   std::vector<uint8_t> codes(p.cols + kChunkColumns);
   RowGrid grid(weights);

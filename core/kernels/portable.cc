@@ -232,7 +232,7 @@ float DotProduct(const T* a, const float* b, int64_t n) {
 }
 
 template <typename T, float (*kRead)(const T*)>
-void Matvec(const T* w, int64_t rows, int64_t cols, const float* x, float* y) {
+void Matvec(const T* w, int64_t rows, int64_t cols, const float* x, bool, float* y) {
   for (int64_t r = 0; r < rows; ++r) y[r] = DotProduct<T, kRead>(w + r * cols, x, cols);
 }
 

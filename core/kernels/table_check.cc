@@ -435,11 +435,13 @@ void CheckMatvec(const char* name, Matvec KernelFunctions::*matvec, Encode encod
       const std::vector<float> x = RandomFloats(cols, random), values = RandomFloats(rows * cols + 1, random);
       const auto w = encode(values), absolute = encode(Magnitudes(values));
       std::vector<float> got(rows + 1, kGuard), expected = got, magnitudes = got;
-      (kTable.*matvec)(w.data() + 1, rows, cols, x.data(), got.data());
-      (kMeaning.*matvec)(w.data() + 1, rows, cols, x.data(), expected.data());
-      (kMeaning.*matvec)(absolute.data() + 1, rows, cols, Magnitudes(x).data(), magnitudes.data());
-      report.Case("rows, columns: " + Numbers({rows, cols}));
-      report.Near(got, expected, magnitudes, 1e-6);
+      (kMeaning.*matvec)(w.data() + 1, rows, cols, x.data(), false, expected.data());
+      (kMeaning.*matvec)(absolute.data() + 1, rows, cols, Magnitudes(x).data(), false, magnitudes.data());
+      for (const bool in_order : {false, true}) {
+        (kTable.*matvec)(w.data() + 1, rows, cols, x.data(), in_order, got.data());
+        report.Case("rows, columns, in order: " + Numbers({rows, cols, in_order}));
+        report.Near(got, expected, magnitudes, 1e-6);
+      }
     }
   }
 }

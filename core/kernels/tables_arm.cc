@@ -6,6 +6,8 @@
 
 namespace nibble::kernels {
 
+bool ReadsInOrder() { return false; }
+
 std::vector<const KernelTable*> ArchitectureTables() {
   static const KernelTable neon = MakeTable("neon_dotprod", kNeonFunctions, kNeonProbes);
   std::vector<const KernelTable*> tables;

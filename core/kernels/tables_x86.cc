@@ -30,6 +30,8 @@ KernelTable Bf16Table() {
 
 }  // namespace
 
+bool ReadsInOrder() { return __builtin_cpu_is("amd"); }
+
 std::vector<const KernelTable*> ArchitectureTables() {
   static const KernelTable avx2 = MakeTable("avx2", kAvx2Functions, kAvx2Probes);
   static const KernelTable avxvnni = MakeTable("avxvnni", kAvxVnniFunctions, kAvxVnniProbes);

@@ -35,7 +35,7 @@ uint64_t TensorKey(absl::string_view name, uint64_t seed) {
 // word are summed. Integers and one multiplication, so that every machine
 // makes the same values.
 Tensor NormalValues(const Shape& shape, uint64_t key) {
-  Tensor tensor = Tensor::Zeros(DType::kBF16, shape);
+  Tensor tensor = Tensor::ZerosForStreaming(DType::kBF16, shape);
   const auto out = tensor.mutable_as<uint16_t>();
   constexpr float kStep = kStandardDeviation / kSumDeviation;
   for (size_t i = 0; i < out.size(); ++i) {
@@ -48,7 +48,7 @@ Tensor NormalValues(const Shape& shape, uint64_t key) {
 }
 
 Tensor Ones(const Shape& shape) {
-  Tensor tensor = Tensor::Zeros(DType::kBF16, shape);
+  Tensor tensor = Tensor::ZerosForStreaming(DType::kBF16, shape);
   for (uint16_t& value : tensor.mutable_as<uint16_t>()) value = FloatToBf16(1);
   return tensor;
 }

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <limits>
+#include <mutex>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -14,14 +15,63 @@
 namespace nibble {
 namespace {
 
+constexpr size_t kPage = 2 << 20;
+constexpr size_t kLine = 64;
+
 // Large weights are streamed: with 2 MiB pages decoding reads a few per cent
 // faster. The kernel is free to refuse.
 void AskForHugePages(void* memory, size_t bytes) {
-  constexpr size_t kPage = 2 << 20;
   const auto address = reinterpret_cast<uintptr_t>(memory);
   const size_t skip = (kPage - address % kPage) % kPage;
   if (bytes < 2 * kPage + skip) return;
   ::madvise(reinterpret_cast<void*>(address + skip), (bytes - skip) / kPage * kPage, MADV_HUGEPAGE);
+}
+
+// Zeros from the system, in huge pages where it gives them.
+class Mapping {
+ public:
+  static std::shared_ptr<Mapping> Create(size_t bytes) {
+    void* const memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    NIBBLE_CHECK(memory != MAP_FAILED);
+    AskForHugePages(memory, bytes);
+    return std::shared_ptr<Mapping>(new Mapping(static_cast<uint8_t*>(memory), bytes));
+  }
+  ~Mapping() { ::munmap(memory_, bytes_); }
+
+  // Null where too little is left.
+  uint8_t* Take(size_t bytes) {
+    if (bytes > bytes_ - used_) return nullptr;
+    uint8_t* const taken = memory_ + used_;
+    used_ += (bytes + kLine - 1) / kLine * kLine;
+    return taken;
+  }
+
+ private:
+  Mapping(uint8_t* memory, size_t bytes) : memory_(memory), bytes_(bytes) {}
+  uint8_t* const memory_;
+  const size_t bytes_;
+  size_t used_ = 0;
+};
+
+// The place of a tensor's bytes and what keeps them.
+struct Place {
+  uint8_t* bytes;
+  std::shared_ptr<Mapping> mapping;
+};
+
+Place TakeForStreaming(size_t bytes) {
+  constexpr size_t kMapping = 64 << 20;
+  static std::mutex mutex;
+  static std::weak_ptr<Mapping> latest;
+  std::lock_guard<std::mutex> lock(mutex);
+  std::shared_ptr<Mapping> mapping = latest.lock();
+  uint8_t* taken = mapping == nullptr ? nullptr : mapping->Take(bytes);
+  if (taken != nullptr) return {taken, std::move(mapping)};
+  // The room of a line: Take rounds up.
+  mapping = Mapping::Create(std::max(kMapping, (bytes / kPage + 1) * kPage));
+  latest = mapping;
+  taken = mapping->Take(bytes);
+  return {taken, std::move(mapping)};
 }
 
 }  // namespace
@@ -47,13 +97,27 @@ Tensor Tensor::Zeros(DType dtype, Shape shape) {
   t.elements_ = *count;
   t.shape_ = std::move(shape);
   const size_t bytes = (std::max<int64_t>(t.byte_size(), 1) + 63) / 64 * 64;
-  void* memory = std::aligned_alloc(64, bytes);
+  void* memory = std::aligned_alloc(kLine, bytes);
   NIBBLE_CHECK(memory != nullptr);
   AskForHugePages(memory, bytes);
   std::memset(memory, 0, bytes);
   t.owner_ = std::shared_ptr<const void>(memory, [](const void* p) { std::free(const_cast<void*>(p)); });
   t.writable_ = static_cast<uint8_t*>(memory);
   t.data_ = t.writable_;
+  return t;
+}
+
+Tensor Tensor::ZerosForStreaming(DType dtype, Shape shape) {
+  Tensor t;
+  t.dtype_ = dtype;
+  const auto count = CheckedElements(shape);
+  NIBBLE_CHECK(count.ok());
+  t.elements_ = *count;
+  t.shape_ = std::move(shape);
+  Place place = TakeForStreaming(std::max<size_t>(t.byte_size(), 1));
+  t.owner_ = std::move(place.mapping);
+  t.writable_ = place.bytes;
+  t.data_ = place.bytes;
   return t;
 }
 

@@ -31,6 +31,12 @@ class Tensor {
 
   // Zero-filled, 64-byte aligned memory of its own.
   static Tensor Zeros(DType dtype, Shape shape);
+
+  // The same for weights that every token streams: one after the other in large
+  // mappings, so that small tensors share 2 MiB pages too. A mapping goes with the
+  // last of its tensors.
+  static Tensor ZerosForStreaming(DType dtype, Shape shape);
+
   static Tensor FromFloats(Shape shape, absl::Span<const float> values);
 
   // Borrows `bytes`, which live as long as `owner`. An error when the byte

@@ -45,6 +45,28 @@ TEST(Tensor, BorrowChecksByteCount) {
   EXPECT_THAT(std::string(wrong.status().message()), ::testing::HasSubstr("needs 8 bytes, got 6"));
 }
 
+TEST(Tensor, StreamedTensorsOwnTheirBytes) {
+  std::vector<Tensor> tensors;
+  for (const int64_t n : {int64_t{0}, int64_t{1}, int64_t{1000}, int64_t{70} << 20, int64_t{40} << 20, int64_t{30} << 20, int64_t{5}}) {
+    Tensor& tensor = tensors.emplace_back(Tensor::ZerosForStreaming(DType::kU8, {n}));
+    ASSERT_EQ(tensor.byte_size(), n);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(tensor.bytes().data()) % 64, 0u);
+    if (n == 0) continue;
+    EXPECT_EQ(tensor.bytes().front(), 0);
+    EXPECT_EQ(tensor.bytes().back(), 0);
+    tensor.mutable_as<uint8_t>().front() = tensor.mutable_as<uint8_t>().back() = static_cast<uint8_t>(tensors.size());
+  }
+  for (size_t i = 1; i < tensors.size(); ++i) {
+    EXPECT_EQ(tensors[i].bytes().front(), i + 1);
+    EXPECT_EQ(tensors[i].bytes().back(), i + 1);
+  }
+  // What is left lives on without its neighbours.
+  const Tensor kept = tensors[2];
+  tensors.clear();
+  EXPECT_EQ(kept.bytes().back(), 3);
+  EXPECT_EQ(Tensor::ZerosForStreaming(DType::kF32, {4}).as<float>()[3], 0);
+}
+
 TEST(Tensor, ImpossibleShapesAreErrors) {
   EXPECT_FALSE(CheckedElements({-1}).ok());
   EXPECT_FALSE(CheckedElements({int64_t{1} << 40, int64_t{1} << 40}).ok());
