@@ -138,7 +138,7 @@ inline V StoredScales(const PackedIntegers& w, int64_t at) {
 }
 
 inline V ScalesOf(const PackedIntegers& w, int64_t block, int64_t g) {
-  const V scales = StoredScales(w, (block * w.scale_groups + (g >> w.scale_shift)) * kBlockRows);
+  const V scales = StoredScales(w, ScalePlace(w, block, g));
   if (__builtin_expect(w.scale_codes == nullptr, 1)) return scales;
   const int8_t* codes = w.scale_codes + (block * w.groups + g) * kBlockRows;
   return Mul(scales, ToFloat(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes)))));

@@ -131,7 +131,7 @@ inline void ReadStoredScales(const PackedIntegers& w, int64_t at, V* scales) {
 
 // Scales of the same rows.
 inline void ReadScales(const PackedIntegers& w, int64_t block, int64_t g, V* scales) {
-  ReadStoredScales(w, (block * w.scale_groups + (g >> w.scale_shift)) * kBlockRows, scales);
+  ReadStoredScales(w, ScalePlace(w, block, g), scales);
   if (__builtin_expect(w.scale_codes == nullptr, 1)) return;
   const int8x16_t codes = vld1q_s8(w.scale_codes + (block * w.groups + g) * kBlockRows);
   const int16x8_t low = vmovl_s8(vget_low_s8(codes)), high = vmovl_s8(vget_high_s8(codes));

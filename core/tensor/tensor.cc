@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "core/base/divide.h"
 #include "core/base/status.h"
 
 namespace nibble {
@@ -42,7 +43,7 @@ class Mapping {
   uint8_t* Take(size_t bytes) {
     if (bytes > bytes_ - used_) return nullptr;
     uint8_t* const taken = memory_ + used_;
-    used_ += (bytes + kLine - 1) / kLine * kLine;
+    used_ += RoundUp(bytes, kLine);
     return taken;
   }
 
@@ -89,14 +90,15 @@ absl::StatusOr<int64_t> CheckedElements(const Shape& shape) {
   return count;
 }
 
-Tensor Tensor::Zeros(DType dtype, Shape shape) {
-  Tensor t;
-  t.dtype_ = dtype;
-  const auto count = CheckedElements(shape);
+Tensor::Tensor(DType dtype, Shape shape) : dtype_(dtype), shape_(std::move(shape)) {
+  const auto count = CheckedElements(shape_);
   NIBBLE_CHECK(count.ok());
-  t.elements_ = *count;
-  t.shape_ = std::move(shape);
-  const size_t bytes = (std::max<int64_t>(t.byte_size(), 1) + 63) / 64 * 64;
+  elements_ = *count;
+}
+
+Tensor Tensor::Zeros(DType dtype, Shape shape) {
+  Tensor t(dtype, std::move(shape));
+  const size_t bytes = RoundUp(std::max<int64_t>(t.byte_size(), 1), kLine);
   void* memory = std::aligned_alloc(kLine, bytes);
   NIBBLE_CHECK(memory != nullptr);
   AskForHugePages(memory, bytes);
@@ -108,12 +110,7 @@ Tensor Tensor::Zeros(DType dtype, Shape shape) {
 }
 
 Tensor Tensor::ZerosForStreaming(DType dtype, Shape shape) {
-  Tensor t;
-  t.dtype_ = dtype;
-  const auto count = CheckedElements(shape);
-  NIBBLE_CHECK(count.ok());
-  t.elements_ = *count;
-  t.shape_ = std::move(shape);
+  Tensor t(dtype, std::move(shape));
   Place place = TakeForStreaming(std::max<size_t>(t.byte_size(), 1));
   t.owner_ = std::move(place.mapping);
   t.writable_ = place.bytes;

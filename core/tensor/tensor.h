@@ -67,6 +67,9 @@ class Tensor {
   }
 
  private:
+  // Without bytes. A shape that is impossible is a check.
+  Tensor(DType dtype, Shape shape);
+
   DType dtype_ = DType::kF32;
   Shape shape_;
   int64_t elements_ = 0;
