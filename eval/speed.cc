@@ -9,29 +9,22 @@
 #include "core/base/status.h"
 #include "core/kernels/machine.h"
 #include "eval/latency.h"
+#include "eval/statistics.h"
 
 namespace nibble::eval {
 namespace {
 
 constexpr int64_t kBatchDepth = 128;
 
-struct Estimate {
-  double mean = 0, stderr = 0;
-};
-
-Estimate MeanOf(const std::vector<double>& values) {
-  double sum = 0, squares = 0;
-  for (const double v : values) sum += v;
-  const double n = static_cast<double>(values.size()), mean = sum / n;
-  for (const double v : values) squares += (v - mean) * (v - mean);
-  return {mean, n > 1 ? std::sqrt(squares / (n - 1) / n) : 0};
+double ErrorOfMean(const Spread& spread, size_t values) {
+  return spread.deviation.value_or(0) / std::sqrt(static_cast<double>(values));
 }
 
 Speed MakeSpeed(std::string name, const std::vector<double>& seconds, int64_t tokens) {
-  const Estimate time = MeanOf(seconds);
+  const Spread time = SpreadOf(seconds);
   const double rate = static_cast<double>(tokens) / time.mean;
   // The rate's relative error is that of the mean time.
-  return {std::move(name), rate, rate * time.stderr / time.mean};
+  return {std::move(name), rate, rate * ErrorOfMean(time, seconds.size()) / time.mean};
 }
 
 // "model.layers.3.self_attn.q_proj" is q_proj.
@@ -120,7 +113,11 @@ class SpeedRun {
       before = after;
     }
     Speed speed = MakeSpeed(name, seconds, options_.decode * streams);
-    if (!shares.empty()) speed.bandwidth_share = MeanOf(shares).mean, speed.share_stderr = MeanOf(shares).stderr;
+    if (!shares.empty()) {
+      const Spread share = SpreadOf(shares);
+      speed.bandwidth_share = share.mean;
+      speed.share_stderr = ErrorOfMean(share, shares.size());
+    }
     report_.speeds.push_back(std::move(speed));
     if (keep_ops) {
       report_.decode_ops =

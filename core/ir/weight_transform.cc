@@ -30,14 +30,12 @@ absl::Status RestoreFormat(Parameter& parameter, const QuantScheme& scheme, Thre
 absl::Status TransformRows(Parameter& weight, ThreadPool* pool, absl::FunctionRef<void(absl::Span<double>)> map) {
   NIBBLE_ASSIGN_OR_RETURN(std::vector<float> values, LoadForTransform(weight));
   const int64_t cols = weight.shape().back(), rows = static_cast<int64_t>(values.size()) / cols;
-  const auto transform = [&](int64_t r, int) {
+  ForEach(pool, rows, [&](int64_t r) {
     float* at = values.data() + r * cols;
     std::vector<double> row(at, at + cols);
     map(absl::MakeSpan(row));
     std::transform(row.begin(), row.end(), at, [](double v) { return static_cast<float>(v); });
-  };
-  if (pool != nullptr) pool->ParallelFor(rows, transform);
-  else for (int64_t r = 0; r < rows; ++r) transform(r, 0);
+  });
   return ReplaceFloats(weight, values);
 }
 
