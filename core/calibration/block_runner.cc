@@ -12,6 +12,12 @@ using ir::Op;
 using ir::OpKind;
 using ir::ValueId;
 
+namespace {
+
+void Ignore(size_t, absl::Span<const float>) {}
+
+}  // namespace
+
 absl::StatusOr<BlockRunner> BlockRunner::Create(const ir::Graph& graph, int layer, train::Machine machine) {
   BlockRunner runner(graph, machine);
   const auto& ops = graph.ops();
@@ -55,25 +61,40 @@ std::vector<std::vector<size_t>> BlockRunner::LinearsByInput() const {
   return groups;
 }
 
-void BlockRunner::Run(absl::Span<const int64_t> starts, std::vector<float>* hidden, Observer observe) {
-  Values values;
-  values[input_] = std::move(*hidden);
-  RunOps(end_, starts, observe, &values);
-  *hidden = std::move(values.at(graph_.ops()[end_ - 1].output));
+int64_t BlockRunner::State::bytes() const {
+  size_t floats = 0;
+  for (const auto& [id, value] : values) floats += value.size();
+  return static_cast<int64_t>(floats * sizeof(float));
 }
 
-void BlockRunner::RunUntil(size_t last, absl::Span<const int64_t> starts, absl::Span<const float> hidden, Observer observe) {
-  Values values;
-  values[input_].assign(hidden.begin(), hidden.end());
-  RunOps(last, starts, observe, &values);
-  observe(last, values.at(graph_.ops()[last].inputs[0]));
+BlockRunner::State BlockRunner::Begin(std::vector<float> hidden) const {
+  State state;
+  state.next = first_;
+  state.values[input_] = std::move(hidden);
+  return state;
+}
+
+void BlockRunner::Run(absl::Span<const int64_t> starts, std::vector<float>* hidden, Observer observe) {
+  State state = Begin(std::move(*hidden));
+  RunOps(end_, starts, observe, &state);
+  *hidden = std::move(state.values.at(graph_.ops()[end_ - 1].output));
+}
+
+absl::Span<const float> BlockRunner::Advance(size_t last, absl::Span<const int64_t> starts, State* state) {
+  NIBBLE_CHECK(state->next <= last && last < end_);
+  RunOps(last, starts, Ignore, state);
+  return state->values.at(graph_.ops()[last].inputs[0]);
+}
+
+std::vector<float> BlockRunner::Finish(absl::Span<const int64_t> starts, State state) {
+  RunOps(end_, starts, Ignore, &state);
+  return std::move(state.values.at(graph_.ops()[end_ - 1].output));
 }
 
 std::vector<float> BlockRunner::OutputOf(size_t last, absl::Span<const int64_t> starts, absl::Span<const float> hidden) {
-  Values values;
-  values[input_].assign(hidden.begin(), hidden.end());
-  RunOps(last + 1, starts, [](size_t, absl::Span<const float>) {}, &values);
-  return std::move(values.at(graph_.ops()[last].output));
+  State state = Begin({hidden.begin(), hidden.end()});
+  RunOps(last + 1, starts, Ignore, &state);
+  return std::move(state.values.at(graph_.ops()[last].output));
 }
 
 bool BlockRunner::ReadLater(ValueId value, size_t after) const {
@@ -84,18 +105,19 @@ bool BlockRunner::ReadLater(ValueId value, size_t after) const {
   return false;
 }
 
-void BlockRunner::RunOps(size_t end, absl::Span<const int64_t> starts, Observer observe, Values* values) {
-  for (size_t i = first_; i < end; ++i) {
-    const Op& op = graph_.ops()[i];
-    if (op.kind == OpKind::kLinear) observe(i, values->at(op.inputs[0]));
-    RunOp(op, starts, values);
+void BlockRunner::RunOps(size_t end, absl::Span<const int64_t> starts, Observer observe, State* state) {
+  for (; state->next < end; ++state->next) {
+    const Op& op = graph_.ops()[state->next];
+    if (op.kind == OpKind::kLinear) observe(state->next, state->values.at(op.inputs[0]));
+    RunOp(op, starts, state);
     for (const ValueId input : op.inputs) {
-      if (i + 1 < end && !ReadLater(input, i)) values->erase(input);
+      if (!ReadLater(input, state->next)) state->values.erase(input);
     }
   }
 }
 
-void BlockRunner::RunOp(const Op& op, absl::Span<const int64_t> starts, Values* values) {
+void BlockRunner::RunOp(const Op& op, absl::Span<const int64_t> starts, State* state) {
+  auto* const values = &state->values;
   const int64_t tokens = starts.back(), width = graph_.values()[op.output].width;
   const std::vector<float>& x = values->at(op.inputs[0]);
   const auto second = [&] { return values->at(op.inputs[1]).data(); };

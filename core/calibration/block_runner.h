@@ -43,8 +43,20 @@ class BlockRunner {
   // Activation schemes do not apply: calibration sees full-precision inputs.
   void Run(absl::Span<const int64_t> starts, std::vector<float>* hidden, Observer observe);
 
-  // Shows what op `last`, a linear, reads and stops there.
-  void RunUntil(size_t last, absl::Span<const int64_t> starts, absl::Span<const float> hidden, Observer observe);
+  // A batch part of the way through the block: the values that the ops from `next` on
+  // read.
+  struct State {
+    size_t next = 0;
+    std::map<ir::ValueId, std::vector<float>> values;
+
+    int64_t bytes() const;
+  };
+  State Begin(std::vector<float> hidden) const;
+  // Runs the ops before `last`, a linear, that are still to come; what `last` reads stays
+  // in `state`.
+  absl::Span<const float> Advance(size_t last, absl::Span<const int64_t> starts, State* state);
+  // Runs the rest; gives what the block gives.
+  std::vector<float> Finish(absl::Span<const int64_t> starts, State state);
 
   // What op `last` gives.
   std::vector<float> OutputOf(size_t last, absl::Span<const int64_t> starts, absl::Span<const float> hidden);
@@ -52,10 +64,9 @@ class BlockRunner {
  private:
   BlockRunner(const ir::Graph& graph, train::Machine machine) : graph_(graph), machine_(machine) {}
 
-  // Runs ops [first_, end), keeping values in `values`.
-  using Values = std::map<ir::ValueId, std::vector<float>>;
-  void RunOps(size_t end, absl::Span<const int64_t> starts, Observer observe, Values* values);
-  void RunOp(const ir::Op& op, absl::Span<const int64_t> starts, Values* values);
+  // Runs ops [state->next, end).
+  void RunOps(size_t end, absl::Span<const int64_t> starts, Observer observe, State* state);
+  void RunOp(const ir::Op& op, absl::Span<const int64_t> starts, State* state);
   bool ReadLater(ir::ValueId value, size_t after) const;
 
   const ir::Graph& graph_;

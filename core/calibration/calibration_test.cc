@@ -1,6 +1,6 @@
 #include "core/base/rng.h"
 #include "core/base/testing.h"
-#include "core/calibration/block_runner.h"
+#include "core/calibration/block_walk.h"
 #include "core/calibration/second_moment.h"
 #include "core/ir/rotations.h"
 #include "core/models/llama.h"
@@ -72,8 +72,44 @@ TEST_F(BlockRunnerTest, StopsAtALinearAndGroupsThem) {
   EXPECT_EQ(groups[0].size(), 3);
   EXPECT_EQ(groups[2].size(), 2);
   std::vector<size_t> seen;
-  runner.RunUntil(groups[1][0], {0, 7}, hidden, [&](size_t op, absl::Span<const float>) { seen.push_back(op); });
-  EXPECT_EQ(seen, (std::vector<size_t>{groups[0][0], groups[0][1], groups[0][2], groups[1][0]}));
+  std::vector<float> read, through = hidden;
+  runner.Run({0, 7}, &through, [&](size_t op, absl::Span<const float> x) {
+    seen.push_back(op);
+    if (op == groups[2][1]) read.assign(x.begin(), x.end());
+  });
+  EXPECT_EQ(seen, (std::vector<size_t>{groups[0][0], groups[0][1], groups[0][2], groups[1][0], groups[2][0], groups[2][1], groups[3][0]}));
+  BlockRunner::State state = runner.Begin(hidden);
+  EXPECT_EQ(runner.Advance(groups[2][1], {0, 7}, &state), read);
+  EXPECT_EQ(runner.Finish({0, 7}, std::move(state)), through);
+}
+
+// Whatever is kept, a linear reads what a run from the block's start with the weights of
+// the moment would show it.
+TEST_F(BlockRunnerTest, AWalkSeesTheWeightsOfTheMoment) {
+  std::vector<Batch> batches(3);
+  for (size_t b = 0; b < batches.size(); ++b) {
+    batches[b].starts = {0, 2, 4};
+    ASSERT_OK_AND_ASSIGN(batches[b].hidden, ir::EmbedTokens(graph_, absl::MakeConstSpan(kTokens).subspan(b, 4)));
+  }
+  for (const int64_t kept : {int64_t{0}, int64_t{5000}, BlockWalk::kMostKept}) {
+    ASSERT_OK_AND_ASSIGN(BlockRunner runner, BlockRunner::Create(graph_, 0, machine_));
+    std::vector<Batch> walked = batches;
+    BlockWalk walk(runner, walked, kept);
+    for (const std::vector<size_t>& group : runner.LinearsByInput()) {
+      for (size_t b = 0; b < batches.size(); ++b) {
+        BlockRunner::State state = runner.Begin(batches[b].hidden);
+        const auto fresh = runner.Advance(group[0], batches[b].starts, &state);
+        EXPECT_EQ(walk.InputOf(group[0], b), fresh) << kept << " " << graph_.ops()[group[0]].name;
+      }
+      for (const size_t op : group) runner.SetWeight(op, std::vector<float>(*CheckedElements(graph_.parameter(*graph_.ops()[op].weight).shape()), 0.01f));
+    }
+    walk.Finish();
+    for (size_t b = 0; b < batches.size(); ++b) {
+      std::vector<float> hidden = batches[b].hidden;
+      runner.Run(batches[b].starts, &hidden, [](size_t, absl::Span<const float>) {});
+      EXPECT_EQ(walked[b].hidden, hidden) << kept;
+    }
+  }
 }
 
 TEST_F(BlockRunnerTest, Errors) {

@@ -12,7 +12,7 @@
 #include "core/base/progress.h"
 #include "core/base/proto.h"
 #include "core/base/status.h"
-#include "core/calibration/block_runner.h"
+#include "core/calibration/block_walk.h"
 #include "core/calibration/second_moment.h"
 #include "core/io/safetensors.h"
 #include "core/ir/passes.h"
@@ -30,6 +30,7 @@ namespace {
 using additive::AdditiveTensor;
 using calibration::Batch;
 using calibration::BlockRunner;
+using calibration::BlockWalk;
 using calibration::SecondMoment;
 using ir::ParameterId;
 
@@ -114,11 +115,12 @@ class Pass {
     BlockExamples examples;
     if (tunes) examples = ExamplesOf(runner);
     tensors_.clear();
+    BlockWalk walk(runner, batches_);
     std::vector<size_t> done;
     for (const std::vector<size_t>& readers : runner.LinearsByInput()) {
       const std::vector<size_t> group = SelectedOf(readers, selected_);
       if (group.empty()) continue;
-      NIBBLE_RETURN_IF_ERROR(QuantizeGroup(runner, readers[0], group));
+      NIBBLE_RETURN_IF_ERROR(QuantizeGroup(walk, readers[0], group));
       done.insert(done.end(), group.begin(), group.end());
       for (const size_t op : group) {
         if (options_.sequential()) NIBBLE_RETURN_IF_ERROR(runner.Reload(op));
@@ -142,14 +144,10 @@ class Pass {
     return examples;
   }
 
-  absl::Status QuantizeGroup(BlockRunner& runner, size_t reader, const std::vector<size_t>& group) {
+  absl::Status QuantizeGroup(BlockWalk& walk, size_t reader, const std::vector<size_t>& group) {
     const int64_t width = graph_.values()[graph_.ops()[reader].inputs[0]].width;
     SecondMoment moment(width);
-    for (const Batch& batch : batches_) {
-      runner.RunUntil(reader, batch.starts, batch.hidden, [&](size_t seen, absl::Span<const float> x) {
-        if (seen == reader) moment.Add(machine_, x);
-      });
-    }
+    for (size_t b = 0; b < batches_.size(); ++b) moment.Add(machine_, walk.InputOf(reader, b));
     std::vector<double> hessian = moment.TakeMean();
     double mean = 0;
     for (int64_t i = 0; i < width; ++i) mean += hessian[i * width + i] / static_cast<double>(width);

@@ -8,7 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "core/base/progress.h"
 #include "core/base/status.h"
-#include "core/calibration/block_runner.h"
+#include "core/calibration/block_walk.h"
 #include "core/calibration/second_moment.h"
 #include "core/ir/passes.h"
 #include "methods/encode_ops.h"
@@ -23,6 +23,7 @@ namespace {
 
 using calibration::Batch;
 using calibration::BlockRunner;
+using calibration::BlockWalk;
 using calibration::SecondMoment;
 
 absl::Status Check(const GptqOptions& options) {
@@ -64,8 +65,9 @@ class Pass {
 
   absl::Status RunBlock(int layer, const std::vector<size_t>& selected) {
     NIBBLE_ASSIGN_OR_RETURN(BlockRunner runner, BlockRunner::Create(graph_, layer, machine_));
-    std::optional<BlockRunner> original;
-    if (propagates()) original.emplace(runner);
+    std::optional<BlockRunner> unquantized;
+    if (propagates()) unquantized.emplace(runner);
+    BlockWalk walk(runner, batches_), original(propagates() ? *unquantized : runner, original_);
     const auto reload = [&](const std::vector<size_t>& group) -> absl::Status {
       for (const size_t op : group) NIBBLE_RETURN_IF_ERROR(runner.Reload(op));
       return absl::OkStatus();
@@ -75,35 +77,27 @@ class Pass {
       const size_t reader = readers[0];
       const std::vector<size_t> group = SelectedOf(readers, selected);
       if (group.empty()) continue;
-      NIBBLE_RETURN_IF_ERROR(QuantizeGroup(runner, original.has_value() ? &*original : nullptr, reader, group));
+      NIBBLE_RETURN_IF_ERROR(QuantizeGroup(walk, original, reader, group));
       if (options_.sequential()) NIBBLE_RETURN_IF_ERROR(reload(group));
     }
     if (!options_.sequential()) {
       for (const std::vector<size_t>& group : groups) NIBBLE_RETURN_IF_ERROR(reload(group));
+      walk.StartAgain();
     }
-    const auto ignore = [](size_t, absl::Span<const float>) {};
-    for (Batch& batch : batches_) runner.Run(batch.starts, &batch.hidden, ignore);
-    for (Batch& batch : original_) original->Run(batch.starts, &batch.hidden, ignore);
+    walk.Finish();
+    original.Finish();
     return absl::OkStatus();
   }
 
-  // What a linear reads.
-  static std::vector<float> InputOf(BlockRunner& runner, size_t op, const Batch& batch) {
-    std::vector<float> input;
-    runner.RunUntil(op, batch.starts, batch.hidden, [&](size_t seen, absl::Span<const float> x) {
-      if (seen == op) input.assign(x.begin(), x.end());
-    });
-    return input;
-  }
-
-  absl::Status QuantizeGroup(BlockRunner& runner, BlockRunner* original, size_t reader, const std::vector<size_t>& group) {
+  absl::Status QuantizeGroup(BlockWalk& walk, BlockWalk& original, size_t reader, const std::vector<size_t>& group) {
     const int64_t width = graph_.values()[graph_.ops()[reader].inputs[0]].width;
-    SecondMoment moment(width), change(original == nullptr ? 0 : width);
+    SecondMoment moment(width), change(propagates() ? width : 0);
     for (size_t b = 0; b < batches_.size(); ++b) {
-      const std::vector<float> x = InputOf(runner, reader, batches_[b]);
+      const absl::Span<const float> x = walk.InputOf(reader, b);
       moment.Add(machine_, x);
-      if (original == nullptr) continue;
-      std::vector<float> moved = InputOf(*original, reader, original_[b]);
+      if (!propagates()) continue;
+      const absl::Span<const float> full = original.InputOf(reader, b);
+      std::vector<float> moved(full.begin(), full.end());
       for (size_t i = 0; i < moved.size(); ++i) moved[i] -= x[i];
       change.Add(machine_, moved, x);
     }
