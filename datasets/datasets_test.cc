@@ -57,7 +57,7 @@ TEST(CutWindows, DropsTheTail) {
   EXPECT_EQ(first.size(), 1);
   ASSERT_OK_AND_ASSIGN(const auto all, CutWindows(tokens, 4, 9));
   EXPECT_EQ(all.size(), 2);
-  EXPECT_EQ(Message(CutWindows(tokens, 12)), "the text has 11 tokens; one window needs 12");
+  EXPECT_EQ(Message(CutWindows(tokens, 12)), "the text has 11 tokens; one window needs 12: take a longer text or a smaller window");
 }
 
 TEST(ReadMultipleChoiceJsonLines, ReadsItems) {

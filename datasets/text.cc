@@ -28,7 +28,7 @@ absl::StatusOr<std::vector<absl::Span<const int32_t>>> CutWindows(absl::Span<con
   const int64_t whole = static_cast<int64_t>(tokens.size()) / window;
   if (whole == 0) {
     return absl::InvalidArgumentError(
-        absl::StrCat("the text has ", tokens.size(), " tokens; one window needs ", window));
+        absl::StrCat("the text has ", tokens.size(), " tokens; one window needs ", window, ": take a longer text or a smaller window"));
   }
   std::vector<absl::Span<const int32_t>> windows;
   const int64_t count = limit == 0 ? whole : std::min(limit, whole);

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/base/status.h"
+#include "core/ir/graph.h"
 
 namespace nibble::eval {
 
@@ -35,16 +36,14 @@ double FastLogSumExp(const kernels::KernelTable& table, float* logits, int64_t n
 int64_t ArgMax(const float* logits, int64_t n) { return std::max_element(logits, logits + n) - logits; }
 
 absl::Status NotFinite(int64_t row) {
-  return absl::FailedPreconditionError(absl::StrCat("the logits of row ", row, " are not finite"));
+  return absl::FailedPreconditionError(absl::StrCat("the logits of row ", row, " are not finite: a weight is NaN or infinite, or an activation overflowed; ",
+                                                     "nibble inspect counts such weights"));
 }
 
 absl::StatusOr<TargetScores> ScoreTargets(const Plan& plan, Session& session, ThreadPool& pool, const float* hidden,
                                           absl::Span<const int32_t> targets, bool want_top) {
   const int64_t vocab = plan.vocab_size(), count = static_cast<int64_t>(targets.size());
-  for (const int32_t target : targets) {
-    if (target >= 0 && target < vocab) continue;
-    return absl::InvalidArgumentError(absl::StrCat("token ", target, " is outside the vocabulary of ", vocab));
-  }
+  for (const int32_t target : targets) NIBBLE_RETURN_IF_ERROR(ir::CheckToken(target, vocab));
   const int64_t rows = std::min(LogitRows(vocab), std::max<int64_t>(1, count));
   const auto logits = std::make_unique_for_overwrite<float[]>(rows * vocab);
   TargetScores scores;

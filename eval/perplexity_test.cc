@@ -122,7 +122,7 @@ TEST(Windows, ErrorsSayWhatIsMissing) {
   const auto error = [](int64_t tokens, const WindowOptions& options) {
     return std::string(MakeWindows("toy", RandomTokens(tokens, 1), std::nullopt, options).status().message());
   };
-  EXPECT_EQ(error(100, {}), "the text has 100 tokens; one window needs 2048");
+  EXPECT_EQ(error(100, {}), "the text has 100 tokens; one window needs 2048: take a longer text or a smaller window");
   EXPECT_THAT(error(100, {.window = 1}), HasSubstr("predicts nothing"));
   EXPECT_THAT(error(100, {.convention = WindowConvention::kLlamaCpp, .window = 2}), HasSubstr("predicts nothing"));
   EXPECT_FALSE(MakeWindows("toy", RandomTokens(9, 1), std::nullopt, {.window = -3}).ok());

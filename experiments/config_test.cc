@@ -5,6 +5,7 @@
 
 #include "core/base/file.h"
 #include "core/base/testing.h"
+#include "core/text/utf8.h"
 #include "experiments/expand.h"
 #include "experiments/model.h"
 #include "experiments/result_log.h"
@@ -90,6 +91,25 @@ TEST(Config, SweepsMultiply) {
   ExpectError(std::string(kConfig) + "sweep { field: \"threads\" values: \"3\" }\n", {":9:", "metric[0]"});
 }
 
+TEST(Config, NestingHasABound) {
+  std::string deep = "step { [nibble.qat] { ";
+  for (int i = 0; i < 100000; ++i) deep += "quantize { [nibble.qat] { ";
+  ExpectError(std::string(kConfig) + "variant { name: \"deep\" " + deep, {"c.textproto:9:", "too deep"});
+  EXPECT_FALSE(Load(kConfig, {{"variant[0].step[0]", deep}}).ok());
+}
+
+TEST(Config, SweepsMultiplyUpToABound) {
+  std::string values;
+  for (int i = 2; i < 102; ++i) absl::StrAppend(&values, " values: \"", i, "\"");
+  const auto axis = [&](const char* field) { return absl::StrCat("sweep { variant: \"w4\" field: \"step[0].", field, "\"", values, " }\n"); };
+  const std::string two = kConfig + axis("group_size") + axis("range.mse.grid");
+  ASSERT_OK_AND_ASSIGN(const ExpandedExperiment experiment, Load(two));
+  EXPECT_EQ(experiment.variants.size(), 10001u);
+  ExpectError(two + axis("range.mse.norm"), {"the sweeps of one variant multiply to 1000000 or more; at most 10000"});
+  const auto metric = [&](const char* field) { return absl::StrCat("sweep { field: \"metric[0].latency.", field, "\"", values, " }\n"); };
+  ExpectError(Replaced(kConfig, "size {}", "latency {}") + metric("prefill") + metric("decode") + metric("rounds"), {"the sweeps of one metric multiply"});
+}
+
 std::string RepetitionText(const ExpandedVariant& variant) {
   if (!variant.repetition.has_value()) return "none";
   return absl::StrCat(variant.repetition->variant(), " repeats ", variant.repetition->of(), " at ", variant.repetition->label());
@@ -169,6 +189,17 @@ TEST(ResultLog, KeepsWhatIsDoneAndIgnoresTornLines) {
   ASSERT_OK_AND_ASSIGN(const ResultLog last, ResultLog::Open(dir));
   EXPECT_TRUE(last.Finished("a"));
   EXPECT_TRUE(last.Finished("d"));
+}
+
+TEST(ResultLog, ErrorsThatQuoteBytesReadBack) {
+  const std::string dir = TestTempDir();
+  ASSERT_OK_AND_ASSIGN(ResultLog log, ResultLog::Open(dir));
+  JobResult failed;
+  failed.set_key("a");
+  failed.set_error(text::WellFormed("tensor '\xFF\xC3' of caf\u00e9"));
+  ASSERT_OK(log.Append(failed));
+  ASSERT_OK_AND_ASSIGN(const std::string lines, ReadFile(dir + "/results.jsonl"));
+  EXPECT_THAT(lines, ::testing::HasSubstr("tensor '\uFFFD\uFFFD' of caf\u00e9"));
 }
 
 TEST(Checkpoint, QuantizedModelsReadBackEqual) {

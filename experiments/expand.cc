@@ -22,6 +22,15 @@ namespace {
 
 using Locations = google::protobuf::TextFormat::ParseInfoTree;
 
+// Of one variant, or of one metric.
+constexpr size_t kMaxExpansions = 10'000;
+
+absl::Status CheckExpansions(size_t before, int values, absl::string_view what) {
+  if (before * static_cast<size_t>(values) <= kMaxExpansions) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("the sweeps of one ", what, " multiply to ", before * static_cast<size_t>(values), " or more; at most ",
+                                                 kMaxExpansions, " are expanded"));
+}
+
 // "file:line:column" of element `index` of a field, or the file alone.
 std::string Place(const std::string& path, const Locations* tree, const google::protobuf::FieldDescriptor* field, int index) {
   if (tree == nullptr) return path;
@@ -168,6 +177,7 @@ class Expander {
   }
 
   static absl::Status ExpandSweep(const Sweep& sweep, std::vector<Expansion>& expansions) {
+    NIBBLE_RETURN_IF_ERROR(CheckExpansions(expansions.size(), sweep.values_size(), "variant"));
     std::vector<Expansion> expanded;
     const std::string leaf = sweep.field().substr(sweep.field().rfind('.') + 1);
     for (const Expansion& expansion : expansions) {
@@ -250,6 +260,7 @@ class Expander {
   static absl::Status ExpandMetricSweep(const Sweep& sweep, int index, std::vector<MetricRequest>& requests) {
     const std::string prefix = absl::StrCat("metric[", index, "].");
     if (!absl::StartsWith(sweep.field(), prefix)) return absl::OkStatus();
+    NIBBLE_RETURN_IF_ERROR(CheckExpansions(requests.size(), sweep.values_size(), "metric"));
     const std::string rest = sweep.field().substr(prefix.size());
     std::vector<MetricRequest> expanded;
     for (const MetricRequest& request : requests) {
@@ -346,7 +357,7 @@ absl::StatusOr<ExpandedExperiment> LoadExperiment(const std::string& path, const
   Locations locations;
   NIBBLE_RETURN_IF_ERROR(ReadTextFile(path, &experiment.config, &locations));
   for (const auto& [field, value] : overrides) NIBBLE_RETURN_IF_ERROR(Annotate(SetField(&experiment.config, field, value), "--set"));
-  NIBBLE_RETURN_IF_ERROR(ResolveIncludedData(&experiment.config, experiment.directory));
+  NIBBLE_RETURN_IF_ERROR(Annotate(ResolveIncludedData(&experiment.config, experiment.directory), path));
   NIBBLE_RETURN_IF_ERROR(Expander(experiment, &locations).Run());
   return experiment;
 }
@@ -356,7 +367,7 @@ absl::StatusOr<Pipeline> LoadPipeline(const std::string& path) {
   Locations locations;
   NIBBLE_RETURN_IF_ERROR(ReadTextFile(path, &pipeline, &locations));
   if (pipeline.step_size() == 0) return absl::InvalidArgumentError(absl::StrCat(path, ": has no step"));
-  NIBBLE_RETURN_IF_ERROR(ResolveIncludedData(&pipeline, DirectoryOf(path)));
+  NIBBLE_RETURN_IF_ERROR(Annotate(ResolveIncludedData(&pipeline, DirectoryOf(path)), path));
   NIBBLE_RETURN_IF_ERROR(CheckSteps(pipeline.step(), path, &locations, StepField(Pipeline::descriptor())));
   return pipeline;
 }

@@ -28,6 +28,13 @@ namespace {
 
 int ThreadsOrAll(int threads) { return threads > 0 ? threads : AvailableCpus(); }
 
+// What goes wrong while a model runs is the model's: its weights, its tokenizer.
+template <typename T>
+absl::StatusOr<T> OfModel(const io::LoadedModel& source, absl::StatusOr<T> result) {
+  if (!result.ok()) return Annotate(result.status(), source.source);
+  return result;
+}
+
 }  // namespace
 
 Measurer::Measurer(const io::LoadedModel& source, std::string directory, int threads)
@@ -74,7 +81,7 @@ absl::StatusOr<std::vector<Metric>> Measurer::Measure(const MetricRequest& reque
   NIBBLE_ASSIGN_OR_RETURN(const std::string label, SetLabel(request, directory_));
   if (request.has_perplexity()) {
     NIBBLE_ASSIGN_OR_RETURN(const auto* windows, Windows(request.perplexity().text(), label, WindowOptionsOf(request.perplexity())));
-    return eval::MeasurePerplexity(*model.plan, pool_, *windows);
+    return OfModel(source_, eval::MeasurePerplexity(*model.plan, pool_, *windows));
   }
   if (request.has_divergence()) return MeasureDivergence(request.divergence(), label, model, baseline);
   NIBBLE_CHECK(request.has_multiple_choice());
@@ -93,7 +100,7 @@ absl::StatusOr<std::vector<Metric>> Measurer::MeasureDivergence(const Divergence
     NIBBLE_ASSIGN_OR_RETURN(const auto* windows, Windows(request.text(), name, options));
     NIBBLE_ASSIGN_OR_RETURN(states, eval::BaselineStates::Create(*baseline->plan, pool_, *windows));
   }
-  return eval::MeasureDivergence(*states, *model.plan, pool_);
+  return OfModel(source_, eval::MeasureDivergence(*states, *model.plan, pool_));
 }
 
 absl::StatusOr<std::vector<Metric>> Measurer::MeasureMultipleChoice(const MultipleChoice& request, const std::string& name,
@@ -106,7 +113,7 @@ absl::StatusOr<std::vector<Metric>> Measurer::MeasureMultipleChoice(const Multip
   options.set = name;
   options.limit = request.limit();
   if (resolved.known != nullptr) options.context_suffix = std::string(resolved.known->context_suffix);
-  NIBBLE_ASSIGN_OR_RETURN(auto result, eval::MeasureMultipleChoice(*model.plan, pool_, *tokenizer, items, options));
+  NIBBLE_ASSIGN_OR_RETURN(auto result, OfModel(source_, eval::MeasureMultipleChoice(*model.plan, pool_, *tokenizer, items, options)));
   return std::move(result.metrics);
 }
 

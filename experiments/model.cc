@@ -4,6 +4,7 @@
 #include <map>
 
 #include "absl/strings/str_cat.h"
+#include "core/base/memory.h"
 #include "core/base/status.h"
 #include "core/base/suggest.h"
 #include "core/io/compressed_tensors_writer.h"
@@ -20,6 +21,19 @@ absl::StatusOr<OpenedModel> OpenModel(const std::string& spec) {
   auto graph = BuildLlama(source.config, source.weights, source.attachments);
   if (!graph.ok()) return Annotate(graph.status(), spec);
   return OpenedModel{std::move(source), *std::move(graph)};
+}
+
+absl::Status CheckFitsMemory(const OpenedModel& model) {
+  return CheckMemory(absl::StrCat("model '", model.source.source, "'"), static_cast<double>(model.source.weight_bytes),
+                     "take a smaller model, or make one of it with nibble quantize, which holds one block at a time");
+}
+
+absl::StatusOr<std::unique_ptr<Plan>> PlanOf(const OpenedModel& model) {
+  NIBBLE_RETURN_IF_ERROR(CheckFitsMemory(model));
+  NIBBLE_ASSIGN_OR_RETURN(const auto* table, kernels::ChooseTable());
+  auto plan = Plan::Create(model.graph, *table);
+  if (!plan.ok()) return Annotate(plan.status(), model.source.source);
+  return plan;
 }
 
 absl::Status SetLinearInputs(absl::string_view dtype, ir::Graph& graph) {

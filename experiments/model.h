@@ -2,12 +2,14 @@
 #ifndef NIBBLE_EXPERIMENTS_MODEL_H_
 #define NIBBLE_EXPERIMENTS_MODEL_H_
 
+#include <memory>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "core/io/model_loader.h"
 #include "core/ir/graph.h"
+#include "core/runtime/plan.h"
 
 namespace nibble {
 
@@ -19,6 +21,15 @@ struct OpenedModel {
 // `spec` as io::LoadModel takes it. Parameters stay where they are until they
 // are asked for.
 absl::StatusOr<OpenedModel> OpenModel(const std::string& spec);
+
+// An error where the weights take more than the machine's memory, so that to run the model
+// would read its files anew for each token. Pipelines, which take a block at a time, and
+// inspection need not ask.
+absl::Status CheckFitsMemory(const OpenedModel& model);
+
+// The plan of a model that fits, for the kernels that this machine runs best. Errors name
+// the model.
+absl::StatusOr<std::unique_ptr<Plan>> PlanOf(const OpenedModel& model);
 
 // "bf16" rounds each linear's input to bf16 where the graph has no scheme for
 // it, as hardware with bf16 products does; "fp32" leaves the graph as it is.

@@ -1,6 +1,7 @@
 #include "experiments/model_training.h"
 
 #include "absl/strings/str_cat.h"
+#include "core/base/memory.h"
 #include "core/base/proto.h"
 #include "core/base/status.h"
 #include "core/io/hf_folder.h"
@@ -14,6 +15,9 @@
 
 namespace nibble {
 namespace {
+
+// A master, its gradient and two moments in fp32.
+constexpr double kBytesPerParameter = 16;
 
 absl::StatusOr<LlamaConfig> ConfigOf(const ModelTraining::Shape& shape, const text::Tokenizer& tokenizer) {
   LlamaConfig config;
@@ -72,6 +76,8 @@ absl::StatusOr<std::vector<Metric>> MeasureHeldOut(const ModelTraining& config, 
 absl::StatusOr<ModelTrainingResult> TrainModel(const ModelTraining& config, const std::string& directory, const std::string& out, int threads) {
   NIBBLE_RETURN_IF_ERROR(CheckTraining(config.training()));
   NIBBLE_ASSIGN_OR_RETURN(OpenedModel model, Start(config, directory));
+  NIBBLE_RETURN_IF_ERROR(CheckMemory(absl::StrCat("training '", config.name(), "', ", model.source.config.ParameterCount(), " parameters,"),
+                                     kBytesPerParameter * static_cast<double>(model.source.config.ParameterCount()), "take a smaller shape"));
   ThreadPool pool(threads > 0 ? threads : AvailableCpus());
   Workplace workplace;
   workplace.tokenizer = model.source.tokenizer.get();

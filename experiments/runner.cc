@@ -12,6 +12,7 @@
 #include "core/base/status.h"
 #include "core/base/suggest.h"
 #include "core/kernels/machine.h"
+#include "core/text/utf8.h"
 #include "experiments/measure.h"
 #include "experiments/result_log.h"
 #include "experiments/shared_steps.h"
@@ -257,7 +258,8 @@ class Runner {
       for (Metric& metric : *metrics) *result.add_metric() = std::move(metric);
       ++summary_.done;
     } else {
-      result.set_error(std::string(metrics.status().message()));
+      // A message may quote a file's bytes, and results are JSON.
+      result.set_error(text::WellFormed(metrics.status().message()));
       ++summary_.failed;
     }
     ++started_;
@@ -298,6 +300,7 @@ absl::StatusOr<RunSummary> RunExperiment(const ExpandedExperiment& experiment, c
   NIBBLE_RETURN_IF_ERROR(MakeDirectories(options.out));
   NIBBLE_ASSIGN_OR_RETURN(ResultLog log, ResultLog::Open(options.out));
   NIBBLE_ASSIGN_OR_RETURN(OpenedModel model, OpenModel(experiment.config.model().source()));
+  NIBBLE_RETURN_IF_ERROR(CheckFitsMemory(model));
   NIBBLE_ASSIGN_OR_RETURN(std::string model_hash, model.source.Hash());
   // The program's own bytes are the code version: any change may move a number.
   NIBBLE_ASSIGN_OR_RETURN(std::string code_version, Sha256OfFile("/proc/self/exe"));

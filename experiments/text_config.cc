@@ -1,5 +1,6 @@
 #include "experiments/text_config.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include "core/base/file.h"
 #include "core/base/status.h"
 #include "core/base/suggest.h"
+#include "core/text/utf8.h"
 #include "experiments/experiment.pb.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/io/tokenizer.h"
@@ -98,6 +100,15 @@ class Collector : public google::protobuf::io::ErrorCollector {
   std::string text_;
   int count_ = 0;
 };
+
+// How deep messages may nest: a recipe within a recipe takes three levels. The parser,
+// and all that walks a message after it, recurses.
+constexpr int kMaxDepth = 100;
+
+void Prepare(Collector* collector, google::protobuf::TextFormat::Parser* parser) {
+  parser->RecordErrorsTo(collector);
+  parser->SetRecursionLimit(kMaxDepth);
+}
 
 // One component of a path: a field and perhaps an index.
 struct Component {
@@ -190,7 +201,7 @@ absl::Status SetLeaf(Message* message, const Component& component, const std::st
   message->GetReflection()->ClearField(message, field);
   google::protobuf::TextFormat::Parser parser;
   Collector collector(absl::StrCat(component.field, "=", value));
-  parser.RecordErrorsTo(&collector);
+  Prepare(&collector, &parser);
   std::unique_ptr<Message> parsed(message->New());
   parser.AllowPartialMessage(true);
   if (!parser.ParseFromString(absl::StrCat(field->name(), ": ", text), parsed.get())) {
@@ -200,14 +211,22 @@ absl::Status SetLeaf(Message* message, const Component& component, const std::st
   return absl::OkStatus();
 }
 
+absl::Status CheckUtf8(absl::string_view text, const std::string& source) {
+  const size_t valid = text::Utf8PrefixLength(text);
+  if (valid == text.size()) return absl::OkStatus();
+  const auto line = 1 + std::count(text.begin(), text.begin() + valid, '\n');
+  return absl::InvalidArgumentError(absl::StrCat(source, ":", line, ": not UTF-8 text"));
+}
+
 }  // namespace
 
 absl::Status ParseText(absl::string_view text, const std::string& source, Message* message,
                        google::protobuf::TextFormat::ParseInfoTree* locations) {
+  NIBBLE_RETURN_IF_ERROR(CheckUtf8(text, source));
   google::protobuf::TextFormat::Parser parser;
   if (locations != nullptr) parser.WriteLocationsTo(locations);
   Collector collector(source);
-  parser.RecordErrorsTo(&collector);
+  Prepare(&collector, &parser);
   if (!parser.ParseFromString(std::string(text), message)) return absl::InvalidArgumentError(collector.text());
   return absl::OkStatus();
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -11,6 +12,9 @@ namespace nibble {
 namespace {
 
 constexpr double kFontSize = 12;
+constexpr int kMostTicks = 24;
+// Relative to the ends of an axis: what lies closer together is one place.
+constexpr double kLeastSpan = 1e-9;
 
 // 1, 2 or 5 times a power of ten, at least `step`.
 double RoundStep(double step) {
@@ -31,7 +35,8 @@ std::string Line(double x1, double y1, double x2, double y2, absl::string_view s
 
 Axis::Axis(double low, double high, double from, double to, bool logarithmic) : logarithmic_(logarithmic), from_(from), to_(to) {
   const double a = Map(low), b = Map(high);
-  const double margin = b > a ? 0.08 * (b - a) : std::max(0.05 * std::abs(a), 0.05);
+  const bool apart = b - a > kLeastSpan * std::max(std::abs(a), std::abs(b));
+  const double margin = apart ? 0.08 * (b - a) : std::max(0.05 * std::abs(a), 0.05);
   low_ = a - margin;
   high_ = b + margin;
   // A size or a perplexity is never negative, nor should its axis be.
@@ -86,19 +91,26 @@ std::string YAxis(const Axis& axis, const std::string& title) {
 }
 
 std::vector<double> LinearTicks(double low, double high) {
-  if (!(high > low)) return {low};
-  const double step = RoundStep((high - low) / 7);
+  const double step = RoundStep((high - low) / 7), first = std::ceil(low / step - 1e-9);
+  // Nothing between ends that are the same or not finite, nor where a step is lost in them.
+  if (!(high > low) || !std::isfinite(first) || first + 1 == first) return {low};
   std::vector<double> ticks;
-  for (double i = std::ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; ++i) ticks.push_back(i * step);
+  for (int i = 0; i < kMostTicks && (first + i) * step <= high + 1e-9 * step; ++i) ticks.push_back((first + i) * step);
   return ticks;
 }
 
 std::vector<double> LogTicks(double low, double high) {
+  // A margin may leave what a double holds.
+  low = std::max(low, std::numeric_limits<double>::min());
+  high = std::min(high, std::numeric_limits<double>::max());
+  if (!(high > low)) return {low};
   std::vector<double> ticks;
-  for (int power = static_cast<int>(std::floor(std::log10(low))); std::pow(10.0, power) <= high; ++power) {
+  const int first = static_cast<int>(std::floor(std::log10(low))), last = static_cast<int>(std::floor(std::log10(high)));
+  const int stride = (last - first) / (kMostTicks / 3) + 1;
+  for (int power = first; power <= last; power += stride) {
     for (const double factor : {1.0, 2.0, 5.0}) {
       const double tick = factor * std::pow(10.0, power);
-      if (tick >= low && tick <= high) ticks.push_back(tick);
+      if (tick >= low && tick <= high && (factor == 1 || stride == 1)) ticks.push_back(tick);
     }
   }
   return ticks.size() < 3 ? LinearTicks(low, high) : ticks;

@@ -1,6 +1,7 @@
 #include "reports/curve.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <numeric>
 
@@ -29,6 +30,7 @@ std::string Path(const std::vector<double>& means, const Axis& x, const Axis& y,
   std::string path;
   const size_t step = std::max<size_t>(1, means.size() / kPoints);
   for (size_t i = 0; i < means.size(); i += step) {
+    if (!std::isfinite(means[i])) continue;
     absl::StrAppendFormat(&path, "%s%.1f %.1f", path.empty() ? "M" : "L", x.Pixel(static_cast<double>(i + 1)), y.Pixel(means[i]));
   }
   return absl::StrFormat("<path d=\"%s\" stroke=\"%s\" stroke-width=\"1.5\" fill=\"none\"/>\n", path, colour);
@@ -44,11 +46,12 @@ std::string CurveSvg(const std::vector<NamedCurve>& curves) {
     means.push_back(RunningMeans(curve.loss));
     updates = std::max(updates, curve.loss.size());
     for (const double loss : means.back()) {
+      if (!std::isfinite(loss)) continue;
       low = std::min(low, loss);
       high = std::max(high, loss);
     }
   }
-  if (updates == 0) return "";
+  if (low > high) return "";
   const Axis x = HorizontalAxis(1, static_cast<double>(updates)), y = VerticalAxis(low, high, false);
   std::string svg = absl::StrCat(SvgHead(), XAxis(x, "update"), YAxis(y, "loss"));
   for (size_t i = 0; i < curves.size(); ++i) {

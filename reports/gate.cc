@@ -4,6 +4,7 @@
 
 #include "absl/algorithm/container.h"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
@@ -66,7 +67,8 @@ std::string Digits(double value, const std::string& bound, bool is_equal) {
 
 std::string BoundText(double limit) {
   const std::string text = absl::StrFormat("%.6g", limit);
-  return std::stod(text) == limit ? text : absl::StrFormat("%.17g", limit);
+  double read = 0;
+  return absl::SimpleAtod(text, &read) && read == limit ? text : absl::StrFormat("%.17g", limit);
 }
 
 Measured MeasuredRatio(const Metric& metric, const Metric& baseline, const Comparison& comparison) {

@@ -171,6 +171,12 @@ TEST(Gate, ComparisonsNeedAComparableBaseline) {
   EXPECT_THAT(Evaluate(gate), HasSubstr("FAIL w2|sim decode_tokens_per_s/32: the latency is of simulated arithmetic"));
 }
 
+TEST(Gate, BoundsMayBeDenormal) {
+  Gate gate = MakeGate("ptq", "size_mib");
+  gate.set_min_value(4.9e-324);
+  EXPECT_THAT(Evaluate(gate), HasSubstr("PASS ptq size_mib: value 72.5 >= min_value 4.94"));
+}
+
 TEST(Gate, TextTellsANumberFromItsBound) {
   SmallRun small = MakeSmallRun();
   small.results[6].mutable_metric(0)->set_value(72.500001);

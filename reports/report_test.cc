@@ -12,6 +12,7 @@
 #include "reports/format.h"
 #include "reports/axes.h"
 #include "reports/contrasts.h"
+#include "reports/curve.h"
 #include "reports/layers.h"
 #include "reports/pareto.h"
 #include "reports/records.h"
@@ -545,6 +546,31 @@ TEST(Pareto, TicksAreRound) {
   EXPECT_THAT(LinearTicks(31, 259), ElementsAre(50, 100, 150, 200, 250));
   EXPECT_THAT(LogTicks(9, 120), ElementsAre(10, 20, 50, 100));
   EXPECT_THAT(LogTicks(11, 19), ElementsAre(12, 14, 16, 18));
+}
+
+TEST(Pareto, TicksEndForAnyNumbers) {
+  const double infinity = INFINITY, nan = std::nan(""), least = 4.9e-324, most = 1.7e308;
+  for (const double low : {0.0, 30.0, least, 1e300, most, -most, -infinity, nan}) {
+    for (const double high : {std::nextafter(low, infinity), low, 31.0, 1e300, most, infinity, nan}) {
+      EXPECT_LE(LinearTicks(low, high).size(), 24) << low << " " << high;
+      EXPECT_LE(LogTicks(low, high).size(), 24) << low << " " << high;
+    }
+  }
+}
+
+TEST(Pareto, ValuesThatAreAlmostEqualOrHugeAreDrawn) {
+  for (const double y : {30.000000000000004, 1.7e308, 4.9e-324}) {
+    const std::string svg = ParetoSvg({{"a", 1, 30, true}, {"b", 1.0000000000000002, y, false}}, "x", "y");
+    EXPECT_THAT(svg, HasSubstr(">b</text>"));
+    EXPECT_LT(svg.size(), 10000);
+  }
+}
+
+TEST(Curve, LossesThatAreNotFiniteAreLeftOut) {
+  EXPECT_EQ(CurveSvg({{"a", {std::nan(""), INFINITY}}}), "");
+  const std::string svg = CurveSvg({{"a", {3, 2, std::nan("")}}});
+  EXPECT_THAT(svg, HasSubstr("<path"));
+  EXPECT_THAT(svg, Not(HasSubstr("nan")));
 }
 
 TEST(Pareto, DrawsADotAndALabelPerVariant) {

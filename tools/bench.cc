@@ -81,7 +81,7 @@ Json ReportJson(const std::string& model, int threads, const Plan& plan, const e
 double EarlierSpeed(const nlohmann::json& earlier, const std::string& name) {
   if (!earlier.is_object() || !earlier.contains("speeds") || !earlier["speeds"].is_array()) return 0;
   for (const auto& speed : earlier["speeds"]) {
-    if (speed.is_object() && speed.value("name", "") == name && speed.contains("tokens_per_s") && speed["tokens_per_s"].is_number()) {
+    if (speed.is_object() && speed.contains("name") && speed["name"] == name && speed.contains("tokens_per_s") && speed["tokens_per_s"].is_number()) {
       return speed["tokens_per_s"].get<double>();
     }
   }
@@ -137,8 +137,7 @@ absl::StatusOr<int> Bench(const Options& options) {
   }
   NIBBLE_ASSIGN_OR_RETURN(OpenedModel model, OpenModel(options.Text("model")));
   NIBBLE_RETURN_IF_ERROR(SetLinearInputs(options.Text("dtype"), model.graph));
-  NIBBLE_ASSIGN_OR_RETURN(const auto* table, kernels::ChooseTable());
-  NIBBLE_ASSIGN_OR_RETURN(const auto plan, Plan::Create(model.graph, *table));
+  NIBBLE_ASSIGN_OR_RETURN(const auto plan, PlanOf(model));
   ThreadPool pool(threads);
   NIBBLE_ASSIGN_OR_RETURN(const eval::SpeedReport report, eval::MeasureSpeed(*plan, pool, speed));
 

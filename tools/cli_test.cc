@@ -1,10 +1,14 @@
 // The program end to end, as a user runs it: exit codes, messages, files.
 
 #include <sys/wait.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
+#include <optional>
 
 #include "core/base/file.h"
 #include "core/base/json.h"
@@ -77,6 +81,124 @@ TEST(Cli, WrongInputIsOneMessageAndStatus2) {
   ASSERT_OK(WriteFile(dir + "/p.textproto", "step { [nibble.rtn] { bits: 17 } }"));
   ExpectOutcome(absl::StrCat("quantize --model synthetic:tiny --pipeline ", dir, "/p.textproto --out ", dir, "/o"), 2,
                 {"p.textproto:1:", "bits: 17"});
+}
+
+// One line that starts with the program's name, and status 2.
+void ExpectOneMessage(const std::string& arguments, const std::vector<std::string>& words) {
+  const Outcome outcome = Nibble(arguments);
+  EXPECT_EQ(outcome.status, 2) << arguments << "\n" << outcome.text;
+  const size_t begin = outcome.text.rfind("nibble: ");
+  ASSERT_NE(begin, std::string::npos) << arguments << "\n" << outcome.text;
+  const std::string message = outcome.text.substr(begin);
+  EXPECT_EQ(message.find('\n'), message.size() - 1) << message;
+  for (const std::string& word : words) EXPECT_THAT(message, ::testing::HasSubstr(word)) << arguments;
+}
+
+// A copy of the reference checkpoint whose file `name` is `contents`, or not there.
+std::string NovelistWith(const std::string& name, const std::optional<std::string>& contents) {
+  const std::string folder = TestTempDir() + "/model";
+  EXPECT_OK(MakeDirectories(folder));
+  for (const char* file : {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}) {
+    EXPECT_OK(WriteFile(absl::StrCat(folder, "/", file), ReadFile(absl::StrCat("configs/models/novelist/", file)).value()));
+  }
+  if (contents.has_value()) EXPECT_OK(WriteFile(absl::StrCat(folder, "/", name), *contents));
+  else std::filesystem::remove(absl::StrCat(folder, "/", name));
+  return folder;
+}
+
+std::string Novelist(const char* file) { return ReadFile(absl::StrCat("configs/models/novelist/", file)).value(); }
+
+std::string Replaced(std::string text, const std::string& from, const std::string& to) {
+  for (size_t at = text.find(from); at != std::string::npos; at = text.find(from, at + to.size())) text.replace(at, from.size(), to);
+  return text;
+}
+
+constexpr char kPassages[] = " --task perplexity:quickstart/passages --set window=64 --limit 1";
+
+TEST(Cli, DamagedModelsAreOneMessage) {
+  const auto expect = [](const char* file, const std::optional<std::string>& contents, const std::vector<std::string>& words) {
+    ExpectOneMessage(absl::StrCat("eval --model ", NovelistWith(file, contents), kPassages), words);
+  };
+  const std::string weights = Novelist("model.safetensors"), config = Novelist("config.json");
+  expect("model.safetensors", std::string("\0\0\0\0\0\0\0\x80", 8) + weights.substr(8), {"model.safetensors: claims a header of 9223372036854775808 bytes"});
+  expect("model.safetensors", weights.substr(0, weights.size() - 1000), {"model.safetensors: tensor '", "bytes of data"});
+  expect("model.safetensors", Replaced(weights, "\"BF16\"", "\"I16\" "), {"model.safetensors: tensor 'model.", "floating-point tensor, got I16"});
+  expect("model.safetensors", std::nullopt, {"model: neither model.safetensors nor"});
+  expect("config.json", config.substr(0, config.size() / 2), {"config.json: not valid JSON"});
+  expect("config.json", Replaced(config, "\"num_hidden_layers\": ", "\"num_hidden_layers\": 1000"), {"num_hidden_layers is 1000"});
+  expect("config.json", Replaced(config, "\"vocab_size\": ", "\"vocab_size\": 1"), {"model.embed_tokens.weight: has shape [", "the configuration needs [1"});
+  expect("config.json", "\xFF", {"config.json: not valid JSON"});
+  expect("tokenizer.json", Replaced(Novelist("tokenizer.json"), "\"model\"", "\"mod\xFF\""), {"tokenizer.json: not valid JSON"});
+  expect("tokenizer.json", Replaced(Novelist("tokenizer.json"), "\"BPE\"", "\"WordPiece\""), {"tokenizer.json: the model type 'WordPiece'"});
+}
+
+TEST(Cli, AMissingShardIsNamed) {
+  const std::string folder = NovelistWith("model.safetensors", std::nullopt);
+  ASSERT_OK(WriteFile(folder + "/model.safetensors.index.json", R"({"weight_map": {"model.norm.weight": "model-00002-of-00002.safetensors"}})"));
+  ExpectOneMessage(absl::StrCat("inspect ", folder), {"cannot open", "model-00002-of-00002.safetensors"});
+}
+
+TEST(Cli, WeightsThatAreNoNumbersAreNamed) {
+  std::string weights = Novelist("model.safetensors");
+  uint64_t header = 0;
+  std::memcpy(&header, weights.data(), sizeof(header));
+  std::fill(weights.begin() + 8 + header, weights.end(), '\xFF');  // NaN in any float type
+  const std::string folder = NovelistWith("model.safetensors", weights);
+  ExpectOneMessage(absl::StrCat("eval --model ", folder, kPassages), {folder, "are not finite: a weight is NaN or infinite", "nibble inspect"});
+  ExpectOutcome(absl::StrCat("inspect ", folder), 0, {"weights are NaN or infinite"});
+  ASSERT_OK(WriteFile(folder + "/p.textproto", "step { [nibble.rtn] {} }"));
+  ExpectOneMessage(absl::StrCat("quantize --model ", folder, " --pipeline ", folder, "/p.textproto --out ", folder, "/q"),
+                   {"model.layers.0.", "is nan: only finite values can be encoded"});
+}
+
+TEST(Cli, TokensOfAnotherModelsTokenizerAreErrors) {
+  const std::string dir = TestTempDir(), folder = dir + "/tiny";
+  ASSERT_OK(WriteFile(dir + "/p.textproto", "step { [nibble.baseline] {} }"));
+  ExpectOutcome(absl::StrCat("quantize --model synthetic:tiny --pipeline ", dir, "/p.textproto --out ", folder), 0, {});
+  ASSERT_OK(WriteFile(folder + "/tokenizer.json", Novelist("tokenizer.json")));
+  const std::vector<std::string> words = {folder, "is outside the vocabulary of 97: the tokenizer is another model's"};
+  ExpectOneMessage(absl::StrCat("eval --model ", folder, kPassages), words);
+  ExpectOneMessage(absl::StrCat("eval --model ", folder, " --task multiple_choice:quickstart/questions --limit 2"), words);
+  ExpectOutcome(absl::StrCat("generate --model ", folder, " --prompt 'The old house'"), 2, words);
+}
+
+TEST(Cli, TextsAreChecked) {
+  const std::string dir = TestTempDir();
+  const auto expect = [&](const std::string& task, const std::string& contents, const std::vector<std::string>& words) {
+    ASSERT_OK(WriteFile(dir + "/t.txt", contents));
+    ExpectOneMessage(absl::StrCat("eval --model configs/models/novelist --task ", task, ":", dir, "/t.txt"), words);
+  };
+  expect("perplexity", "", {"t.txt is empty"});
+  expect("perplexity", "A short text.", {"t.txt", "one window needs 2048", "a smaller window"});
+  expect("perplexity", "caf\xC3", {"t.txt: not UTF-8 text: byte 3"});
+  expect("hellaswag", "one\ntwo\n", {"t.txt: 2 lines, not a multiple of 6"});
+  expect("hellaswag", "", {"t.txt holds no items"});
+}
+
+TEST(Cli, BrokenConfigsAreOneMessage) {
+  const std::string path = TestTempDir() + "/c.textproto";
+  const auto expect = [&](const std::string& text, const std::vector<std::string>& words) {
+    ASSERT_OK(WriteFile(path, text));
+    for (const char* command : {"run ", "search ", "train "}) ExpectOutcome(command + path, 2, words);
+  };
+  for (const char* text : {"name: \"t", "name: 5", "name: \"\xFF\"", "\xFF\xFE", "{", "step"}) expect(text, {"nibble: " + path + ":1:"});
+  ASSERT_OK(WriteFile(path, "step { [nibble.rtn] { group_size: -3 } }"));
+  ExpectOneMessage(absl::StrCat("quantize --model synthetic:tiny --out x --pipeline ", path), {"c.textproto:1:1: step 0", "group_size"});
+}
+
+// A llama2.c checkpoint of holes: two trillion weights.
+TEST(Cli, AModelLargerThanMemoryIsRefused) {
+  const std::string path = TestTempDir() + "/huge.bin";
+  const int64_t dim = 65536, ffn = 262144, layers = 32, vocab = 1 << 20, positions = 64, head = 128;
+  const int32_t header[] = {dim, ffn, layers, dim / head, dim / head, vocab, positions};
+  const int64_t floats = vocab * dim + layers * (2 * dim + 4 * dim * dim + 3 * dim * ffn) + dim + positions * head;
+  ASSERT_OK(WriteFile(path, absl::string_view(reinterpret_cast<const char*>(header), sizeof(header))));
+  if (::truncate(path.c_str(), 28 + 4 * floats) != 0) GTEST_SKIP() << "the file system has no sparse files of 9 TB";
+  const std::vector<std::string> words = {"model '" + path + "' takes 8", " GiB of this machine; take a smaller model"};
+  ExpectOneMessage(absl::StrCat("eval --model ", path, kPassages), words);
+  ExpectOneMessage(absl::StrCat("bench --model ", path), words);
+  const std::string config = WriteConfig(path.substr(0, path.rfind('/')), "");
+  ExpectOneMessage(absl::StrCat("run ", config, " --out ", config, ".out --set model.source=", path), words);
 }
 
 TEST(Cli, RunWritesAReportAndResumes) {

@@ -103,9 +103,8 @@ absl::StatusOr<int> Eval(const Options& options) {
   NIBBLE_ASSIGN_OR_RETURN(const Task task, ParseTask(options));
   NIBBLE_ASSIGN_OR_RETURN(OpenedModel model, OpenModel(options.Text("model")));
   NIBBLE_RETURN_IF_ERROR(SetLinearInputs(task.dtype, model.graph));
-  NIBBLE_ASSIGN_OR_RETURN(const auto* table, kernels::ChooseTable());
   BuiltModel built{"model", model.source.pipeline, model.graph, nullptr};
-  NIBBLE_ASSIGN_OR_RETURN(built.plan, Plan::Create(model.graph, *table));
+  NIBBLE_ASSIGN_OR_RETURN(built.plan, PlanOf(model));
   Measurer measurer(model.source, ".", options.Has("threads") ? options.Get<int>("threads") : 0);
   NIBBLE_ASSIGN_OR_RETURN(std::vector<Metric> metrics, measurer.Measure(task.request, built, nullptr));
   for (const Metric& metric : metrics) {

@@ -47,8 +47,7 @@ absl::StatusOr<int> Generate(const Options& options) {
   NIBBLE_ASSIGN_OR_RETURN(std::vector<int32_t> tokens, EncodePrompt(tokenizer, options.Text("prompt")));
   const int count = options.Get<int>("tokens");
   if (count < 1) return absl::InvalidArgumentError("--tokens must be 1 or more");
-  NIBBLE_ASSIGN_OR_RETURN(const auto* table, kernels::ChooseTable());
-  NIBBLE_ASSIGN_OR_RETURN(const auto plan, Plan::Create(model.graph, *table));
+  NIBBLE_ASSIGN_OR_RETURN(const auto plan, PlanOf(model));
   ThreadPool pool(options.Has("threads") ? options.Get<int>("threads") : AvailableCpus());
   SessionOptions session_options;
   session_options.max_positions = static_cast<int64_t>(tokens.size()) + count;
@@ -62,7 +61,7 @@ absl::StatusOr<int> Generate(const Options& options) {
   std::string shown = text_of();
   std::printf("%s", shown.c_str());
   for (int i = 0; i < count; ++i) {
-    NIBBLE_RETURN_IF_ERROR(session->Forward({{0, next}}, &hidden));
+    NIBBLE_RETURN_IF_ERROR(Annotate(session->Forward({{0, next}}, &hidden), options.Text("model")));
     NIBBLE_RETURN_IF_ERROR(session->Logits(hidden.data() + hidden.size() - plan->hidden_size(), 1, logits.data()));
     next = {ChooseToken(logits, options.Get<double>("temperature"), rng)};
     if (tokenizer.eos_id() == next[0]) break;

@@ -46,39 +46,49 @@ absl::Status PrintSize(const ir::Graph& graph) {
 
 struct Moments {
   double max = 0, mean_magnitude = 0, kurtosis = 0;
+  int64_t bad = 0;  // NaN or infinite, in none of the others
 };
 
 Moments MomentsOf(absl::Span<const float> values) {
   double mean = 0, magnitude = 0, max = 0;
+  int64_t bad = 0;
   for (const float v : values) {
+    if (!std::isfinite(v)) {
+      ++bad;
+      continue;
+    }
     mean += v;
     magnitude += std::fabs(v);
     max = std::max<double>(max, std::fabs(v));
   }
-  mean /= static_cast<double>(values.size());
+  const double n = std::max(1.0, static_cast<double>(static_cast<int64_t>(values.size()) - bad));
+  mean /= n;
   double second = 0, fourth = 0;
   for (const float v : values) {
+    if (!std::isfinite(v)) continue;
     const double d = (v - mean) * (v - mean);
     second += d;
     fourth += d * d;
   }
-  const double n = static_cast<double>(values.size());
-  return {max, magnitude / n, second > 0 ? (fourth / n) / (second / n * second / n) : 0};
+  return {max, magnitude / n, second > 0 ? (fourth / n) / (second / n * second / n) : 0, bad};
 }
 
 // A normal distribution has kurtosis 3; heavy tails have more, and cost a
-// quantizer its range.
+// quantizer its range. Of what is no linear only weights that are no numbers are told.
 absl::Status PrintOutliers(const ir::Graph& graph) {
   std::printf("\n%-44s %-14s %10s %10s %10s  %s\n", "linear", "shape", "max|w|", "max/mean", "kurtosis", "scheme");
   for (const ir::Op& op : graph.ops()) {
-    if (!op.is_linear()) continue;
+    if (!op.weight.has_value()) continue;
     const ir::Parameter& parameter = graph.parameter(*op.weight);
     NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor value, parameter.Load());
     const Moments m = MomentsOf(Decode(value));
+    if (!op.is_linear() && m.bad == 0) continue;
     const std::string scheme = absl::StrCat(SchemeToString(value.scheme), op.activation.has_value() ? "; A " : "",
                                             op.activation.has_value() ? SchemeToString(*op.activation) : "");
-    std::printf("%-44s %-14s %10.4f %10.2f %10.2f  %s\n", op.name.c_str(), ShapeToString(parameter.shape()).c_str(), m.max,
+    std::printf("%-44s %-14s %10.4f %10.2f %10.2f  %s", op.name.c_str(), ShapeToString(parameter.shape()).c_str(), m.max,
                 m.mean_magnitude > 0 ? m.max / m.mean_magnitude : 0, m.kurtosis, scheme.c_str());
+    if (m.bad > 0) std::printf("  %lld weights are NaN or infinite", static_cast<long long>(m.bad));
+    std::printf("\n");
   }
   return absl::OkStatus();
 }

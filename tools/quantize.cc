@@ -22,7 +22,7 @@ absl::StatusOr<int> Quantize(const Options& options) {
   ThreadPool pool(options.Has("threads") ? options.Get<int>("threads") : AvailableCpus());
   NIBBLE_ASSIGN_OR_RETURN(const std::string hash, model.source.Hash());
   Context context(pool, {model.source.tokenizer.get(), DirectoryOf(options.Text("pipeline")), out + ".work", hash});
-  NIBBLE_RETURN_IF_ERROR(ApplyPipeline(context, pipeline.step(), model.graph));
+  NIBBLE_RETURN_IF_ERROR(Annotate(ApplyPipeline(context, pipeline.step(), model.graph), options.Text("model")));
   NIBBLE_RETURN_IF_ERROR(SaveModel(model.source, model.graph, PipelineToString(pipeline.step()), out, format));
   for (const auto& [what, event] : context.events()) {
     std::printf("event %s: %lld (%s)\n", what.c_str(), static_cast<long long>(event.count), event.detail.c_str());

@@ -34,7 +34,7 @@ absl::StatusOr<double> ParseMib(const std::string& text) {
 absl::StatusOr<::nibble::Search> ReadSearch(const Options& options) {
   ::nibble::Search search;
   NIBBLE_RETURN_IF_ERROR(ReadTextFile(options.Text("config"), &search));
-  NIBBLE_RETURN_IF_ERROR(ResolveIncludedData(&search, DirectoryOf(options.Text("config"))));
+  NIBBLE_RETURN_IF_ERROR(Annotate(ResolveIncludedData(&search, DirectoryOf(options.Text("config"))), options.Text("config")));
   if (options.Has("model")) search.mutable_model()->set_source(options.Text("model"));
   if (options.Has("budget")) search.clear_budget_mib();
   for (const std::string& budget : options.List("budget")) {

@@ -49,7 +49,7 @@ absl::StatusOr<int> Run(const Options& options) {
     NIBBLE_RETURN_IF_ERROR(Annotate(SetField(&config, assignment.first, assignment.second), "--set"));
   }
   const std::string directory = DirectoryOf(path);
-  NIBBLE_RETURN_IF_ERROR(ResolveIncludedData(&config, directory));
+  NIBBLE_RETURN_IF_ERROR(Annotate(ResolveIncludedData(&config, directory), path));
   const std::string name = Name(config, path);
   const std::string out = options.Has("out") ? options.Text("out") : absl::StrCat("out/", name);
   const int threads = options.Has("threads") ? options.Get<int>("threads") : 0;

@@ -1,8 +1,11 @@
+#include <sys/stat.h>
+
 #include <atomic>
 #include <vector>
 
 #include "core/base/file.h"
 #include "core/base/json.h"
+#include "core/base/memory.h"
 #include "core/base/pattern.h"
 #include "core/base/progress.h"
 #include "core/base/rng.h"
@@ -81,6 +84,12 @@ TEST(File, EmptyFileMaps) {
   EXPECT_TRUE(file->bytes().empty());
 }
 
+TEST(File, APipeIsRefusedNotWaitedFor) {
+  const std::string path = TestTempDir() + "/pipe";
+  ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
+  EXPECT_THAT(std::string(MappedFile::Open(path).status().message()), ::testing::HasSubstr("not a regular file"));
+}
+
 TEST(File, DroppedPagesReadAgain) {
   const std::string path = TestTempDir() + "/pages";
   const std::string text(3 * 4096 + 5, 'x');
@@ -100,6 +109,39 @@ TEST(Json, ErrorNamesSource) {
   EXPECT_THAT(std::string(json.status().message()), ::testing::StartsWith("x.json: "));
 }
 
+TEST(Json, NestingHasABound) {
+  const auto nested = [](int depth) { return ParseJson(std::string(depth, '[') + std::string(depth, ']'), "x.json"); };
+  EXPECT_OK(nested(100));
+  EXPECT_EQ(nested(101).status().message(), "x.json: nested deeper than 100 levels");
+  EXPECT_FALSE(nested(1000000).ok());
+  EXPECT_FALSE(ParseJson(std::string(1000000, '{'), "x.json").ok());
+  // Brackets within texts nest nothing.
+  EXPECT_OK(ParseJson("[\"\\\"" + std::string(1000, '[') + "\"]", "x.json"));
+}
+
+TEST(Json, ErrorsQuoteNoWholeFile) {
+  const auto json = ParseJson("[\"" + std::string(100000, 'a'), "x.json");
+  EXPECT_THAT(std::string(json.status().message()), ::testing::AllOf(::testing::HasSubstr("missing closing quote"), ::testing::EndsWith("...")));
+  EXPECT_LT(json.status().message().size(), 400);
+  for (const std::string text : {"\u00e9", "\u20ac", "\U0001F600"}) {
+    for (const char* before : {"", "a", "aa", "aaa"}) {
+      std::string whole = absl::StrCat("[\"", before);
+      for (int i = 0; i < 200; ++i) whole += text;
+      EXPECT_OK(ParseJson(nlohmann::json(std::string(ParseJson(whole, "x").status().message())).dump(), "a cut character"));
+    }
+  }
+}
+
+TEST(Memory, LimitsAreReadAndHeld) {
+  EXPECT_GT(MemoryLimit(), 1 << 20);
+  EXPECT_EQ(ParseMemTotal("MemTotal:       24605284 kB\nMemFree:  1 kB\n").value(), int64_t{24605284} * 1024);
+  for (const char* text : {"", "MemFree: 1 kB", "MemTotal: x kB", "MemTotal: 5", "MemTotal: -1 kB"}) EXPECT_FALSE(ParseMemTotal(text).ok()) << text;
+  EXPECT_OK(CheckMemory("a model", 8e9, "do", 8'000'000'000));
+  const absl::Status status = CheckMemory("the model 'm'", 0x1.9p33, "take another", int64_t{1} << 33);
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(status.message(), "the model 'm' takes 12.5 GiB, more than the 8.0 GiB of this machine; take another");
+}
+
 TEST(MatchesPattern, StarsMatchAnyRun) {
   EXPECT_TRUE(MatchesPattern("*", "anything"));
   EXPECT_TRUE(MatchesPattern("perplexity/*", "perplexity/"));
@@ -113,6 +155,9 @@ TEST(MatchesPattern, StarsMatchAnyRun) {
 TEST(Suggest, NearestNameOrNone) {
   EXPECT_EQ(DidYouMean("grup_size", {"group_size", "bits"}), "; did you mean 'group_size'?");
   EXPECT_EQ(DidYouMean("zzzzzz", {"group_size", "bits"}), "");
+  // No distance is computed of what is no name.
+  EXPECT_EQ(DidYouMean(std::string(10'000'000, 'a'), {std::string(1000, 'a')}), "");
+  EXPECT_EQ(DidYouMean("aaa", {std::string(10'000'000, 'a')}), "");
 }
 
 TEST(Progress, Formats) {

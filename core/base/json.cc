@@ -1,14 +1,46 @@
 #include "core/base/json.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 
 namespace nibble {
+namespace {
+
+constexpr int kMaxDepth = 100;
+constexpr size_t kMaxProblem = 300;
+
+// How deep brackets nest outside of quotes.
+int Depth(absl::string_view text) {
+  int depth = 0, deepest = 0;
+  bool quoted = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (c == '"') quoted = !quoted;
+    if (quoted && c == '\\') ++i;
+    if (quoted) continue;
+    if (c == '[' || c == '{') deepest = std::max(deepest, ++depth);
+    if (c == ']' || c == '}') --depth;
+  }
+  return deepest;
+}
+
+}  // namespace
+
+std::string JsonProblem(const nlohmann::json::exception& error) {
+  const absl::string_view what = error.what();
+  if (what.size() <= kMaxProblem) return std::string(what);
+  size_t end = kMaxProblem;
+  while (end > 0 && (static_cast<unsigned char>(what[end]) & 0xC0) == 0x80) --end;
+  return absl::StrCat(what.substr(0, end), "...");
+}
 
 absl::StatusOr<nlohmann::json> ParseJson(absl::string_view text, absl::string_view source) {
+  if (Depth(text) > kMaxDepth) return absl::InvalidArgumentError(absl::StrCat(source, ": nested deeper than ", kMaxDepth, " levels"));
   try {
     return nlohmann::json::parse(text.begin(), text.end());
   } catch (const nlohmann::json::exception& error) {
-    return absl::InvalidArgumentError(absl::StrCat(source, ": not valid JSON: ", error.what()));
+    return absl::InvalidArgumentError(absl::StrCat(source, ": not valid JSON: ", JsonProblem(error)));
   }
 }
 

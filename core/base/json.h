@@ -10,8 +10,14 @@
 
 namespace nibble {
 
-// Parses one document. `source` (a path, or "path:line") starts the message.
+// Parses one document. `source` (a path, or "path:line") starts the message. What is
+// nested deeper than 100 levels is an error: the library copies, compares and writes
+// values by recursion.
 absl::StatusOr<nlohmann::json> ParseJson(absl::string_view text, absl::string_view source);
+
+// What the library says of a text, cut short: it quotes the whole of what it could not
+// read.
+std::string JsonProblem(const nlohmann::json::exception& error);
 
 }  // namespace nibble
 

@@ -26,9 +26,13 @@ size_t EditDistance(absl::string_view a, absl::string_view b) {
 }  // namespace
 
 std::string DidYouMean(absl::string_view name, const std::vector<std::string>& candidates) {
+  // A distance takes the product of the lengths; what is longer is no name.
+  constexpr size_t kLongest = 256;
+  if (name.size() > kLongest) return "";
   size_t best = std::max<size_t>(2, name.size() / 3) + 1;
   const std::string* nearest = nullptr;
   for (const std::string& candidate : candidates) {
+    if (candidate.size() > name.size() + best) continue;
     const size_t distance = EditDistance(name, candidate);
     if (distance < best) {
       best = distance;

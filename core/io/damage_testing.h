@@ -31,20 +31,25 @@ inline void ForEachTruncation(const std::string& path, const std::string& bytes,
   }
 }
 
-// Calls `read` after each of 2,000 changes to the first `reach` bytes: single
+// `bytes` (not empty) with one to three changes in the first `reach` of them: single
 // bytes, and 4- and 8-byte words that look like sizes.
+inline std::string Damaged(const std::string& bytes, size_t reach, Rng* rng) {
+  static constexpr uint64_t kSizes[] = {0, 1, 255, 0x7FFFFFFF, 0xFFFFFFFF, uint64_t{1} << 40, uint64_t{1} << 63, ~uint64_t{0}};
+  std::string damaged = bytes;
+  for (uint64_t changes = 1 + rng->Below(3); changes > 0; --changes) {
+    const uint64_t at = rng->Below(reach), kind = rng->Below(4), size = kSizes[rng->Below(8)];
+    if (kind < 2 || at + 8 > damaged.size()) damaged[at] = static_cast<char>(rng->Next());
+    else std::memcpy(&damaged[at], &size, kind == 2 ? 4 : 8);
+  }
+  return damaged;
+}
+
+// Calls `read` after each of 2,000 such changes of the file at `path`.
 inline void ForEachMutation(const std::string& path, const std::string& bytes, size_t reach,
                             const std::function<void()>& read) {
   Rng rng(20240601);
-  static constexpr uint64_t kSizes[] = {0, 1, 255, 0x7FFFFFFF, 0xFFFFFFFF, uint64_t{1} << 40, uint64_t{1} << 63, ~uint64_t{0}};
   for (int i = 0; i < 2000; ++i) {
-    std::string damaged = bytes;
-    for (uint64_t changes = 1 + rng.Below(3); changes > 0; --changes) {
-      const uint64_t at = rng.Below(reach), kind = rng.Below(4), size = kSizes[rng.Below(8)];
-      if (kind < 2 || at + 8 > damaged.size()) damaged[at] = static_cast<char>(rng.Next());
-      else std::memcpy(&damaged[at], &size, kind == 2 ? 4 : 8);
-    }
-    WriteQuickly(path, damaged);
+    WriteQuickly(path, Damaged(bytes, reach, &rng));
     read();
   }
 }

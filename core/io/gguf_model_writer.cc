@@ -50,13 +50,18 @@ absl::StatusOr<TokenizerExtras> ExtrasOfGguf(const std::string& path) {
   return extras;
 }
 
+// A text of an object; "" where it is absent or no text.
+std::string TextOf(const nlohmann::json& object, const char* key) {
+  const auto found = object.find(key);
+  return found != object.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
 // A template by itself, or the one called "default" of several.
 std::string TemplateOf(const nlohmann::json& config) {
   const auto found = config.find("chat_template");
-  if (found == config.end()) return "";
-  if (found->is_string()) return found->get<std::string>();
+  if (found == config.end() || !found->is_array()) return TextOf(config, "chat_template");
   for (const nlohmann::json& entry : *found) {
-    if (entry.is_object() && entry.value("name", "") == "default") return entry.value("template", "");
+    if (entry.is_object() && TextOf(entry, "name") == "default") return TextOf(entry, "template");
   }
   return "";
 }
@@ -70,7 +75,7 @@ absl::StatusOr<TokenizerExtras> ExtrasOfConfig(const std::string& path, const te
   if (add_eos != config.end() && add_eos->is_boolean()) extras.add_eos = add_eos->get<bool>();
   const auto pad = config.find("pad_token");
   if (tokenizer == nullptr || pad == config.end()) return extras;
-  const std::string content = pad->is_object() ? pad->value("content", "") : (pad->is_string() ? pad->get<std::string>() : "");
+  const std::string content = pad->is_object() ? TextOf(*pad, "content") : TextOf(config, "pad_token");
   const std::vector<int32_t> ids = content.empty() ? std::vector<int32_t>() : tokenizer->Encode(content);
   if (ids.size() == 1) extras.ids["padding_token_id"] = ids[0];
   return extras;

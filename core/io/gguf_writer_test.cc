@@ -169,6 +169,11 @@ TEST(GgufModelWriterTest, ExtrasOfAFolder) {
   ASSERT_OK_AND_ASSIGN(TokenizerExtras extras, ReadTokenizerExtras({folder + "/config.json", config}, nullptr));
   EXPECT_EQ(extras.chat_template, "y");
   EXPECT_EQ(extras.add_eos, true);
+  for (const char* odd : {"{\"chat_template\": [{\"name\": 3}, 4]}", "{\"chat_template\": [{\"name\": \"default\", \"template\": []}]}", "{\"chat_template\": 5}",
+                          "{\"pad_token\": {\"content\": 7}}"}) {
+    WriteQuickly(config, odd);
+    EXPECT_EQ(ReadTokenizerExtras({config}, nullptr)->chat_template, "") << odd;
+  }
   WriteQuickly(folder + "/chat_template.jinja", "z");
   EXPECT_EQ(ReadTokenizerExtras({config}, nullptr)->chat_template, "z");
   EXPECT_EQ(ReadTokenizerExtras({folder + "/config.json"}, nullptr)->chat_template, "");

@@ -187,7 +187,13 @@ TEST(HfFolderTest, SchemesAreChecked) {
       {R"(format: \"int4\" per: PER_GROUP group_size: 32)", "[]"},
       {R"(format: \"int4\" per: PER_GROUP group_size: 32)", "[0, 48]"},
       {R"(format: \"int4\" per: PER_GROUP group_size: 32)", "[4611686018427387904, 4611686018427387904]"},
-      {R"(format: \"int4\" per: PER_GROUP group_size: 32)", "7"}};
+      {R"(format: \"int4\" per: PER_GROUP group_size: 32)", "7"},
+      {R"(format: \"aqlm\" [nibble.additive_codebooks] { codebooks: 16 bits: 16 in_group: 1 })", "[1, 576460752303423487]"},
+      {R"(format: \"int4\" range { mse { grid: 2000000000 } })", "[100, 48]"},
+      {R"(format: \"int4\" range { mse { norm: nan } })", "[100, 48]"},
+      {R"(format: \"int4\" range { percentile { share: nan } })", "[100, 48]"},
+      {R"(format: \"int4\" scale_floor: nan)", "[100, 48]"},
+      {R"(format: \"int4\" per: PER_GROUP group_size: -2147483648)", "[100, 48]"}};
   for (const auto& [scheme, shape] : bad) {
     EXPECT_THAT(MessageOf(WithSchemes(SchemeEntry(scheme, shape))), HasSubstr("'w'")) << scheme << shape;
   }

@@ -50,6 +50,19 @@ class DecodedStore : public WeightStore {
   const std::shared_ptr<const WeightStore> stored_;
 };
 
+// Of weights in BF16.
+int64_t BytesInMemory(const LlamaConfig& config) { return 2 * config.ParameterCount(); }
+
+int64_t BytesOf(const std::vector<std::string>& files) {
+  int64_t bytes = 0;
+  for (const std::string& file : files) {
+    std::error_code error;
+    const auto size = std::filesystem::file_size(file, error);
+    if (!error) bytes += static_cast<int64_t>(size);
+  }
+  return bytes;
+}
+
 absl::StatusOr<LoadedModel> LoadFolder(const std::string& path, bool decoded) {
   const bool has_slash = path.size() > 1 && path.back() == '/';
   const std::string folder = has_slash ? path.substr(0, path.size() - 1) : path;
@@ -63,6 +76,7 @@ absl::StatusOr<LoadedModel> LoadFolder(const std::string& path, bool decoded) {
   model.note = std::move(read.note);
   model.files = std::move(read.files);
   if (!decoded) return model;
+  model.weight_bytes = BytesInMemory(model.config);
   model.weights = std::make_shared<DecodedStore>(std::move(model.weights));
   model.attachments.activations.clear();
   model.attachments.caches.clear();
@@ -82,6 +96,7 @@ absl::StatusOr<LoadedModel> LoadGguf(const std::string& path, bool decoded) {
   if (types.empty()) return model;
   model.note = decoded ? absl::StrCat("decoded from ", types, " to BF16") : absl::StrCat("stored as ", types);
   if (decoded) {
+    model.weight_bytes = BytesInMemory(model.config);
     model.weights = std::make_shared<DecodedStore>(std::move(model.weights));
   } else {
     model.reading = "as stored";
@@ -111,6 +126,7 @@ absl::StatusOr<LoadedModel> LoadSynthetic(const std::string& spec) {
   if (!config.ok()) return absl::InvalidArgumentError(absl::StrCat("model '", spec, "': ", config.status().message()));
   model.config = *std::move(config);
   model.weights = SyntheticWeights(model.config, seed);
+  model.weight_bytes = BytesInMemory(model.config);
   model.source = absl::StrCat(kSynthetic, parts[0], ":", seed);
   model.note = "random weights";
   return model;
@@ -168,6 +184,7 @@ absl::StatusOr<std::string> LoadedModel::Hash() const {
 absl::StatusOr<LoadedModel> LoadModel(const std::string& spec) {
   NIBBLE_ASSIGN_OR_RETURN(LoadedModel model, Load(spec));
   if (model.source.empty()) model.source = spec;
+  if (model.weight_bytes == 0) model.weight_bytes = BytesOf(model.files);
   return model;
 }
 

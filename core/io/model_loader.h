@@ -27,6 +27,9 @@ struct LoadedModel {
   // Which of two models the files are, where quantized weights can be taken as they are
   // stored or decoded: "" for a folder's as stored and a GGUF file's decoded.
   std::string reading;
+  // Of all weights as the store gives them, in bytes: the files' sizes, or two bytes a
+  // parameter of what is made or decoded in memory.
+  int64_t weight_bytes = 0;
 
   // What the model is, whatever it is called: the SHA-256 of its one file, or
   // of the list of its files' names and SHA-256s (after the reading), or the spec of a

@@ -90,7 +90,9 @@ TEST(SafetensorsTest, ForeignElementTypesFailOnlyWhenAskedFor) {
 TEST(SafetensorsTest, DamagedHeadersSayWhatIsWrong) {
   const std::string good = R"("dtype":"F32","shape":[1],"data_offsets":[0,4])";
   EXPECT_THAT(OpenMessage(""), HasSubstr("0 bytes"));
-  EXPECT_THAT(OpenMessage(Bytes(uint64_t{1} << 60) + "{}"), HasSubstr("claims a header"));
+  for (const uint64_t length : {uint64_t{3}, uint64_t{1} << 60, uint64_t{1} << 63, ~uint64_t{0}, ~uint64_t{0} - 7}) {
+    EXPECT_THAT(OpenMessage(Bytes(length) + "{}"), HasSubstr(absl::StrCat("claims a header of ", length, " bytes in a file of 10")));
+  }
   EXPECT_THAT(OpenMessage(WithHeader("[1]", 0)), HasSubstr("JSON object"));
   EXPECT_THAT(OpenMessage(WithHeader("{", 0)), HasSubstr("JSON"));
   EXPECT_THAT(OpenMessage(WithHeader("{\"t\":1e999}", 0)), HasSubstr("JSON"));

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "core/base/json.h"
 
 namespace nibble::io {
 namespace {
@@ -44,7 +45,7 @@ absl::StatusOr<json> ParseStrictObject(absl::string_view text, absl::string_view
   try {
     parsed = json::parse(text.begin(), text.end(), std::ref(watcher));
   } catch (const json::exception& error) {
-    return absl::InvalidArgumentError(absl::StrCat(source, ": not valid JSON: ", error.what()));
+    return absl::InvalidArgumentError(absl::StrCat(source, ": not valid JSON: ", JsonProblem(error)));
   }
   if (!watcher.problem().empty()) return absl::InvalidArgumentError(absl::StrCat(source, ": ", watcher.problem()));
   if (!parsed.is_object()) return absl::InvalidArgumentError(absl::StrCat(source, ": not a JSON object"));

@@ -113,7 +113,12 @@ TEST(TorchPickleTest, StacksAndCallsAreChecked) {
   }
   EXPECT_THAT(MessageOf("\x80\x02)" + std::string(100, '\x85') + "."), HasSubstr("nested deeper"));
   EXPECT_THAT(MessageOf(SamplePickle() + std::string(5 << 20, 'N')), HasSubstr("bytes of pickle"));
-  EXPECT_THAT(MessageOf("\x80\x02" + std::string(100000, '(')), HasSubstr("ends too soon"));
+  EXPECT_THAT(MessageOf("\x80\x02" + std::string(10000, '(')), HasSubstr("ends too soon"));
+  // A byte of a pickle makes a dict of a hundred.
+  EXPECT_THAT(MessageOf("\x80\x02" + std::string(4000000, '}')), HasSubstr("values on the stack"));
+  std::string remembering = "\x80\x02}";
+  for (uint32_t i = 0; i < 200000; ++i) remembering += "r" + Bytes(i);
+  EXPECT_THAT(MessageOf(remembering), HasSubstr("values remembered"));
 }
 
 TEST(TorchPickleTest, TruncationsAndDamageNeverCrash) {

@@ -13,6 +13,8 @@ constexpr size_t kMaxPickleBytes = 4 << 20;
 constexpr int kMaxDepth = 16;
 // What is copied for each tensor has a bound, so that memory grows with the file.
 constexpr size_t kMaxName = 512, kMaxStorageKey = 64, kMaxDimensions = 8;
+// torch.save puts a thousand items of a dict on the stack at a time.
+constexpr size_t kMaxStack = 1 << 16, kMaxMemo = 1 << 17;
 
 struct StorageType {
   const char* name;
@@ -97,6 +99,7 @@ class Interpreter {
   }
 
   absl::Status Push(Value value) {
+    if (stack_.size() >= kMaxStack) return Bad(absl::StrCat("more than ", kMaxStack, " values on the stack"));
     stack_.push_back(std::move(value));
     return absl::OkStatus();
   }
@@ -175,6 +178,7 @@ class Interpreter {
   absl::Status Memoize(size_t size) {
     NIBBLE_ASSIGN_OR_RETURN(const uint64_t index, Read(size));
     if (stack_.empty() || stack_.back().kind == Kind::kMark) return Bad("nothing to remember");
+    if (memo_.size() >= kMaxMemo) return Bad(absl::StrCat("more than ", kMaxMemo, " values remembered"));
     memo_[index] = stack_.back();
     return absl::OkStatus();
   }

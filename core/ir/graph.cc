@@ -231,13 +231,17 @@ QuantScheme IntegerCacheScheme(int bits, bool asymmetric, int64_t head_dim) {
   return scheme;
 }
 
+absl::Status CheckToken(int32_t token, int64_t vocab_size) {
+  if (token >= 0 && token < vocab_size) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("token ", token, " is outside the vocabulary of ", vocab_size, ": the tokenizer is another model's"));
+}
+
 absl::StatusOr<std::vector<float>> EmbedTokens(const Graph& graph, absl::Span<const int32_t> tokens) {
   NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor table, graph.parameter(*graph.embedding().weight).Load());
   std::vector<float> hidden(tokens.size() * table.cols());
   for (size_t t = 0; t < tokens.size(); ++t) {
-    if (tokens[t] < 0 || tokens[t] >= table.rows()) {
-      return absl::InvalidArgumentError(absl::StrCat("token ", tokens[t], " is outside the vocabulary of ", table.rows()));
-    }
+    NIBBLE_RETURN_IF_ERROR(CheckToken(tokens[t], table.rows()));
     DecodeRows(table, tokens[t], tokens[t] + 1, hidden.data() + t * table.cols());
   }
   return hidden;

@@ -156,6 +156,9 @@ absl::Status CheckCacheScheme(const QuantScheme& scheme, int64_t head_dim);
 // The integer scheme that fits a cache: a scale for each head of each position.
 QuantScheme IntegerCacheScheme(int bits, bool asymmetric, int64_t head_dim);
 
+// An error for a token that a vocabulary of that size does not have.
+absl::Status CheckToken(int32_t token, int64_t vocab_size);
+
 // Rows of the embedding for tokens, [tokens, hidden]. An error for a token
 // outside the vocabulary.
 absl::StatusOr<std::vector<float>> EmbedTokens(const Graph& graph, absl::Span<const int32_t> tokens);

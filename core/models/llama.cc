@@ -19,7 +19,10 @@ class Builder {
   absl::StatusOr<ir::Graph> Build() {
     graph_.model_type = config_.model_type;
     ValueId hidden = Embed();
-    for (int layer = 0; layer < config_.num_hidden_layers; ++layer) hidden = Block(layer, hidden);
+    for (int layer = 0; layer < config_.num_hidden_layers; ++layer) {
+      NIBBLE_RETURN_IF_ERROR(missing_);  // a configuration alone builds no layers
+      hidden = Block(layer, hidden);
+    }
     layer_ = -1;
     const ValueId normed = Norm("model.norm", hidden);
     Head(normed);

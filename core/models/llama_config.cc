@@ -13,7 +13,8 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int64_t kMaxDimension = int64_t{1} << 24;
+constexpr int64_t kMaxDimension = int64_t{1} << 24, kMaxLayers = 1024, kMaxHeadDim = 4096;
+constexpr double kMaxParameters = 0x1.0p50;
 constexpr char kLlamaArchitecture[] = "LlamaForCausalLM";
 constexpr char kMistralArchitecture[] = "MistralForCausalLM";
 
@@ -236,6 +237,8 @@ absl::Status LlamaConfig::Validate() const {
   for (const auto& [field, value] : sizes) {
     if (value < 1 || value >= kMaxDimension) return Bad(field, absl::StrCat(value), "1 to 2^24 - 1");
   }
+  if (num_hidden_layers > kMaxLayers) return Bad("num_hidden_layers", absl::StrCat(num_hidden_layers), absl::StrCat("at most ", kMaxLayers));
+  if (head_dim > kMaxHeadDim) return Bad("head_dim", absl::StrCat(head_dim), absl::StrCat("at most ", kMaxHeadDim));
   if (num_attention_heads * head_dim >= kMaxDimension) {
     return Bad("num_attention_heads * head_dim", absl::StrCat(num_attention_heads * head_dim), "at most 2^24 - 1");
   }
@@ -243,6 +246,9 @@ absl::Status LlamaConfig::Validate() const {
     return Bad("num_attention_heads", absl::StrCat(num_attention_heads),
                absl::StrCat("a multiple of num_key_value_heads ", num_key_value_heads));
   }
+  const double width = static_cast<double>(hidden_size), rows = 4.0 * static_cast<double>(num_attention_heads * head_dim) + 3.0 * static_cast<double>(intermediate_size);
+  const double parameters = width * (static_cast<double>(num_hidden_layers) * rows + 2.0 * static_cast<double>(vocab_size));
+  if (parameters > kMaxParameters) return Bad("the number of parameters", absl::StrCat("about ", parameters), "at most 2^50");
   if (head_dim % 2 != 0) return Bad("head_dim", absl::StrCat(head_dim), "an even number");
   if (sliding_window.has_value() && *sliding_window < 1) return Bad("sliding_window", absl::StrCat(*sliding_window), "at least 1");
   NIBBLE_RETURN_IF_ERROR(CheckPositive("rms_norm_eps", rms_norm_eps));

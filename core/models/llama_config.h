@@ -45,8 +45,8 @@ struct LlamaConfig {
   std::optional<int32_t> bos_token_id, eos_token_id;
 
   // Positive sizes, heads divisible by KV heads, an even head_dim, and bounds
-  // (every dimension below 2^24) that keep a bad file from asking for
-  // impossible memory.
+  // (every dimension below 2^24, at most 1024 layers, heads of at most 4096, 2^50
+  // parameters) that keep a bad file from asking for impossible memory.
   absl::Status Validate() const;
 
   // A config.json's text. Unsupported architectures, activations, biases and

@@ -130,6 +130,22 @@ TEST(LlamaConfigTest, WrongValuesNameTheField) {
   EXPECT_THAT(MessageOf(R"({"architectures": ["LlamaForCausalLM"]})"), HasSubstr("hidden_size"));
 }
 
+std::string Replaced(std::string text, const std::string& from, const std::string& to) { return text.replace(text.find(from), from.size(), to); }
+
+TEST(LlamaConfigTest, SizesThatNoModelHasAreRefused) {
+  EXPECT_THAT(MessageOf(Replaced(Json(), "\"num_hidden_layers\": 5", "\"num_hidden_layers\": 16777215")), HasSubstr("num_hidden_layers is 16777215"));
+  EXPECT_THAT(MessageOf(Json("\"head_dim\": 1000000")), HasSubstr("head_dim is 1000000"));
+  LlamaConfig config = *ShapePreset("llama-3.1-8b");
+  config.hidden_size = config.intermediate_size = config.vocab_size = (1 << 24) - 1;
+  config.num_hidden_layers = 1024;
+  EXPECT_THAT(std::string(config.Validate().message()), HasSubstr("the number of parameters"));
+}
+
+TEST(LlamaConfigTest, DeepValuesAreErrors) {
+  const std::string deep = std::string(100000, '[') + std::string(100000, ']');
+  EXPECT_THAT(MessageOf(Json("\"head_dim\": " + deep)), HasSubstr("config.json: nested deeper"));
+}
+
 TEST(LlamaConfigTest, MistralKeepsItsWindow) {
   ASSERT_OK_AND_ASSIGN(const LlamaConfig config,
                        LlamaConfig::FromJson(Json(R"("sliding_window": 4096)", "MistralForCausalLM"), "config.json"));

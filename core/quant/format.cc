@@ -36,7 +36,7 @@ absl::Status ValidateScales(const QuantScheme& scheme) {
   if (scheme.per() != QuantScheme::PER_GROUP && scheme.has_group_size()) {
     return absl::InvalidArgumentError("group_size is only for per: PER_GROUP");
   }
-  if (scheme.scale_floor() < 0) return absl::InvalidArgumentError("scale_floor must not be negative");
+  if (!(scheme.scale_floor() >= 0)) return absl::InvalidArgumentError("scale_floor must not be negative");
   if (!(scheme.outlier_threshold() >= 0)) return absl::InvalidArgumentError("outlier_threshold must not be negative");
   if (scheme.outlier_threshold() > 0 && scheme.per() != QuantScheme::PER_TOKEN) {
     return absl::InvalidArgumentError("outlier_threshold is for activations with per: PER_TOKEN");

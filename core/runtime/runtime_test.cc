@@ -266,6 +266,9 @@ TEST(Session, MistakesAreErrors) {
   EXPECT_EQ(session->Forward({{0, negative}}, nullptr).code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(session->Forward({{0, long_one}}, nullptr).code(), absl::StatusCode::kOutOfRange);
   EXPECT_EQ(session->position(0), 0);
+  const auto huge = Session::Create(*plan, pool, {1, int64_t{1} << 50});
+  EXPECT_EQ(huge.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(huge.status().message()), ::testing::HasSubstr("fewer positions"));
 }
 
 TEST(Passes, FoldingNormsKeepsTheLogits) {

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "absl/strings/str_cat.h"
+#include "core/base/memory.h"
 #include "core/base/status.h"
 
 namespace nibble {
@@ -17,6 +18,20 @@ const PlanStep* FindRope(const Plan& plan) {
     if (step.kind == PlanStep::Kind::kRope) return &step;
   }
   return nullptr;
+}
+
+// What keys, values and rotary angles take, without the scales of quantized caches.
+double LeastBytes(const Plan& plan, const SessionOptions& options) {
+  double per_position = 0;  // of a stream
+  for (const ir::Op& op : plan.attentions()) {
+    for (const auto& scheme : {op.keys, op.values}) {
+      const int bits = CacheBits(scheme.has_value() ? CacheTypeOf(*scheme) : options.cache_type);
+      per_position += static_cast<double>(op.kv_heads * op.head_dim * bits) / 8;
+    }
+  }
+  const PlanStep* rope = FindRope(plan);
+  const double angles = rope == nullptr ? 0 : 2.0 * sizeof(float) * static_cast<double>(rope->op.inverse_frequencies.size());
+  return static_cast<double>(options.max_positions) * (per_position * options.streams + angles);
 }
 
 }  // namespace
@@ -30,6 +45,8 @@ absl::StatusOr<std::unique_ptr<Session>> Session::Create(const Plan& plan, Threa
       return absl::UnimplementedError(absl::StrCat(op.name, ": heads of ", op.head_dim, " channels; at most ", kernels::kPanelDepth));
     }
   }
+  NIBBLE_RETURN_IF_ERROR(CheckMemory(absl::StrCat("a session of ", options.streams, " streams of ", options.max_positions, " positions"),
+                                     LeastBytes(plan, options), "use fewer positions or streams"));
   if (const PlanStep* rope = FindRope(plan)) {
     for (const PlanStep& step : plan.steps()) {
       if (step.kind == PlanStep::Kind::kRope && step.op.inverse_frequencies != rope->op.inverse_frequencies) {
@@ -88,11 +105,7 @@ absl::Status Session::CheckSegments(absl::Span<const Segment> segments) const {
       return absl::OutOfRangeError(absl::StrCat("a sequence of ", end, " tokens does not fit the session's ", options_.max_positions,
                                                 " positions"));
     }
-    for (const int32_t token : segment.tokens) {
-      if (token < 0 || token >= plan_.embedding().rows()) {
-        return absl::InvalidArgumentError(absl::StrCat("token ", token, " is outside the vocabulary of ", plan_.embedding().rows()));
-      }
-    }
+    for (const int32_t token : segment.tokens) NIBBLE_RETURN_IF_ERROR(ir::CheckToken(token, plan_.embedding().rows()));
   }
   return absl::OkStatus();
 }

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
-#include <limits>
 #include <mutex>
 
 #include "absl/strings/str_cat.h"
@@ -81,13 +80,15 @@ std::string ShapeToString(const Shape& shape) { return absl::StrCat("[", absl::S
 
 absl::StatusOr<int64_t> CheckedElements(const Shape& shape) {
   int64_t count = 1;
+  bool empty = false;
   for (const int64_t dim : shape) {
-    if (dim < 0 || (dim > 0 && count > std::numeric_limits<int64_t>::max() / 16 / dim)) {
+    if (dim < 0 || (dim > 0 && count > kMaxElements / dim)) {
       return absl::InvalidArgumentError(absl::StrCat("impossible shape ", ShapeToString(shape)));
     }
-    count *= dim;
+    empty = empty || dim == 0;
+    if (dim > 0) count *= dim;
   }
-  return count;
+  return empty ? 0 : count;
 }
 
 Tensor::Tensor(DType dtype, Shape shape) : dtype_(dtype), shape_(std::move(shape)) {

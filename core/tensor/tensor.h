@@ -21,8 +21,11 @@ using Shape = std::vector<int64_t>;
 // "[2048, 512]".
 std::string ShapeToString(const Shape& shape);
 
-// The number of elements, or an error for a negative dimension or a product
-// that leaves int64.
+// More than any tensor has; bytes, bits and codes of as many elements fit int64.
+inline constexpr int64_t kMaxElements = int64_t{1} << 50;
+
+// The number of elements, or an error for a negative dimension, or where the dimensions
+// other than 0 multiply to more than kMaxElements.
 absl::StatusOr<int64_t> CheckedElements(const Shape& shape);
 
 class Tensor {

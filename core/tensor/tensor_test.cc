@@ -37,6 +37,16 @@ TEST(Bf16, TiesGoToEven) {
   EXPECT_TRUE(std::isnan(Bf16ToFloat(FloatToBf16(std::numeric_limits<float>::quiet_NaN()))));
 }
 
+TEST(Tensor, ElementsAreCountedWithinBounds) {
+  EXPECT_EQ(CheckedElements({}).value(), 1);
+  EXPECT_EQ(CheckedElements({3, 0, 5}).value(), 0);
+  EXPECT_EQ(CheckedElements({kMaxElements}).value(), kMaxElements);
+  const int64_t large = int64_t{1} << 40;
+  for (const Shape& shape : {Shape{-1}, {2, -3}, {kMaxElements + 1}, {large, large}, {0, large, large}, {large, large, 0}, {0, -1}}) {
+    EXPECT_FALSE(CheckedElements(shape).ok()) << ShapeToString(shape);
+  }
+}
+
 TEST(Tensor, BorrowChecksByteCount) {
   const uint8_t bytes[6] = {};
   EXPECT_OK(Tensor::Borrow(DType::kBF16, {3}, bytes, nullptr));

@@ -197,6 +197,9 @@ TEST(Bpe, BadIdsAreErrors) {
   EXPECT_THAT(Message(vocabulary), HasSubstr("id 300 is outside"));
   vocabulary.added_tokens.back() = {5, "<x>", true};
   EXPECT_THAT(Message(vocabulary), HasSubstr("'<x>' has id 5"));
+  vocabulary.tokens[5] = std::string(1025, 'x');
+  vocabulary.added_tokens.back() = {5, vocabulary.tokens[5], true};
+  EXPECT_THAT(Message(vocabulary), HasSubstr("has 1025 bytes; at most 1024"));
   vocabulary.added_tokens.back() = vocabulary.added_tokens.front();
   EXPECT_THAT(Message(vocabulary), HasSubstr("twice"));
 }

@@ -166,5 +166,12 @@ TEST(PreTokenizer, GgufNames) {
   EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("smollm"));
 }
 
+TEST(Utf8, IllFormedBytesAreReplaced) {
+  EXPECT_EQ(WellFormed(""), "");
+  EXPECT_EQ(WellFormed("caf\u00e9"), "caf\u00e9");
+  EXPECT_EQ(WellFormed("\xFFx\xC3"), "\uFFFDx\uFFFD");
+  EXPECT_EQ(WellFormed("\xE2\x82x"), "\uFFFD\uFFFDx");
+}
+
 }  // namespace
 }  // namespace nibble::text

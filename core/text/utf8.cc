@@ -48,4 +48,17 @@ size_t Utf8PrefixLength(absl::string_view text) {
   return size;
 }
 
+std::string WellFormed(absl::string_view text) {
+  std::string result;
+  while (!text.empty()) {
+    const size_t length = Utf8PrefixLength(text);
+    result.append(text.data(), length);
+    text.remove_prefix(length);
+    if (text.empty()) break;
+    result += "\xEF\xBF\xBD";
+    text.remove_prefix(1);
+  }
+  return result;
+}
+
 }  // namespace nibble::text

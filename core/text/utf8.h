@@ -4,6 +4,7 @@
 #define NIBBLE_CORE_TEXT_UTF8_H_
 
 #include <cstddef>
+#include <string>
 
 #include "absl/strings/string_view.h"
 
@@ -15,6 +16,9 @@ size_t Utf8CharacterLength(absl::string_view text);
 
 // Bytes of the longest well-formed beginning of `text`.
 size_t Utf8PrefixLength(absl::string_view text);
+
+// `text` with U+FFFD for each byte that is no part of a well-formed character.
+std::string WellFormed(absl::string_view text);
 
 inline bool IsUtf8(absl::string_view text) { return Utf8PrefixLength(text) == text.size(); }
 

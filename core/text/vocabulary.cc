@@ -9,6 +9,11 @@
 #include "core/text/utf8.h"
 
 namespace nibble::text {
+namespace {
+
+constexpr size_t kLongestAdded = 1024;
+
+}  // namespace
 
 std::string Quoted(absl::string_view token) {
   constexpr size_t kLongest = 60;
@@ -57,6 +62,11 @@ absl::Status CheckAddedTokens(const std::vector<AddedToken>& added, const std::v
     NIBBLE_RETURN_IF_ERROR(CheckId(absl::StrCat("added token ", Quoted(token.content)), token.id, tokens.size()));
     if (token.content.empty()) {
       return absl::InvalidArgumentError(absl::StrCat("the added token with id ", token.id, " is empty"));
+    }
+    // Looking for one takes its length at each byte of a text.
+    if (token.content.size() > kLongestAdded) {
+      return absl::InvalidArgumentError(absl::StrCat("the added token ", Quoted(token.content), " has ", token.content.size(),
+                                                     " bytes; at most ", kLongestAdded, " are supported"));
     }
     if (token.content != tokens[token.id]) {
       return absl::InvalidArgumentError(absl::StrCat("the added token ", Quoted(token.content), " has id ", token.id,

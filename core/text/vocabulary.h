@@ -27,7 +27,7 @@ absl::Status CheckId(absl::string_view what, std::optional<int32_t> id, size_t s
 // BOS and EOS within the vocabulary, and a BOS where one is to be added.
 absl::Status CheckBosAndEos(std::optional<int32_t> bos, std::optional<int32_t> eos, bool add_bos, size_t size);
 
-// Each added token is the token of its id, once.
+// Each added token is the token of its id, once, and not very long.
 absl::Status CheckAddedTokens(const std::vector<AddedToken>& added, const std::vector<std::string>& tokens);
 
 // A token for an error message: quoted, escaped where it is not printable, cut when

@@ -165,11 +165,7 @@ void Tape<T>::Give(Buffer& buffer, int64_t width) {
 
 template <typename T>
 absl::Status Tape<T>::Forward(const TokenBatch& batch) {
-  for (const int32_t token : batch.tokens) {
-    if (token < 0 || token >= graph_.vocab_size()) {
-      return absl::InvalidArgumentError(absl::StrCat("token ", token, " is outside the vocabulary of ", graph_.vocab_size()));
-    }
-  }
+  for (const int32_t token : batch.tokens) NIBBLE_RETURN_IF_ERROR(ir::CheckToken(token, graph_.vocab_size()));
   for (Buffer& buffer : values_) buffer.reset();
   for (Buffer& buffer : gradients_) buffer.reset();
   if (batch.size() != batch_.size()) free_.clear();

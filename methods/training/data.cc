@@ -142,7 +142,7 @@ bool AddCompletion(const text::Tokenizer& tokenizer, const std::string& prompt, 
   if (tokenizer.bos_id().has_value()) marked.Append({*tokenizer.bos_id()}, false);
   if (!prompt.empty()) marked.Append(tokenizer.Encode(prompt), false);
   marked.Append(tokenizer.Encode(completion), true);
-  if (static_cast<int64_t>(marked.tokens.size()) > window) return false;
+  if (marked.tokens.empty() || static_cast<int64_t>(marked.tokens.size()) > window) return false;
   sequences->Add(marked.tokens, marked.learned);
   return true;
 }
@@ -198,7 +198,7 @@ absl::StatusOr<train::Sequences> ReadPreferenceData(Context& context, const Pref
       }
     }
   }
-  if (too_long > 0) context.CountEvent("dpo.pair_longer_than_window", too_long, absl::StrCat("window of ", data.window(), " tokens"));
+  if (too_long > 0) context.CountEvent("dpo.pair_longer_than_window", too_long, absl::StrCat("window of ", data.window(), " tokens; or without any token"));
   if (sequences.size() == 0) return absl::InvalidArgumentError("no pair fits the window");
   return sequences;
 }

@@ -211,6 +211,7 @@ TEST(Layout, SettingsThatAreNotSupportedAreNamed) {
   EXPECT_THAT(MessageWith("gptq_w4g32", "/bits", 5), HasSubstr("bits is 5"));
   EXPECT_THAT(MessageWith("gptq_w4g32", "/bits", 8), HasSubstr("qzeros"));
   EXPECT_THAT(MessageWith("gptq_w4g32", "/group_size", 0), HasSubstr("group_size is 0"));
+  EXPECT_THAT(MessageWith("gptq_w4g32", "/group_size", ~uint64_t{0}), HasSubstr("group_size is 18446744073709551615"));
   EXPECT_THAT(MessageWith("gptq_w4g32", "/group_size", 24), HasSubstr("qzeros"));
   EXPECT_THAT(MessageWith("gptq_w4g32", "/checkpoint_format", "marlin"), HasSubstr("marlin"));
   EXPECT_THAT(MessageWith("awq_w4g32", "/version", "gemv"), HasSubstr("gemv"));
@@ -250,6 +251,10 @@ TEST(Targets, FitByNamePatternAndClass) {
   EXPECT_EQ(TargetFit("Embedding", "x").value(), 0);
   EXPECT_FALSE(TargetFit("re:(", "x").ok());
   EXPECT_FALSE(TargetFit("re:(a+)+$", std::string(60, 'a') + "b").ok());
+  // Many groups make each step of a match large.
+  std::string groups = "re:(a+";
+  for (int i = 0; i < 200; ++i) groups += "()";
+  EXPECT_FALSE(TargetFit(groups + ")+$", std::string(5000, 'a') + "b").ok());
 }
 
 TEST(Words, PackAndUnpackAreInverse) {

@@ -28,7 +28,8 @@ class Settings {
   absl::StatusOr<int64_t> Integer(const char* key, int64_t otherwise) const {
     const nlohmann::json* value = Find(key);
     if (value == nullptr) return otherwise;
-    if (!value->is_number_integer() || value->get<int64_t>() < -1 || value->get<int64_t>() > (int64_t{1} << 31)) {
+    const bool wraps = value->is_number_unsigned() && value->get<uint64_t>() > (uint64_t{1} << 31);
+    if (!value->is_number_integer() || wraps || value->get<int64_t>() < -1) {
       return Bad(key, "an integer");
     }
     return value->get<int64_t>();

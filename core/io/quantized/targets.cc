@@ -12,7 +12,7 @@ namespace nibble::io {
 namespace {
 
 constexpr size_t kMaxPattern = 1000;
-constexpr uint32_t kMatchLimit = 100'000;
+constexpr uint32_t kMatchLimit = 100'000, kHeapKilobytes = 1024;
 
 absl::StatusOr<bool> MatchesStart(const std::string& pattern, const std::string& text) {
   const auto bad = [&](const char* problem) { return absl::InvalidArgumentError(absl::StrCat("target 're:", pattern.substr(0, 100), "' ", problem)); };
@@ -26,6 +26,7 @@ absl::StatusOr<bool> MatchesStart(const std::string& pattern, const std::string&
   const std::unique_ptr<pcre2_match_context, void (*)(pcre2_match_context*)> context(pcre2_match_context_create(nullptr), pcre2_match_context_free);
   if (data == nullptr || context == nullptr) return absl::ResourceExhaustedError("no memory for a regular expression");
   pcre2_set_match_limit(context.get(), kMatchLimit);
+  pcre2_set_heap_limit(context.get(), kHeapKilobytes);
   const int found =
       pcre2_match(code.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), 0, PCRE2_ANCHORED, data.get(), context.get());
   if (found < 0 && found != PCRE2_ERROR_NOMATCH) return bad("takes too long");

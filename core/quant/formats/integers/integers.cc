@@ -18,6 +18,8 @@
 namespace nibble {
 namespace {
 
+constexpr int kMaxClips = 10'000;  // that a search tries
+
 std::string DivisorToString(QuantScheme::Divisor divisor) {
   switch (divisor) {
     case QuantScheme::MAX_CODE: return "absmax/(2^(b-1)-1)";
@@ -62,10 +64,11 @@ class IntegerFormat : public Format {
   absl::Status Validate(const QuantScheme& scheme) const override {
     NIBBLE_RETURN_IF_ERROR(ValidateScales(scheme));
     const RangeRule& range = scheme.range();
-    if (range.has_mse() && (range.mse().grid() < 1 || range.mse().max_shrink() <= 0 || range.mse().max_shrink() > 1 || range.mse().norm() <= 0)) {
-      return absl::InvalidArgumentError("mse needs grid >= 1, 0 < max_shrink <= 1 and norm > 0");
+    const RangeRule::Mse& mse = range.mse();
+    if (range.has_mse() && !(mse.grid() >= 1 && mse.grid() <= kMaxClips && mse.max_shrink() > 0 && mse.max_shrink() <= 1 && mse.norm() > 0)) {
+      return absl::InvalidArgumentError(absl::StrCat("mse needs grid 1 to ", kMaxClips, ", 0 < max_shrink <= 1 and norm > 0"));
     }
-    if (range.has_percentile() && (range.percentile().share() <= 0 || range.percentile().share() > 1)) {
+    if (range.has_percentile() && !(range.percentile().share() > 0 && range.percentile().share() <= 1)) {
       return absl::InvalidArgumentError("percentile share must be in (0, 1]");
     }
     return absl::OkStatus();
