@@ -318,6 +318,14 @@ Comparison MeanComparison(const std::vector<Comparison>& repetitions) {
   return result;
 }
 
+std::optional<Interval> ValueInterval(const Metric& metric) {
+  const int blocks = metric.block_sum_size();
+  if (!metric.has_stderr() || blocks < 2) return std::nullopt;
+  const double value = metric.value(), reach = StudentT975(blocks - 1) * metric.stderr();
+  if (metric.aggregate() != Metric::EXP_MEAN) return Interval{value - reach, value + reach};
+  return Interval{value * std::exp(-reach / value), value * std::exp(reach / value)};
+}
+
 bool IsTiming(const Metric& metric) {
   return metric.aggregate() == Metric::RATE || metric.aggregate() == Metric::TIME;
 }

@@ -100,6 +100,12 @@ Spread SpreadOf(const std::vector<double>& values);
 // where one of them has none; `why` says so.
 Comparison MeanComparison(const std::vector<Comparison>& repetitions);
 
+// The 95 % interval of a value by itself, value ± t stderr with the degrees of
+// freedom of its blocks, of an EXP_MEAN over its logarithm. Nothing without a
+// stderr or blocks. Two variants are compared by their own interval (Compare),
+// which is narrower, never by whether these overlap.
+std::optional<Interval> ValueInterval(const Metric& metric);
+
 // A time or a rate.
 bool IsTiming(const Metric& metric);
 

@@ -89,6 +89,19 @@ TEST(FillMetric, NanStaysVisible) {
   EXPECT_TRUE(std::isnan(metric.value()));
 }
 
+TEST(ValueInterval, IsStudentsAroundTheValue) {
+  Metric rate = MakeMetric("decode_tokens_per_s/8", Metric::RATE, 0, {1, 2, 4}, {8, 8, 8});
+  EXPECT_OK(FillMetric(&rate));
+  EXPECT_NEAR(ValueInterval(rate)->high, 4 + 4.30265 * rate.stderr(), 1e-4);
+  EXPECT_NEAR(ValueInterval(rate)->low, 4 - 4.30265 * rate.stderr(), 1e-4);
+  Metric perplexity = MakeMetric("perplexity/x", Metric::EXP_MEAN, 0, {20, 30}, {10, 10});
+  EXPECT_OK(FillMetric(&perplexity));
+  // A logarithm of 2.5 with a standard error of 0.5 and one degree of freedom.
+  EXPECT_NEAR(ValueInterval(perplexity)->high, std::exp(2.5 + 12.7062 * 0.5), 1);
+  EXPECT_NEAR(ValueInterval(perplexity)->low, std::exp(2.5 - 12.7062 * 0.5), 1e-5);
+  EXPECT_FALSE(ValueInterval(MakeMetric("size_mib", Metric::NONE, 72)).has_value());
+}
+
 TEST(Compare, PerplexityRatioByHand) {
   const Metric baseline = Perplexity(std::exp(2.5), {20, 30});
   const Metric variant = Perplexity(std::exp(2.6), {20.5, 31.5});

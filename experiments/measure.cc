@@ -10,6 +10,7 @@
 #include "core/base/file.h"
 #include "core/base/proto.h"
 #include "core/base/status.h"
+#include "core/base/subprocess.h"
 #include "core/runtime/session.h"
 #include "datasets/multiple_choice.h"
 #include "datasets/registry.h"
@@ -20,7 +21,6 @@
 #include "eval/perplexity.h"
 #include "eval/size.h"
 #include "experiments/expand.h"
-#include "experiments/subprocess.h"
 #include "google/protobuf/util/json_util.h"
 
 namespace nibble {

@@ -6,6 +6,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "core/base/file.h"
 #include "core/base/progress.h"
 #include "core/base/proto.h"
@@ -245,6 +247,7 @@ class Runner {
     const Clock::time_point start = Clock::now();
     absl::StatusOr<std::vector<Metric>> metrics = built.ok() ? Measure(*job.request, *built, variant.is_baseline) : built.status();
     result.set_seconds(Seconds(start));
+    result.set_measured_at(absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", absl::Now(), absl::UTCTimeZone()));
     for (const auto& [what, event] : context.events()) {
       Event* counted = result.add_event();
       counted->set_what(what);

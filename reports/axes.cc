@@ -43,9 +43,10 @@ Axis::Axis(double low, double high, double from, double to, bool logarithmic) : 
   if (!logarithmic_ && low >= 0) low_ = std::max(low_, 0.0);
 }
 
-std::vector<double> Axis::Ticks() const {
-  return logarithmic_ ? LogTicks(std::exp(low_), std::exp(high_)) : LinearTicks(low_, high_);
-}
+double Axis::low() const { return logarithmic_ ? std::exp(low_) : low_; }
+double Axis::high() const { return logarithmic_ ? std::exp(high_) : high_; }
+
+std::vector<double> Axis::Ticks() const { return logarithmic_ ? LogTicks(low(), high()) : LinearTicks(low(), high()); }
 
 double Axis::Map(double value) const { return logarithmic_ ? std::log(value) : value; }
 

@@ -21,6 +21,9 @@ class Axis {
 
   double Pixel(double value) const { return from_ + (Map(value) - low_) / (high_ - low_) * (to_ - from_); }
   std::vector<double> Ticks() const;
+  // The ends of the axis, margins included.
+  double low() const;
+  double high() const;
 
  private:
   double Map(double value) const;

@@ -14,15 +14,17 @@
 namespace nibble {
 namespace {
 
-bool IsTiming(const Metric& metric) {
-  return metric.aggregate() == Metric::RATE || metric.aggregate() == Metric::TIME;
-}
-
 bool IsMebibytes(const Metric& metric) {
   return metric.unit() == "MiB" || absl::EndsWith(metric.name(), "_mib");
 }
 
 std::string NonFinite(double value) { return std::isnan(value) ? "nan" : value > 0 ? "inf" : "-inf"; }
+
+template <typename Format>
+std::string FormatInterval(const Metric& metric, const Estimate& estimate, Format format) {
+  if (!estimate.interval.has_value()) return "";
+  return absl::StrCat(" [", format(metric, estimate.interval->low), ", ", format(metric, estimate.interval->high), "]");
+}
 
 // The decimal exponent after rounding to `digits` digits: 9.9996 is 1.000e1.
 int ExponentOf(double value, int digits) {
@@ -77,6 +79,21 @@ std::string FormatDifference(const Metric& metric, double difference) {
 }
 
 std::string FormatRatio(const Metric& metric, double ratio) { return Significant(ratio, IsTiming(metric) ? 3 : 4); }
+
+std::string FormatMeasured(const Metric& metric) {
+  const std::string value = FormatValue(metric, metric.value());
+  return metric.has_stderr() ? absl::StrCat(value, " ± ", FormatDeviation(metric, metric.stderr())) : value;
+}
+
+std::string FormatComparison(const Metric& metric, const Comparison& comparison) {
+  if (const auto& ratio = comparison.ratio) {
+    return absl::StrCat("×", FormatRatio(metric, ratio->value), FormatInterval(metric, *ratio, FormatRatio));
+  }
+  const auto& difference = comparison.difference;
+  if (!difference.has_value()) return "";
+  return absl::StrCat(FormatDifference(metric, difference->value), IsShare(metric) ? " pp" : "",
+                      FormatInterval(metric, *difference, FormatDifference));
+}
 
 std::string FormatUnit(const Metric& metric) {
   if (IsShare(metric)) return "%";

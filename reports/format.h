@@ -6,6 +6,7 @@
 
 #include "absl/strings/string_view.h"
 #include "eval/result.pb.h"
+#include "eval/statistics.h"
 
 namespace nibble {
 
@@ -34,6 +35,13 @@ std::string FormatDifference(const Metric& metric, double difference);
 
 // 4 significant digits; of rates and times 3.
 std::string FormatRatio(const Metric& metric, double ratio);
+
+// The value, with its standard error where it has one: "12.30 ± 0.12".
+std::string FormatMeasured(const Metric& metric);
+
+// The ratio or the difference with its interval: "×1.010 [1.009, 1.011]",
+// "-0.2 pp [-0.7, +0.2]"; "" where there is neither.
+std::string FormatComparison(const Metric& metric, const Comparison& comparison);
 
 // "%", "MiB", ..., or "" where the name says it all.
 std::string FormatUnit(const Metric& metric);

@@ -6,21 +6,12 @@
 
 #include "absl/algorithm/container.h"
 #include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 
 namespace nibble {
 namespace {
-
-// What follows the block's number in a layer's name; the name where it has none.
-std::string KindOf(const std::string& layer) {
-  const std::vector<std::string> parts = absl::StrSplit(layer, '.');
-  const auto is_number = [](const std::string& part) {
-    return !part.empty() && absl::c_all_of(part, [](char c) { return absl::ascii_isdigit(c); });
-  };
-  const auto number = absl::c_find_if(parts, is_number);
-  return number == parts.end() ? layer : absl::StrJoin(number + 1, parts.end(), ".");
-}
 
 void AddLayers(const std::string& variant, const JobResult& result, std::vector<LayerGroup>* groups) {
   for (const QuantizedLayer& layer : result.layer()) {
@@ -38,6 +29,15 @@ std::vector<LayerGroup> LayerGroups(const RunTable& table) {
   return groups;
 }
 
+LayerPlace PlaceOf(const QuantizedLayer& layer) {
+  const std::vector<std::string> parts = absl::StrSplit(layer.layer(), '.');
+  int64_t block = 0;
+  const auto is_block = [&](const std::string& part) { return absl::c_all_of(part, absl::ascii_isdigit) && absl::SimpleAtoi(part, &block); };
+  const auto number = absl::c_find_if(parts, is_block);
+  if (number == parts.end()) return {layer.layer(), std::nullopt};
+  return {absl::StrJoin(number + 1, parts.end(), "."), block};
+}
+
 double ErrorRatio(const QuantizedLayer& layer) {
   if (layer.rounding_error() != 0) return layer.error() / layer.rounding_error();
   return layer.error() == 0 ? 1 : std::numeric_limits<double>::infinity();
@@ -48,7 +48,7 @@ bool IsWorseThanRounding(const QuantizedLayer& layer) { return layer.error() > l
 std::vector<LayerKind> LayerKinds(const LayerGroup& group) {
   std::vector<LayerKind> kinds;
   for (const QuantizedLayer* layer : group.layers) {
-    const std::string name = KindOf(layer->layer());
+    const std::string name = PlaceOf(*layer).kind;
     auto kind = absl::c_find_if(kinds, [&](const LayerKind& k) { return k.name == name; });
     if (kind == kinds.end()) kind = kinds.insert(kind, {.name = name, .worst = layer});
     ++kind->layers;

@@ -3,6 +3,7 @@
 #define NIBBLE_REPORTS_LAYERS_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,13 @@ struct LayerGroup {
 // By variant, then by method in the order of their first layers.
 std::vector<LayerGroup> LayerGroups(const RunTable& table);
 
+// Where a layer stands in its model.
+struct LayerPlace {
+  std::string kind;              // what follows the block's number: "mlp.down_proj"; the whole name where it has none
+  std::optional<int64_t> block;  // "model.layers.3.mlp.down_proj": 3
+};
+LayerPlace PlaceOf(const QuantizedLayer& layer);
+
 // error / rounding_error; 1 where both are 0, infinite where only the latter is.
 double ErrorRatio(const QuantizedLayer& layer);
 
@@ -29,7 +37,7 @@ bool IsWorseThanRounding(const QuantizedLayer& layer);
 
 // The layers of a group that do the same in every block.
 struct LayerKind {
-  std::string name;                       // after the block's number: "mlp.down_proj"
+  std::string name;                       // LayerPlace.kind
   int64_t layers = 0;
   int64_t worse = 0;                      // than rounding to nearest
   double mean_ratio = 0;                  // geometric

@@ -7,33 +7,15 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "reports/axes.h"
+#include "reports/labels.h"
 
 namespace nibble {
 namespace {
 
-constexpr double kCharWidth = 7.2, kLabelHeight = 14, kDotRadius = 4.5;
-
-struct Box {
-  double left, top, right, bottom;
-
-  bool Overlaps(const Box& other) const {
-    return left < other.right && other.left < right && top < other.bottom && other.top < bottom;
-  }
-};
-
-// The points that no other beats, from left to right.
-std::vector<ParetoPoint> Front(std::vector<ParetoPoint> points) {
-  std::stable_sort(points.begin(), points.end(),
-                   [](const ParetoPoint& a, const ParetoPoint& b) { return a.x != b.x ? a.x < b.x : a.y < b.y; });
-  std::vector<ParetoPoint> front;
-  for (const ParetoPoint& point : points) {
-    if (front.empty() || point.y < front.back().y) front.push_back(point);
-  }
-  return front;
-}
+constexpr double kDotRadius = 4.5;
 
 std::string FrontLine(const std::vector<ParetoPoint>& points, const Axis& x, const Axis& y) {
-  const std::vector<ParetoPoint> front = Front(points);
+  const std::vector<ParetoPoint> front = ParetoFront(points);
   if (front.size() < 2) return "";
   std::string path = absl::StrFormat("M%.1f %.1f", x.Pixel(front[0].x), y.Pixel(front[0].y));
   for (size_t i = 1; i < front.size(); ++i) {
@@ -42,39 +24,20 @@ std::string FrontLine(const std::vector<ParetoPoint>& points, const Axis& x, con
   return absl::StrCat("<path d=\"", path, "\" class=\"front\"/>\n");
 }
 
-Box LabelBox(double left, double baseline, double width) {
-  return {left, baseline - kLabelHeight + 3, left + width, baseline + 3};
-}
-
-// Writes a label beside its dot, at the first of some places where it is within
-// the plot and covers neither a dot nor another label.
-std::string PlaceLabel(const std::string& label, double x, double y, std::vector<Box>* taken) {
-  const double width = kCharWidth * label.size();
-  for (int step = 0; step <= 12; ++step) {
-    const double shift = (step % 2 == 0 ? 1 : -1) * ((step + 1) / 2) * kLabelHeight;
-    for (const double left : {x + kDotRadius + 4, x - kDotRadius - 4 - width}) {
-      const Box box = LabelBox(left, y + 4 + shift, width);
-      const bool inside = box.left >= kPlotLeft && box.right <= kSvgWidth && box.top >= 0 && box.bottom <= kPlotBottom;
-      const bool is_free = std::none_of(taken->begin(), taken->end(), [&](const Box& b) { return b.Overlaps(box); });
-      if (!inside || !is_free) continue;
-      taken->push_back(box);
-      return SvgText(left, y + 4 + shift, "start", label);
-    }
-  }
-  return SvgText(x + kDotRadius + 4, y + 4, "start", label);
-}
-
 std::string Dots(const std::vector<ParetoPoint>& points, const Axis& x, const Axis& y) {
   std::string svg;
-  std::vector<Box> taken;
+  LabelPlacer placer({kPlotLeft, 0, kSvgWidth, kPlotBottom}, kDotRadius, /*lines=*/6);
   for (const ParetoPoint& point : points) {
     const double px = x.Pixel(point.x), py = y.Pixel(point.y);
-    taken.push_back({px - kDotRadius, py - kDotRadius, px + kDotRadius, py + kDotRadius});
+    placer.TakeDot(px, py);
     absl::StrAppendFormat(&svg, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"%.1f\" class=\"%s\"/>\n", px, py, kDotRadius,
                           point.is_baseline ? "base" : "dot");
   }
   for (const ParetoPoint& point : points) {
-    absl::StrAppend(&svg, PlaceLabel(point.label, x.Pixel(point.x), y.Pixel(point.y), &taken));
+    const double px = x.Pixel(point.x), py = y.Pixel(point.y);
+    // Where all places are taken a label that covers something is better than none.
+    const LabelPlace place = placer.Place(point.label, px, py).value_or(placer.Beside(px, py));
+    absl::StrAppend(&svg, SvgText(place.left, place.baseline, "start", point.label));
   }
   return svg;
 }
@@ -84,6 +47,16 @@ bool IsPlottable(const Metric* metric) {
 }
 
 }  // namespace
+
+std::vector<ParetoPoint> ParetoFront(std::vector<ParetoPoint> points) {
+  std::stable_sort(points.begin(), points.end(),
+                   [](const ParetoPoint& a, const ParetoPoint& b) { return a.x != b.x ? a.x < b.x : a.y < b.y; });
+  std::vector<ParetoPoint> front;
+  for (const ParetoPoint& point : points) {
+    if (front.empty() || point.y < front.back().y) front.push_back(point);
+  }
+  return front;
+}
 
 std::string FirstPerplexity(const RunTable& table) {
   for (const std::string& name : table.metrics()) {

@@ -24,6 +24,9 @@ std::vector<ParetoPoint> ParetoPoints(const RunTable& table);
 // The name of the perplexity that ParetoPoints takes, or "".
 std::string FirstPerplexity(const RunTable& table);
 
+// The points that no other beats, from left to right.
+std::vector<ParetoPoint> ParetoFront(std::vector<ParetoPoint> points);
+
 // The y axis is logarithmic where the largest y is over 4 times the smallest.
 // "" without points.
 std::string ParetoSvg(const std::vector<ParetoPoint>& points, const std::string& x_title, const std::string& y_title);

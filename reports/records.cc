@@ -229,6 +229,15 @@ Records MakeRecords(const RunTable& table) {
   return all;
 }
 
+RecordIndex::RecordIndex(const Records& records) {
+  for (const Record& record : records.records) index_[{record.variant, record.metric->name()}] = &record;
+}
+
+const Record* RecordIndex::Find(const std::string& variant, const std::string& metric) const {
+  const auto it = index_.find({variant, metric});
+  return it == index_.end() || !std::isfinite(it->second->metric->value()) ? nullptr : it->second;
+}
+
 std::string RecordsJson(const RunTable& table, const Records& records, const Findings& findings) {
   Json json = {{"run", ToJson(table.run())},       {"machine", ToJson(table.machine())},
                {"records", Json::array()},         {"withheld", Json::array()},

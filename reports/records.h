@@ -2,8 +2,10 @@
 #ifndef NIBBLE_REPORTS_RECORDS_H_
 #define NIBBLE_REPORTS_RECORDS_H_
 
+#include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -35,6 +37,17 @@ struct Records {
 };
 
 Records MakeRecords(const RunTable& table);
+
+// Records by variant and metric; they must outlive it.
+class RecordIndex {
+ public:
+  explicit RecordIndex(const Records& records);
+  // Null where there is none, or its value is not finite.
+  const Record* Find(const std::string& variant, const std::string& metric) const;
+
+ private:
+  std::map<std::pair<std::string, std::string>, const Record*> index_;
+};
 
 // results.json, keys in a fixed order, numbers exact, null for what is absent or
 // not finite:

@@ -1,15 +1,20 @@
 #include "reports/report.h"
 
+#include <cstdio>
+
 #include "absl/strings/str_cat.h"
 #include "core/base/file.h"
 #include "core/base/status.h"
+#include "reports/charts.h"
 #include "reports/curve.h"
 #include "reports/findings.h"
+#include "reports/html.h"
 #include "reports/markdown.h"
 #include "reports/pareto.h"
 #include "reports/records.h"
 #include "reports/run_log.h"
 #include "reports/run_table.h"
+#include "reports/sections.h"
 
 namespace nibble {
 namespace {
@@ -29,9 +34,30 @@ std::vector<NamedCurve> Curves(const RunTable& table) {
   return curves;
 }
 
+std::string MakeHtml(const RunTable& table, const Records& records, doc::Document document, std::vector<Chart> charts, const Report& report,
+                     const ChartRenderer& render) {
+  document.sections.push_back(RecordsSection(table, records));
+  HtmlPage page{std::move(document), std::move(charts), RenderedCharts(), {}};
+  if (!page.charts.empty()) page.rendered = render(report.charts);
+  if (!report.plot.empty()) page.images[kPlotFile] = report.plot;
+  if (!report.loss_plot.empty()) page.images[kLossFile] = report.loss_plot;
+  return ToHtml(page);
+}
+
 }  // namespace
 
-Report MakeReport(const RunInfo& run, const std::vector<JobResult>& results, const std::vector<std::string>& notes) {
+absl::StatusOr<RenderedCharts> LeaveChartsOut(const std::string&) { return absl::FailedPreconditionError("nothing rendered them"); }
+
+ChartRenderer RenderThroughFile(const std::string& path, const std::string& page) {
+  return [path, page](const std::string& charts) -> absl::StatusOr<RenderedCharts> {
+    NIBBLE_RETURN_IF_ERROR(WriteFile(path, charts));
+    auto rendered = RenderCharts(path);
+    if (!rendered.ok()) std::fprintf(stderr, "%s has no charts: %s\n", page.c_str(), std::string(rendered.status().message()).c_str());
+    return rendered;
+  };
+}
+
+Report MakeReport(const RunInfo& run, const std::vector<JobResult>& results, const std::vector<std::string>& notes, const ChartRenderer& render) {
   const RunTable table(run, results);
   Findings findings{EvaluateGates(table), ContrastedMetrics(table), RepeatedMetrics(table), LayerGroups(table), notes};
   findings.notes.insert(findings.notes.end(), table.notes().begin(), table.notes().end());
@@ -41,20 +67,26 @@ Report MakeReport(const RunInfo& run, const std::vector<JobResult>& results, con
   report.plot = ParetoSvg(ParetoPoints(table), "size (MiB)", FirstPerplexity(table));
   report.loss_plot = CurveSvg(Curves(table));
   report.layers = LayersCsv(findings.layers);
-  report.markdown = ReportMarkdown(table, findings, report.plot.empty() ? "" : kPlotFile, report.loss_plot.empty() ? "" : kLossFile, kLayersFile);
+  doc::Document document = RunDocument(table, findings, report.plot.empty() ? "" : kPlotFile, report.loss_plot.empty() ? "" : kLossFile, kLayersFile);
+  report.markdown = ToMarkdown(document);
   report.csv = RecordsCsv(records);
   report.json = RecordsJson(table, records, findings);
+  std::vector<Chart> charts = RunCharts(table, records, findings);
+  if (!charts.empty()) report.charts = ChartsJson(charts);
+  report.html = MakeHtml(table, records, std::move(document), std::move(charts), report, render);
   return report;
 }
 
 absl::Status WriteReport(const std::string& dir) {
   NIBBLE_ASSIGN_OR_RETURN(const RunLog log, ReadRunLog(dir));
-  const Report report = MakeReport(log.run, log.results, log.notes);
+  const ChartRenderer render = RenderThroughFile(dir + "/charts.json", dir + "/report.html");
+  const Report report = MakeReport(log.run, log.results, log.notes, render);
   if (!report.plot.empty()) NIBBLE_RETURN_IF_ERROR(WriteFile(absl::StrCat(dir, "/", kPlotFile), report.plot));
   if (!report.loss_plot.empty()) NIBBLE_RETURN_IF_ERROR(WriteFile(absl::StrCat(dir, "/", kLossFile), report.loss_plot));
   if (!report.layers.empty()) NIBBLE_RETURN_IF_ERROR(WriteFile(absl::StrCat(dir, "/", kLayersFile), report.layers));
   NIBBLE_RETURN_IF_ERROR(WriteFile(absl::StrCat(dir, "/results.csv"), report.csv));
   NIBBLE_RETURN_IF_ERROR(WriteFile(absl::StrCat(dir, "/results.json"), report.json));
+  NIBBLE_RETURN_IF_ERROR(WriteFile(absl::StrCat(dir, "/report.html"), report.html));
   return WriteFile(absl::StrCat(dir, "/report.md"), report.markdown);
 }
 

@@ -13,6 +13,7 @@
 #include "reports/axes.h"
 #include "reports/contrasts.h"
 #include "reports/curve.h"
+#include "reports/labels.h"
 #include "reports/layers.h"
 #include "reports/pareto.h"
 #include "reports/records.h"
@@ -291,6 +292,16 @@ TEST(Layers, AreGroupedByMethodAndKind) {
   EXPECT_EQ(LayerKinds(groups[1])[0].name, "lm_head");
 }
 
+TEST(Layers, ThePlaceIsTheFirstNumberInTheName) {
+  QuantizedLayer layer;
+  layer.set_layer("model.layers.12.mlp.experts.3.up_proj");
+  EXPECT_EQ(PlaceOf(layer).block, 12);
+  EXPECT_EQ(PlaceOf(layer).kind, "mlp.experts.3.up_proj");
+  layer.set_layer("lm_head");
+  EXPECT_EQ(PlaceOf(layer).block, std::nullopt);
+  EXPECT_EQ(PlaceOf(layer).kind, "lm_head");
+}
+
 TEST(Layers, RatiosWithoutARoundingError) {
   QuantizedLayer layer;
   EXPECT_EQ(ErrorRatio(layer), 1);
@@ -534,7 +545,7 @@ TEST(WriteReport, WritesEveryFile) {
   EXPECT_EQ(plot, report.plot);
   ASSERT_OK_AND_ASSIGN(const std::string layers, ReadFile(dir + "/layers.csv"));
   EXPECT_EQ(layers, report.layers);
-  EXPECT_TRUE(FileExists(dir + "/results.json"));
+  for (const char* name : {"/results.json", "/report.html", "/charts.json"}) EXPECT_TRUE(FileExists(dir + name)) << name;
 }
 
 TEST(WriteReport, NamesAMissingRun) {
@@ -571,6 +582,26 @@ TEST(Curve, LossesThatAreNotFiniteAreLeftOut) {
   const std::string svg = CurveSvg({{"a", {3, 2, std::nan("")}}});
   EXPECT_THAT(svg, HasSubstr("<path"));
   EXPECT_THAT(svg, Not(HasSubstr("nan")));
+}
+
+TEST(Pareto, TheFrontIsWhatNoOtherBeats) {
+  const std::vector<ParetoPoint> front = ParetoFront({{"c", 3, 1, false}, {"a", 1, 3, false}, {"worse", 2, 4, false}, {"b", 2, 2, false}});
+  std::vector<std::string> names;
+  for (const ParetoPoint& point : front) names.push_back(point.label);
+  EXPECT_THAT(names, ElementsAre("a", "b", "c"));
+}
+
+TEST(Labels, TakeTheNearestFreePlace) {
+  LabelPlacer placer({0, 0, 200, 100}, 4, /*lines=*/1);
+  placer.TakeDot(50, 50);
+  placer.TakeDot(64, 50);  // where the label of the first would stand
+  const auto first = placer.Place("abc", 50, 50);
+  ASSERT_TRUE(first.has_value());
+  EXPECT_LT(first->left, 50);
+  const auto second = placer.Place("abc", 64, 50);
+  ASSERT_TRUE(second.has_value());
+  EXPECT_EQ(second->left, 64 + 8);
+  EXPECT_FALSE(placer.Place(std::string(100, 'x'), 50, 50).has_value());  // wider than the plot
 }
 
 TEST(Pareto, DrawsADotAndALabelPerVariant) {

@@ -126,11 +126,21 @@ void RunTable::NoteMixedSources() {
   }
 }
 
-const Metric* RunTable::Find(const std::string& variant, const std::string& metric) const {
+const RunTable::Cell* RunTable::FindCell(const std::string& variant, const std::string& metric) const {
   const auto row = cells_.find(variant);
   if (row == cells_.end()) return nullptr;
   const auto cell = row->second.find(metric);
-  return cell == row->second.end() ? nullptr : cell->second.metric;
+  return cell == row->second.end() ? nullptr : &cell->second;
+}
+
+const Metric* RunTable::Find(const std::string& variant, const std::string& metric) const {
+  const Cell* cell = FindCell(variant, metric);
+  return cell == nullptr ? nullptr : cell->metric;
+}
+
+const JobResult* RunTable::Source(const std::string& variant, const std::string& metric) const {
+  const Cell* cell = FindCell(variant, metric);
+  return cell == nullptr ? nullptr : cell->result;
 }
 
 const std::vector<const JobResult*>& RunTable::Results(const std::string& variant) const {
@@ -168,6 +178,18 @@ const Machine& RunTable::machine() const {
     }
   }
   return Machine::default_instance();
+}
+
+std::vector<std::string> PartNames(const RunTable& table, const std::string& metric_name) {
+  std::vector<std::string> names;
+  for (const std::string& variant : table.variants()) {
+    const Metric* metric = table.Find(variant, metric_name);
+    if (metric == nullptr) continue;
+    for (const Metric::Part& part : metric->part()) {
+      if (!absl::c_linear_search(names, part.name())) names.push_back(part.name());
+    }
+  }
+  return names;
 }
 
 }  // namespace nibble

@@ -33,6 +33,8 @@ class RunTable {
 
   // Null where nothing was measured.
   const Metric* Find(const std::string& variant, const std::string& metric) const;
+  // The result that holds what Find finds; null likewise.
+  const JobResult* Source(const std::string& variant, const std::string& metric) const;
   const Metric* Baseline(const std::string& metric) const { return Find(baseline_, metric); }
 
   // The results of a variant, in the log's order.
@@ -61,6 +63,7 @@ class RunTable {
     const JobResult* result = nullptr;
   };
 
+  const Cell* FindCell(const std::string& variant, const std::string& metric) const;
   // Whether a result is of the pipeline that the run gives its variant.
   bool IsCurrent(const JobResult& result) const;
   void ChooseVariants(const std::vector<JobResult>& results);
@@ -80,6 +83,9 @@ class RunTable {
   std::map<std::string, std::set<std::string>> job_metrics_;
   std::vector<std::string> notes_;
 };
+
+// The parts of a metric of any variant, in the order in which they come.
+std::vector<std::string> PartNames(const RunTable& table, const std::string& metric);
 
 }  // namespace nibble
 

@@ -209,11 +209,20 @@ TEST(Cli, RunWritesAReportAndResumes) {
   ExpectOutcome(run, 0, {"0 measured, 12 reused"});
   ExpectOutcome(absl::StrCat(run, " --set variant[w4].step[0].group_size=16"), 0, {"3 measured, 9 reused"});
   ExpectOutcome(absl::StrCat("gate ", dir, "/out"), 0, {"PASS"});
-  ExpectOutcome(absl::StrCat("report ", dir, "/out"), 0, {"report.md"});
+  ExpectOutcome(absl::StrCat("report ", dir, "/out"), 0, {"report.md", "report.html"});
   ASSERT_OK_AND_ASSIGN(const std::string markdown, ReadFile(dir + "/out/report.md"));
   EXPECT_THAT(markdown, ::testing::HasSubstr("| llama32 |"));
   ASSERT_OK_AND_ASSIGN(const std::string csv, ReadFile(dir + "/out/results.csv"));
   EXPECT_THAT(csv, ::testing::HasSubstr("size_mib"));
+  ASSERT_OK_AND_ASSIGN(const std::string html, ReadFile(dir + "/out/report.html"));
+  EXPECT_THAT(html, ::testing::HasSubstr("<th scope=\"row\">llama32</th>"));
+  EXPECT_THAT(html, ::testing::Not(::testing::HasSubstr("not recorded")));  // the runner dates what it measures
+  std::filesystem::copy(dir + "/out", dir + "/again");
+  ExpectOutcome(absl::StrCat("report ", dir, "/out ", dir, "/again --out ", dir, "/both"), 0, {"both/comparison.md", "both/comparison.html"});
+  ASSERT_OK_AND_ASSIGN(const std::string both, ReadFile(dir + "/both/comparison.md"));
+  EXPECT_THAT(both, ::testing::HasSubstr("×1.000 of out |"));  // of the size in the other run
+  ExpectOutcome(absl::StrCat("report ", dir, "/out --out ", dir, "/both"), 2, {"--out is for several folders"});
+  ExpectOutcome(absl::StrCat("report ", dir, "/out ", dir, "/none"), 2, {"none/run.json"});
 }
 
 TEST(Cli, ResultsJsonHoldsTheRecords) {

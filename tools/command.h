@@ -41,6 +41,7 @@ struct Command {
   std::string examples;  // lines of a shell
   boost::program_options::options_description options;
   std::vector<std::string> positional;  // names of options that stand without their name, in order
+  bool positional_repeats = false;      // whether the last of them takes all that follow
   std::vector<std::string> required;
   bool hidden = false;
   // The exit code, or an error that is printed and exits with kWrongInput.

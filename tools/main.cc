@@ -49,7 +49,10 @@ absl::StatusOr<Options> Parse(const Command& command, const std::vector<std::str
   po::options_description all;
   all.add(command.options);
   po::positional_options_description positional;
-  for (const std::string& name : command.positional) positional.add(name.c_str(), 1);
+  for (const std::string& name : command.positional) {
+    const bool repeats = command.positional_repeats && name == command.positional.back();
+    positional.add(name.c_str(), repeats ? -1 : 1);
+  }
   try {
     po::variables_map map;
     po::store(po::command_line_parser(arguments).options(all).positional(positional).run(), map);

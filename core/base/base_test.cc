@@ -9,6 +9,7 @@
 #include "core/base/pattern.h"
 #include "core/base/progress.h"
 #include "core/base/rng.h"
+#include "core/base/subprocess.h"
 #include "core/base/suggest.h"
 #include "core/base/testing.h"
 #include "core/base/thread_pool.h"
@@ -150,6 +151,17 @@ TEST(MatchesPattern, StarsMatchAnyRun) {
   EXPECT_FALSE(MatchesPattern("a*b", "aXbY"));
   EXPECT_FALSE(MatchesPattern("size", "size_mib"));
   EXPECT_FALSE(MatchesPattern("", "x"));
+}
+
+TEST(RunProgram, GivesOutputOrSaysHowItEnded) {
+  const auto shell = [](const std::string& script) { return RunProgram("sh", {"-c", script}, "a script"); };
+  ASSERT_OK_AND_ASSIGN(const std::string text, shell("printf 'a\nb'"));
+  EXPECT_EQ(text, "a\nb");
+  EXPECT_EQ(shell("exit 3").status().message(), "'a script' ended with status 3");
+  EXPECT_THAT(std::string(shell("kill -TERM $$").status().message()), ::testing::HasSubstr("'a script' was killed by signal 15"));
+  const absl::Status missing = RunProgram("no-such-program", {}, "the missing one").status();
+  EXPECT_EQ(missing.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(missing.message()), ::testing::HasSubstr("cannot start 'the missing one'"));
 }
 
 TEST(Suggest, NearestNameOrNone) {

@@ -1,0 +1,48 @@
+// What report.md and report.html say about a run.
+#ifndef NIBBLE_REPORTS_SECTIONS_H_
+#define NIBBLE_REPORTS_SECTIONS_H_
+
+#include <string>
+
+#include "reports/document.h"
+#include "reports/findings.h"
+#include "reports/records.h"
+#include "reports/run_table.h"
+
+namespace nibble {
+
+// Sections that hold charts.
+inline constexpr char kResultsSection[] = "Results";
+inline constexpr char kTrainingSection[] = "Training";
+inline constexpr char kLayersSection[] = "Errors by layer";
+inline constexpr char kPartsSection[] = "Size by part";
+
+// `findings` are those of the table. `plot` and `loss_plot` are the plots' file names beside the report, "" without
+// one; `layers_file` is that of the table of layers, which it has where the run
+// has layers.
+doc::Document RunDocument(const RunTable& table, const Findings& findings, const std::string& plot, const std::string& loss_plot,
+                          const std::string& layers_file);
+
+// The figures of the report as they were recorded: a row for each, which
+// RecordId names, with what finds its line in results.jsonl.
+doc::Section RecordsSection(const RunTable& table, const Records& records);
+
+// The name of a figure's row in RecordsSection.
+std::string RecordId(const RunTable& table, const std::string& variant, const std::string& metric);
+
+// "×1.010 [1.009, 1.011]" or "-0.2 pp [-0.7, +0.2]" with what else there is to
+// say of it; why an interval is missing, or that it is wide, becomes a note.
+doc::Text ComparisonText(const Metric& metric, const Comparison& comparison, doc::Notes* notes);
+
+// "perplexity/emma ↓ (ppl)".
+doc::Text MetricTitle(const Metric& metric);
+
+doc::Text ModelText(const RunInfo& run);
+doc::Text MachineText(const Machine& machine);
+
+// When the results were measured: a day or a range of days (UTC), or that nothing tells.
+std::string MeasuredText(const RunTable& table);
+
+}  // namespace nibble
+
+#endif  // NIBBLE_REPORTS_SECTIONS_H_
