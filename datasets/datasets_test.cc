@@ -5,7 +5,6 @@
 #include "core/base/file.h"
 #include "core/base/testing.h"
 #include "datasets/conversations.h"
-#include "datasets/multiple_choice.h"
 #include "datasets/registry.h"
 #include "datasets/text.h"
 
@@ -60,58 +59,6 @@ TEST(CutWindows, DropsTheTail) {
   EXPECT_EQ(Message(CutWindows(tokens, 12)), "the text has 11 tokens; one window needs 12: take a longer text or a smaller window");
 }
 
-TEST(ReadMultipleChoiceJsonLines, ReadsItems) {
-  const std::string path = Write("a.jsonl",
-                                 "{\"query\": \"Q\", \"choices\": [\"a\", \"b c\"], \"gold\": 1, \"id\": 7}\r\n\n"
-                                 "{\"query\": \"\", \"choices\": [\"x\", \"y\", \"z\"], \"gold\": 0}");
-  ASSERT_OK_AND_ASSIGN(const auto items, ReadMultipleChoice(path));
-  ASSERT_EQ(items.size(), 2);
-  EXPECT_EQ(items[0].query, "Q");
-  EXPECT_THAT(items[0].choices, ElementsAre("a", "b c"));
-  EXPECT_EQ(items[0].gold, 1);
-  EXPECT_EQ(items[1].choices.size(), 3);
-}
-
-TEST(ReadMultipleChoiceJsonLines, ErrorsNameLineAndField) {
-  const auto error = [](absl::string_view line) {
-    return Message(ReadMultipleChoiceJsonLines(Write("a.jsonl", absl::StrCat("\n", line, "\n"))));
-  };
-  EXPECT_THAT(error("{\"query\": "), HasSubstr("a.jsonl:2: not valid JSON"));
-  EXPECT_THAT(error("[]"), HasSubstr("a.jsonl:2: not a JSON object"));
-  EXPECT_THAT(error("{\"choices\": [\"a\", \"b\"], \"gold\": 0}"), HasSubstr("a.jsonl:2: field 'query' is missing"));
-  EXPECT_THAT(error("{\"query\": 3, \"choices\": [\"a\", \"b\"], \"gold\": 0}"),
-              HasSubstr("'query' must be a string"));
-  EXPECT_THAT(error("{\"query\": \"q\", \"choices\": [\"a\"], \"gold\": 0}"),
-              HasSubstr("'choices' must be a list of two"));
-  EXPECT_THAT(error("{\"query\": \"q\", \"choices\": [\"a\", \"\"], \"gold\": 0}"), HasSubstr("'choices[1]'"));
-  EXPECT_THAT(error("{\"query\": \"q\", \"choices\": [\"a\", \"b\"]}"), HasSubstr("'gold' is missing"));
-  EXPECT_THAT(error("{\"query\": \"q\", \"choices\": [\"a\", \"b\"], \"gold\": \"0\"}"),
-              HasSubstr("'gold' must be an integer"));
-  EXPECT_THAT(error("{\"query\": \"q\", \"choices\": [\"a\", \"b\"], \"gold\": 2}"),
-              HasSubstr("'gold' is 2; there are 2"));
-  EXPECT_THAT(error("{\"query\": \"q\", \"choices\": [\"a\", \"b\"], \"gold\": -1}"), HasSubstr("'gold' is -1"));
-  EXPECT_THAT(error(""), HasSubstr("holds no items"));
-}
-
-TEST(ReadHellaSwag, ReadsSixLinesAnItem) {
-  ASSERT_OK_AND_ASSIGN(const auto items,
-                       ReadMultipleChoice(Write("h.txt", "Act: ctx\n2\na\nb\nc\nd\nB: e\n0\nf\ng\nh\ni\n")));
-  ASSERT_EQ(items.size(), 2);
-  EXPECT_EQ(items[0].query, "Act: ctx");
-  EXPECT_EQ(items[0].gold, 2);
-  EXPECT_THAT(items[1].choices, ElementsAre("f", "g", "h", "i"));
-}
-
-TEST(ReadHellaSwag, ErrorsNameTheLine) {
-  const auto error = [](absl::string_view text) { return Message(ReadHellaSwag(Write("h.txt", text))); };
-  EXPECT_THAT(error("c\n0\na\nb\nc\n"), HasSubstr("h.txt: 5 lines, not a multiple of 6"));
-  EXPECT_THAT(error("c\nx\na\nb\nc\nd\n"), HasSubstr("h.txt:2: field 'gold' must be an index, not 'x'"));
-  EXPECT_THAT(error("c\n4\na\nb\nc\nd\n"), HasSubstr("h.txt:2: field 'gold' is 4; there are 4 choices"));
-  EXPECT_THAT(error("c\n0\na\n\nc\nd\n"), HasSubstr("h.txt:4: an empty ending"));
-  EXPECT_THAT(error(""), HasSubstr("holds no items"));
-  EXPECT_THAT(Message(ReadMultipleChoice("items.csv")), HasSubstr("items.csv"));
-}
-
 TEST(ReadConversations, ReadsMessagesAndPrompts) {
   const std::string path = TestTempDir() + "/c.jsonl";
   ASSERT_OK(WriteFile(path, R"({"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}
@@ -161,7 +108,6 @@ TEST(ResolveDataset, AFileWins) {
   ASSERT_OK_AND_ASSIGN(const ResolvedDataset absolute, ResolveDataset(path, "/nowhere"));
   EXPECT_EQ(absolute.path, path);
   EXPECT_EQ(absolute.label, "mine.txt");
-  EXPECT_EQ(absolute.known, nullptr);
   const std::string folder = path.substr(0, path.rfind('/'));
   ASSERT_OK_AND_ASSIGN(const ResolvedDataset relative, ResolveDataset("mine.txt", folder));
   EXPECT_TRUE(FileExists(relative.path));
@@ -173,8 +119,8 @@ TEST(ResolveDataset, FindsQuickstartInTheRepository) {
   EXPECT_EQ(passages.label, "quickstart/passages");
   EXPECT_OK(ReadText(passages.path));
   ASSERT_OK_AND_ASSIGN(const ResolvedDataset questions, ResolveDataset("quickstart/questions", ""));
-  ASSERT_OK_AND_ASSIGN(const auto items, ReadMultipleChoice(questions.path));
-  EXPECT_EQ(items.size(), 160);
+  EXPECT_EQ(questions.label, "quickstart/questions");
+  EXPECT_TRUE(FileExists(questions.path));
 }
 
 TEST(ResolveDataset, ChecksTheHashOfKnownFiles) {
@@ -199,29 +145,36 @@ TEST(ResolveDataset, SaysWhatIsMissing) {
   EXPECT_THAT(Message(unknown), AllOf(HasSubstr("did you mean 'hellaswag'?"), HasSubstr("no such file either: ")));
 }
 
+TEST(ResolveDataset, WantsOneFile) {
+  EXPECT_THAT(Message(ResolveDataset("mmlu", "")), HasSubstr("'mmlu' is a task of 57 files"));
+}
+
+TEST(LookUp, TellsFoundMissingAndOther) {
+  const std::string root = TestTempDir();
+  ASSERT_OK(MakeDirectories(root + "/gsm8k"));
+  ASSERT_OK(WriteFile(root + "/gsm8k/test.jsonl", "{}"));
+  const ScopedEnv data("NIBBLE_DATA", root);
+  const std::vector<FileStatus> gsm8k = LookUp(*FindKnownTask("gsm8k"), root);
+  ASSERT_EQ(gsm8k.size(), 2);
+  EXPECT_THAT(gsm8k[0].path, EndsWith("/gsm8k/test.jsonl"));
+  EXPECT_FALSE(gsm8k[0].as_expected);
+  EXPECT_EQ(gsm8k[1].file, "gsm8k/train.jsonl");
+  EXPECT_EQ(gsm8k[1].path, "");
+  const std::vector<FileStatus> passages = LookUp(*FindKnownTask("quickstart/passages"), "");
+  ASSERT_EQ(passages.size(), 1);
+  EXPECT_TRUE(passages[0].as_expected);
+}
+
 TEST(SharedData, KnownSetsAreThere) {
   NIBBLE_REQUIRE_SHARED();
   const ScopedEnv data("NIBBLE_DATA", SharedDir() + "/data");
-  for (const KnownDataset& known : KnownDatasets()) {
-    ASSERT_OK_AND_ASSIGN(const ResolvedDataset resolved, ResolveDataset(std::string(known.name), ""));
-    EXPECT_THAT(resolved.path, EndsWith(std::string(known.file)));
-    if (known.kind == DatasetKind::kText) {
-      EXPECT_OK(ReadText(resolved.path));
-    } else {
-      EXPECT_OK(ReadMultipleChoice(resolved.path));
-    }
+  for (const TaskDescription& known : KnownTasks()) {
+    if (known.name() == "gsm8k") continue;  // not part of the reference data
+    for (const FileStatus& file : LookUp(known, "")) EXPECT_TRUE(file.as_expected) << known.name() << " " << file.file;
+    if (known.kind() != TaskDescription::TEXT) continue;
+    ASSERT_OK_AND_ASSIGN(const ResolvedDataset resolved, ResolveDataset(known.name(), ""));
+    EXPECT_OK(ReadText(resolved.path));
   }
-}
-
-TEST(SharedData, ItemCounts) {
-  NIBBLE_REQUIRE_SHARED();
-  const std::string data = SharedDir() + "/data/";
-  ASSERT_OK_AND_ASSIGN(const auto hellaswag, ReadMultipleChoice(data + "hellaswag/validation.txt"));
-  EXPECT_EQ(hellaswag.size(), 10042);
-  EXPECT_EQ(hellaswag[0].choices[3], "starts pulling up roofing on a roof.");
-  EXPECT_EQ(hellaswag[0].gold, 3);
-  ASSERT_OK_AND_ASSIGN(const auto arc, ReadMultipleChoice(data + "multiple-choice/arc_easy.jsonl"));
-  EXPECT_EQ(arc.size(), 2376);
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "datasets/registry.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 
@@ -7,9 +8,13 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
+#include "core/base/check.h"
 #include "core/base/file.h"
 #include "core/base/status.h"
 #include "core/base/suggest.h"
+#include "datasets/known_tasks.h"
+#include "google/protobuf/text_format.h"
 
 namespace nibble::datasets {
 namespace {
@@ -17,41 +22,33 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr absl::string_view kQuickstart = "quickstart/";
-constexpr absl::string_view kFoundry =
-    "https://github.com/mosaicml/llm-foundry/tree/8c8dd48f/scripts/eval/local_data";
-constexpr absl::string_view kFoundryLicence = "the set's own; the repository that carries it: Apache-2.0";
-constexpr absl::string_view kAnswer = "\nAnswer:";
 
-std::vector<KnownDataset> MakeKnownDatasets() {
-  constexpr DatasetKind kText = DatasetKind::kText, kChoice = DatasetKind::kMultipleChoice;
-  return {
-      {"wikitext-2-raw/test", kText, "wikitext-2-raw/wiki.test.raw",
-       "173c87a53759e0201f33e0ccf978e510c2042d7f2cb78229d9a50d79b9e7dd08",
-       "https://github.com/Tylogi/TyloQuant/tree/7989d038", "CC BY-SA 3.0", ""},
-      {"wikitext-2-raw/valid", kText, "wikitext-2-raw/wiki.valid.raw",
-       "9b3f2155c1b03f1d18ecabd8b37c0afaaad4d426c51e5d43c2a216fae8823c53",
-       "https://github.com/voltagepark/Megatron-LM_with_assets/tree/239a58ba", "CC BY-SA 3.0", ""},
-      {"wikitext-2-raw/train-part", kText, "wikitext-2-raw/wiki.train-part.raw",
-       "ed14f9ef053842b47270b885f9d4120f4bf6a5b9a00d19e786eb39144ec10cd3",
-       "https://github.com/NagusameCS/HyperTensor/tree/fe726432", "CC BY-SA 3.0", ""},
-      {"hellaswag", kChoice, "hellaswag/validation.txt",
-       "d572539320eb2050e858ca34b495bbe2103e3b3f1391a9c3bcdf215b0bb93bd1",
-       "https://github.com/klosax/hellaswag_text_data/tree/1105d370", "MIT", ""},
-      {"arc_easy", kChoice, "multiple-choice/arc_easy.jsonl",
-       "d2d12e59543acf9a5ef6079634a72b30215e36c2fd4236fff3bc855d287b87f5", kFoundry, kFoundryLicence, kAnswer},
-      {"arc_challenge", kChoice, "multiple-choice/arc_challenge.jsonl",
-       "1ae3aeedf1951d881cbd5c2e3a31e78a1993d251479afbe4cb413b6707244636", kFoundry, kFoundryLicence, kAnswer},
-      {"piqa", kChoice, "multiple-choice/piqa.jsonl",
-       "d2870e73aec5154df3faf259b7700876e11608eebdf69e9d6667435673dbe4e0", kFoundry, kFoundryLicence, "Answer:"},
-      {"openbook_qa", kChoice, "multiple-choice/openbook_qa.jsonl",
-       "adb2e5c7f8db810ddad4d6b2bf53dcc86dcc545499f7aafcaf42a8e179476c09", kFoundry, kFoundryLicence, ""},
-      {"boolq", kChoice, "multiple-choice/boolq.jsonl",
-       "454ff101e614370bb1807fe7ebbda6fdb57e794b9662cc1ccae211bf1ff626c8", kFoundry, kFoundryLicence, kAnswer},
-      {"quickstart/passages", kText, "quickstart/passages.txt", "", "datasets/quickstart of this repository",
-       "the repository's own", ""},
-      {"quickstart/questions", kChoice, "quickstart/questions.jsonl", "", "datasets/quickstart of this repository",
-       "the repository's own", ""},
-  };
+// `description` with what it leaves unset from `base`.
+TaskDescription Merged(const TaskDescription& base, const TaskDescription& description) {
+  TaskDescription merged = base;
+  merged.clear_alias();
+  std::vector<const google::protobuf::FieldDescriptor*> fields;
+  description.GetReflection()->ListFields(description, &fields);
+  for (const auto* field : fields) merged.GetReflection()->ClearField(&merged, field);
+  merged.MergeFrom(description);
+  merged.clear_base();
+  return merged;
+}
+
+std::vector<TaskDescription> ParseKnownTasks() {
+  std::vector<TaskDescription> tasks;
+  for (const char* text : kKnownTaskTexts) {
+    NIBBLE_CHECK(google::protobuf::TextFormat::ParseFromString(text, &tasks.emplace_back()));
+  }
+  std::sort(tasks.begin(), tasks.end(), [](const TaskDescription& a, const TaskDescription& b) { return a.name() < b.name(); });
+  const std::vector<TaskDescription> written = tasks;
+  for (TaskDescription& task : tasks) {
+    if (!task.has_base()) continue;
+    const auto base = std::find_if(written.begin(), written.end(), [&](const TaskDescription& t) { return t.name() == task.base(); });
+    NIBBLE_CHECK(base != written.end() && !base->has_base());
+    task = Merged(*base, task);
+  }
+  return tasks;
 }
 
 bool IsFile(const fs::path& path) {
@@ -66,81 +63,162 @@ fs::path Canonical(const fs::path& path) {
   return error ? path : canonical;
 }
 
-// Folders that may hold `file` of a known set, in order.
-std::vector<fs::path> DataRoots(const KnownDataset& known, const fs::path& base) {
-  std::vector<fs::path> roots;
-  if (const char* data = std::getenv("NIBBLE_DATA"); data != nullptr && *data != '\0')
-    roots.push_back(Canonical(data));
-  // Beside the config's folder, or beside the repository that holds it.
-  roots.push_back(Canonical(base / ".." / "shared" / "data"));
-  roots.push_back(Canonical(base / ".." / ".." / "shared" / "data"));
-  roots.push_back(Canonical(fs::path(CacheDirectory()) / "data"));
-  if (!absl::StartsWith(known.name, kQuickstart)) return roots;
-  for (fs::path folder = Canonical(base);; folder = folder.parent_path()) {
-    roots.push_back(folder / "datasets");
-    if (folder == folder.parent_path()) break;
-  }
-  roots.push_back(Canonical("datasets"));
-  return roots;
+// Where a file of a description may stand, in order.
+std::vector<std::string> Candidates(const std::string& file, const std::string& folder, const std::string& base_dir) {
+  std::vector<std::string> candidates;
+  if (fs::path(file).is_absolute()) return {file};
+  if (!folder.empty()) candidates.push_back(Canonical(fs::path(folder) / file).string());
+  for (const std::string& root : DataRoots(file, base_dir)) candidates.push_back((fs::path(root) / file).string());
+  return candidates;
 }
 
-absl::Status CheckHash(const KnownDataset& known, const std::string& path) {
-  if (known.sha256.empty()) return absl::OkStatus();
+absl::Status CheckHash(const TaskDescription& description, const std::string& sha256, const std::string& path) {
+  if (sha256.empty()) return absl::OkStatus();
   NIBBLE_ASSIGN_OR_RETURN(const std::string hash, Sha256OfFile(path));
-  if (hash == known.sha256) return absl::OkStatus();
+  if (hash == sha256) return absl::OkStatus();
   return absl::FailedPreconditionError(
-      absl::StrCat(path, " is not the known '", known.name, "': its SHA-256 is ", hash, ", expected ", known.sha256,
-                   " (", known.url, "). To use the file as it is, give its path instead of the name"));
+      absl::StrCat(path, " is not the file of '", description.name(), "': its SHA-256 is ", hash, ", expected ", sha256, " (", description.url(),
+                   "). To use the file as it is, give its path instead of the name, or describe it as a task of your own"));
 }
 
-absl::StatusOr<ResolvedDataset> ResolveKnown(const KnownDataset& known, const fs::path& base) {
-  std::vector<std::string> tried;
-  for (const fs::path& root : DataRoots(known, base)) {
-    const std::string path = (root / std::string(known.file)).string();
-    if (IsFile(path)) {
-      NIBBLE_RETURN_IF_ERROR(CheckHash(known, path));
-      return ResolvedDataset{path, std::string(known.name), &known};
-    }
-    tried.push_back(path);
+// What a description says of its source: ". It comes from ... (licence: ...)".
+std::string SourceText(const TaskDescription& description) {
+  if (description.url().empty()) return "";
+  return absl::StrCat(". It comes from ", description.url(), " (licence: ", description.licence(), ")",
+                      description.obtain().empty() ? "" : absl::StrCat("; ", description.obtain()));
+}
+
+absl::StatusOr<std::string> Locate(const TaskDescription& description, const std::string& file, const std::string& sha256,
+                                   const std::string& folder, const std::string& base_dir) {
+  const std::vector<std::string> candidates = Candidates(file, folder, base_dir);
+  for (const std::string& path : candidates) {
+    if (!IsFile(path)) continue;
+    NIBBLE_RETURN_IF_ERROR(CheckHash(description, sha256, path));
+    return path;
   }
-  return absl::NotFoundError(
-      absl::StrCat("data set '", known.name, "' is not on this machine; looked for ", absl::StrJoin(tried, ", "),
-                   ". It comes from ", known.url, " (licence: ", known.licence,
-                   "); put it there or set NIBBLE_DATA to the folder that holds ", known.file));
+  return absl::NotFoundError(absl::StrCat("data set '", description.name(), "' is not on this machine; looked for ",
+                                          absl::StrJoin(candidates, ", "), SourceText(description),
+                                          "; put it there or set NIBBLE_DATA to the folder that holds ", file));
 }
 
-absl::Status UnknownDataset(const std::string& name, const fs::path& base) {
-  std::vector<std::string> names;
-  for (const KnownDataset& known : KnownDatasets()) names.emplace_back(known.name);
-  const fs::path path(name);
-  std::string tried = Canonical(path).string();
-  if (path.is_relative() && Canonical(base / path) != tried)
-    absl::StrAppend(&tried, ", ", Canonical(base / path).string());
-  return absl::NotFoundError(absl::StrCat(UnknownName("data set", name, names), "; no such file either: ", tried));
+// `known` with the parts that `keep`.
+template <typename Keep>
+std::optional<TaskDescription> WithParts(const TaskDescription& known, absl::string_view name, const Keep& keep) {
+  TaskDescription chosen = known;
+  chosen.set_name(std::string(name));
+  chosen.clear_part();
+  for (const TaskDescription::Part& part : known.part()) {
+    if (keep(part)) *chosen.add_part() = part;
+  }
+  if (chosen.part().empty()) return std::nullopt;
+  return chosen;
 }
 
 }  // namespace
 
-const std::vector<KnownDataset>& KnownDatasets() {
-  static const auto* const kKnown = new std::vector<KnownDataset>(MakeKnownDatasets());
+const std::vector<TaskDescription>& KnownTasks() {
+  static const auto* const kKnown = new std::vector<TaskDescription>(ParseKnownTasks());
   return *kKnown;
 }
 
-const KnownDataset* FindKnownDataset(absl::string_view name) {
-  for (const KnownDataset& known : KnownDatasets()) {
-    if (known.name == name) return &known;
+std::optional<TaskDescription> FindKnownTask(absl::string_view name) {
+  const auto every = [](const TaskDescription::Part&) { return true; };
+  for (const TaskDescription& known : KnownTasks()) {
+    const bool is_alias = std::find(known.alias().begin(), known.alias().end(), name) != known.alias().end();
+    if (known.name() == name || is_alias) return WithParts(known, name, every);
   }
-  return nullptr;
+  for (const TaskDescription& known : KnownTasks()) {
+    absl::string_view rest = name;
+    if (!absl::ConsumePrefix(&rest, absl::StrCat(known.name(), "_")) || rest.empty()) continue;
+    auto chosen = WithParts(known, name, [&](const TaskDescription::Part& part) { return part.name() == rest; });
+    if (!chosen.has_value()) chosen = WithParts(known, name, [&](const TaskDescription::Part& part) { return part.category() == rest; });
+    if (chosen.has_value()) return chosen;
+  }
+  return std::nullopt;
+}
+
+absl::StatusOr<TaskDescription> WithBase(const TaskDescription& description) {
+  if (!description.has_base()) return description;
+  const std::optional<TaskDescription> base = FindKnownTask(description.base());
+  if (base.has_value()) return Merged(*base, description);
+  std::vector<std::string> names;
+  for (const TaskDescription& known : KnownTasks()) names.push_back(known.name());
+  return absl::InvalidArgumentError(absl::StrCat("base: ", UnknownName("task", description.base(), names)));
+}
+
+std::vector<std::string> DataRoots(absl::string_view file, const std::string& base_dir) {
+  const fs::path base = base_dir.empty() ? "." : base_dir;
+  std::vector<std::string> roots;
+  if (const char* data = std::getenv("NIBBLE_DATA"); data != nullptr && *data != '\0') roots.push_back(Canonical(data).string());
+  // Beside the config's folder, or beside the repository that holds it.
+  roots.push_back(Canonical(base / ".." / "shared" / "data").string());
+  roots.push_back(Canonical(base / ".." / ".." / "shared" / "data").string());
+  roots.push_back(Canonical(fs::path(CacheDirectory()) / "data").string());
+  if (!absl::StartsWith(file, kQuickstart)) return roots;
+  for (fs::path folder = Canonical(base);; folder = folder.parent_path()) {
+    roots.push_back((folder / "datasets").string());
+    if (folder == folder.parent_path()) break;
+  }
+  roots.push_back(Canonical("datasets").string());
+  return roots;
+}
+
+absl::StatusOr<ResolvedTask> ResolveFiles(TaskDescription description, const std::string& folder, const std::string& base_dir) {
+  ResolvedTask resolved;
+  for (const TaskDescription::Part& part : description.part()) {
+    ResolvedTask::Files& files = resolved.parts.emplace_back();
+    NIBBLE_ASSIGN_OR_RETURN(files.items, Locate(description, part.file(), part.sha256(), folder, base_dir));
+    if (part.shots_file().empty()) continue;
+    NIBBLE_ASSIGN_OR_RETURN(files.shots, Locate(description, part.shots_file(), part.shots_sha256(), folder, base_dir));
+  }
+  resolved.description = std::move(description);
+  return resolved;
+}
+
+std::vector<FileStatus> LookUp(const TaskDescription& description, const std::string& base_dir) {
+  std::vector<FileStatus> files;
+  const auto add = [&](const std::string& file, const std::string& sha256) {
+    FileStatus& status = files.emplace_back(FileStatus{file, sha256, "", false});
+    const std::vector<std::string> candidates = Candidates(file, "", base_dir);
+    const auto found = std::find_if(candidates.begin(), candidates.end(), IsFile);
+    if (found == candidates.end()) return;
+    status.path = *found;
+    status.as_expected = CheckHash(description, sha256, status.path).ok();
+  };
+  for (const TaskDescription::Part& part : description.part()) {
+    add(part.file(), part.sha256());
+    if (!part.shots_file().empty()) add(part.shots_file(), part.shots_sha256());
+  }
+  return files;
+}
+
+absl::Status UnknownDataset(const std::string& name, const std::string& base_dir) {
+  std::vector<std::string> names;
+  for (const TaskDescription& known : KnownTasks()) names.push_back(known.name());
+  const fs::path path(name), base = base_dir.empty() ? "." : base_dir;
+  std::string tried = Canonical(path).string();
+  if (path.is_relative() && Canonical(base / path) != tried) absl::StrAppend(&tried, ", ", Canonical(base / path).string());
+  return absl::NotFoundError(absl::StrCat(UnknownName("data set", name, names), "; no such file either: ", tried));
+}
+
+std::optional<std::string> FindFile(const std::string& name_or_path, const std::string& base_dir) {
+  const fs::path base = base_dir.empty() ? "." : base_dir, path = name_or_path;
+  for (const fs::path& candidate : {path, base / path}) {
+    if (IsFile(candidate)) return candidate.string();
+  }
+  return std::nullopt;
 }
 
 absl::StatusOr<ResolvedDataset> ResolveDataset(const std::string& name_or_path, const std::string& base_dir) {
   if (name_or_path.empty()) return absl::InvalidArgumentError("no data set is named");
-  const fs::path base = base_dir.empty() ? "." : base_dir, path = name_or_path;
-  for (const fs::path& candidate : {path, base / path}) {
-    if (IsFile(candidate)) return ResolvedDataset{candidate.string(), path.filename().string(), nullptr};
+  if (const auto file = FindFile(name_or_path, base_dir)) return ResolvedDataset{*file, fs::path(name_or_path).filename().string()};
+  const std::optional<TaskDescription> known = FindKnownTask(name_or_path);
+  if (!known.has_value()) return UnknownDataset(name_or_path, base_dir);
+  if (known->part_size() != 1) {
+    return absl::InvalidArgumentError(absl::StrCat("'", name_or_path, "' is a task of ", known->part_size(), " files, where one file is asked for"));
   }
-  const KnownDataset* known = FindKnownDataset(name_or_path);
-  return known != nullptr ? ResolveKnown(*known, base) : UnknownDataset(name_or_path, base);
+  NIBBLE_ASSIGN_OR_RETURN(const ResolvedTask resolved, ResolveFiles(*known, "", base_dir));
+  return ResolvedDataset{resolved.parts[0].items, known->name()};
 }
 
 }  // namespace nibble::datasets

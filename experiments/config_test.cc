@@ -158,6 +158,59 @@ TEST(Config, MetricSweepsGiveMetrics) {
   EXPECT_THAT(std::string(experiment.status().message()), ::testing::HasSubstr("decode_tokens_per_s/8"));
 }
 
+constexpr char kTask[] = R"(# a user's own
+name: "quiz"
+version: "2"
+kind: MULTIPLE_CHOICE
+part { file: "quiz.jsonl" }
+context: "{question}\nAnswer:"
+choice: "{options}"
+gold_index: "{right}"
+category: "{topic}"
+)";
+constexpr char kItems[] = R"({"question": "1+1?", "options": ["2", "3"], "right": 0, "topic": "sums"}
+{"question": "2*2?", "options": ["2", "4"], "right": 1, "topic": "products"}
+)";
+
+// A config beside a task's description and items.
+absl::StatusOr<ExpandedExperiment> LoadWithTask(const std::string& metric, const std::string& task = kTask, const std::string& items = kItems) {
+  const std::string dir = TestTempDir();
+  EXPECT_OK(WriteFile(dir + "/quiz.textproto", task));
+  EXPECT_OK(WriteFile(dir + "/quiz.jsonl", items));
+  EXPECT_OK(WriteFile(dir + "/c.textproto", Replaced(kConfig, "size {}", metric)));
+  return LoadExperiment(dir + "/c.textproto", {});
+}
+
+void ExpectTaskError(const absl::StatusOr<ExpandedExperiment>& loaded, const std::vector<std::string>& words) {
+  ASSERT_FALSE(loaded.ok());
+  for (const std::string& word : words) EXPECT_THAT(std::string(loaded.status().message()), ::testing::HasSubstr(word));
+}
+
+TEST(Config, TasksGiveTheMetricsOfTheirKind) {
+  ASSERT_OK_AND_ASSIGN(const auto quiz, LoadWithTask("task { task: \"quiz.textproto\" shots: 1 }"));
+  EXPECT_THAT(quiz.metric_names,
+              ::testing::ElementsAre("accuracy/quiz", "accuracy_norm/quiz", "accuracy/quiz_sums", "accuracy_norm/quiz_sums",
+                                     "accuracy/quiz_products", "accuracy_norm/quiz_products"));
+  ASSERT_OK_AND_ASSIGN(const auto named, LoadWithTask("task { task: \"quiz.textproto\" name: \"q\" limit: 1 }"));
+  EXPECT_THAT(named.metric_names, ::testing::ElementsAre("accuracy/q", "accuracy_norm/q"));
+  ASSERT_OK_AND_ASSIGN(const auto plain, LoadWithTask("multiple_choice { set: \"quickstart/questions\" limit: 4 }"));
+  EXPECT_THAT(plain.metric_names, ::testing::ElementsAre("accuracy/quickstart/questions", "accuracy_norm/quickstart/questions"));
+}
+
+TEST(Config, MistakesInTasksAreFoundBeforeTheRun) {
+  const std::string metric = "task { task: \"quiz.textproto\" }";
+  ExpectTaskError(LoadWithTask("task { task: \"quizz.textproto\" }"), {"c.textproto:8:", "task 'quizz.textproto': no such file"});
+  ExpectTaskError(LoadWithTask("task { task: \"arc_eazy\" }"), {"c.textproto:8:", "did you mean 'arc_easy'?"});
+  ExpectTaskError(LoadWithTask("task {}"), {"c.textproto:8:", "needs task"});
+  ExpectTaskError(LoadWithTask("task { task: \"quiz.textproto\" shots: 2 }"), {"quiz.jsonl has 2 rows; 2 examples before each item need 3"});
+  ExpectTaskError(LoadWithTask(metric, Replaced(kTask, "context", "contxt")), {"quiz.textproto:6:", "did you mean 'context'?"});
+  ExpectTaskError(LoadWithTask(metric, Replaced(kTask, "MULTIPLE_CHOICE", "MULTIPLE_CHOISE")), {"quiz.textproto:5:", "did you mean 'MULTIPLE_CHOICE'?"});
+  ExpectTaskError(LoadWithTask(metric, Replaced(kTask, "gold_index", "gold_text")), {"quiz.jsonl:1: field 'right' is '0', none of 2, 3"});
+  ExpectTaskError(LoadWithTask(metric, Replaced(kTask, "version: \"2\"", "")), {"quiz.textproto: task 'quiz': needs a version"});
+  ExpectTaskError(LoadWithTask(metric, Replaced(kTask, "quiz.jsonl", "other.jsonl")), {"data set 'quiz' is not on this machine", "other.jsonl"});
+  ExpectTaskError(LoadWithTask(metric, kTask, Replaced(kItems, "\"right\": 1", "\"right\": 2")), {"quiz.jsonl:2: field 'right' is 2; there are 2 choices"});
+}
+
 TEST(Config, IncludedPipelinesComeFirst) {
   const std::string recipe = TestTempDir() + "/r.textproto";
   const std::string config = TestTempDir() + "/c.textproto";

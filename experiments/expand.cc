@@ -12,6 +12,8 @@
 #include "core/base/status.h"
 #include "core/base/suggest.h"
 #include "datasets/registry.h"
+#include "eval/task.h"
+#include "experiments/tasks.h"
 #include "experiments/text_config.h"
 #include "google/protobuf/text_format.h"
 #include "methods/method.h"
@@ -59,14 +61,23 @@ absl::StatusOr<std::string> MetricKind(const MetricRequest& request) {
   std::vector<const google::protobuf::FieldDescriptor*> set;
   request.GetReflection()->ListFields(request, &set);
   if (set.size() == 1) return set[0]->name();
-  return absl::InvalidArgumentError("a metric holds exactly one of perplexity, multiple_choice, divergence, size, memory, latency");
+  return absl::InvalidArgumentError("a metric holds exactly one of perplexity, multiple_choice, task, divergence, size, memory, latency");
 }
 
 // The name that the config gives a request's data set, or "".
 std::string NameGiven(const MetricRequest& request) {
   if (request.has_perplexity()) return request.perplexity().name();
   if (request.has_multiple_choice()) return request.multiple_choice().name();
+  if (request.has_task()) return request.task().name();
   return request.divergence().name();
+}
+
+// Gives a request's data set a name where it has one.
+void SetName(const std::string& name, MetricRequest& request) {
+  if (request.has_perplexity()) request.mutable_perplexity()->set_name(name);
+  if (request.has_multiple_choice()) request.mutable_multiple_choice()->set_name(name);
+  if (request.has_task()) request.mutable_task()->set_name(name);
+  if (request.has_divergence()) request.mutable_divergence()->set_name(name);
 }
 
 absl::Status CheckPositive(const char* name, int64_t value, int64_t least) {
@@ -89,8 +100,16 @@ absl::Status CheckMetric(const MetricRequest& request, const std::string& direct
   }
   if (request.has_multiple_choice()) {
     NIBBLE_RETURN_IF_ERROR(CheckPositive("limit", request.multiple_choice().limit(), 0));
-    return CheckData(request.multiple_choice().set(), "set", directory);
+    if (request.multiple_choice().set().empty()) return absl::InvalidArgumentError("needs set: a path or a known set");
   }
+  if (request.has_task()) {
+    NIBBLE_RETURN_IF_ERROR(CheckPositive("limit", request.task().limit(), 0));
+    NIBBLE_RETURN_IF_ERROR(CheckPositive("shots", request.task().shots(), 0));
+    NIBBLE_RETURN_IF_ERROR(CheckPositive("window", request.task().window(), 1));
+    if (request.task().task().empty()) return absl::InvalidArgumentError("needs task: a known task, or a .textproto that describes one");
+  }
+  // Its items are read here, so that a mistake in them shows before anything runs.
+  if (IsTask(request)) return LoadTask(request, directory).status();
   if (request.has_divergence()) {
     NIBBLE_RETURN_IF_ERROR(CheckPositive("window", request.divergence().window(), 4));
     NIBBLE_RETURN_IF_ERROR(CheckPositive("limit", request.divergence().limit(), 0));
@@ -268,9 +287,7 @@ class Expander {
         MetricRequest each = request;
         NIBBLE_RETURN_IF_ERROR(Annotate(SetField(&each, rest, value), "sweep"));
         const std::string suffix = absl::StrCat("@", rest.substr(rest.rfind('.') + 1), "=", value);
-        if (each.has_perplexity()) each.mutable_perplexity()->set_name((NameGiven(request).empty() ? DataOf(request) : NameGiven(request)) + suffix);
-        if (each.has_multiple_choice()) each.mutable_multiple_choice()->set_name((NameGiven(request).empty() ? DataOf(request) : NameGiven(request)) + suffix);
-        if (each.has_divergence()) each.mutable_divergence()->set_name((NameGiven(request).empty() ? DataOf(request) : NameGiven(request)) + suffix);
+        SetName((NameGiven(request).empty() ? DataOf(request) : NameGiven(request)) + suffix, each);
         expanded.push_back(std::move(each));
       }
     }
@@ -375,6 +392,7 @@ absl::StatusOr<Pipeline> LoadPipeline(const std::string& path) {
 std::string DataOf(const MetricRequest& request) {
   if (request.has_perplexity()) return request.perplexity().text();
   if (request.has_multiple_choice()) return request.multiple_choice().set();
+  if (request.has_task()) return request.task().task();
   if (request.has_divergence()) return request.divergence().text();
   return "";
 }
@@ -388,9 +406,12 @@ absl::StatusOr<std::string> SetLabel(const MetricRequest& request, const std::st
 }
 
 absl::StatusOr<std::vector<std::string>> MetricNames(const MetricRequest& request, const std::string& directory) {
+  if (IsTask(request)) {
+    NIBBLE_ASSIGN_OR_RETURN(const datasets::Task task, LoadTask(request, directory));
+    return eval::TaskMetricNames(task);
+  }
   NIBBLE_ASSIGN_OR_RETURN(const std::string label, SetLabel(request, directory));
   if (request.has_perplexity()) return std::vector<std::string>{"perplexity/" + label};
-  if (request.has_multiple_choice()) return std::vector<std::string>{"accuracy/" + label, "accuracy_norm/" + label};
   if (request.has_divergence()) return std::vector<std::string>{"kl/" + label, "top1_agreement/" + label};
   if (request.has_size()) return std::vector<std::string>{"size_mib", "bits_per_weight"};
   if (request.has_memory()) return std::vector<std::string>{"peak_rss_mib"};

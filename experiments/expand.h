@@ -42,8 +42,8 @@ absl::StatusOr<ExpandedExperiment> LoadExperiment(const std::string& path, const
 // The steps of a pipeline file (message nibble.Pipeline), checked.
 absl::StatusOr<Pipeline> LoadPipeline(const std::string& path);
 
-// What a request's data set is called in metric names: the config's name for
-// it, else the known set's, else the file's. "" for metrics without one.
+// What a text's request is called in metric names: the config's name for it, else
+// the known set's, else the file's. "" for metrics without a text.
 absl::StatusOr<std::string> SetLabel(const MetricRequest& request, const std::string& directory);
 
 // The metrics that a request gives: "accuracy/hellaswag", "accuracy_norm/hellaswag".

@@ -12,15 +12,15 @@
 #include "core/base/status.h"
 #include "core/base/subprocess.h"
 #include "core/runtime/session.h"
-#include "datasets/multiple_choice.h"
 #include "datasets/registry.h"
 #include "datasets/text.h"
 #include "eval/latency.h"
 #include "eval/memory.h"
-#include "eval/multiple_choice.h"
 #include "eval/perplexity.h"
 #include "eval/size.h"
+#include "eval/task.h"
 #include "experiments/expand.h"
+#include "experiments/tasks.h"
 #include "google/protobuf/util/json_util.h"
 
 namespace nibble {
@@ -46,13 +46,34 @@ absl::StatusOr<const text::Tokenizer*> Measurer::Tokenizer() const {
                                                     "and latency, or use a model with one"));
 }
 
+absl::StatusOr<std::string> Measurer::FileHash(const std::string& path) {
+  if (const auto it = file_hashes_.find(path); it != file_hashes_.end()) return it->second;
+  NIBBLE_ASSIGN_OR_RETURN(const std::string hash, Sha256OfFile(path));
+  return file_hashes_[path] = hash;
+}
+
+absl::StatusOr<std::string> Measurer::TaskHash(const MetricRequest& request) {
+  NIBBLE_ASSIGN_OR_RETURN(const datasets::ResolvedTask task, FindTask(request, directory_));
+  // Where the files stand is no part of what they are.
+  TaskDescription description = task.description;
+  for (auto& part : *description.mutable_part()) part.clear_file();
+  std::string parts = ProtoToLine(description);
+  for (const auto& files : task.parts) {
+    for (const std::string& path : {files.items, files.shots}) {
+      if (path.empty()) continue;
+      NIBBLE_ASSIGN_OR_RETURN(const std::string hash, FileHash(path));
+      absl::StrAppend(&parts, "\n", hash);
+    }
+  }
+  return Sha256(parts);
+}
+
 absl::StatusOr<std::string> Measurer::DataHash(const MetricRequest& request) {
+  if (IsTask(request)) return TaskHash(request);
   const std::string data = DataOf(request);
   if (data.empty()) return std::string();
   NIBBLE_ASSIGN_OR_RETURN(const auto resolved, datasets::ResolveDataset(data, directory_));
-  if (const auto it = file_hashes_.find(resolved.path); it != file_hashes_.end()) return it->second;
-  NIBBLE_ASSIGN_OR_RETURN(const std::string hash, Sha256OfFile(resolved.path));
-  return file_hashes_[resolved.path] = hash;
+  return FileHash(resolved.path);
 }
 
 absl::StatusOr<const eval::TextWindows*> Measurer::Windows(const std::string& text, const std::string& name,
@@ -78,14 +99,14 @@ eval::WindowOptions WindowOptionsOf(const Perplexity& request) {
 absl::StatusOr<std::vector<Metric>> Measurer::Measure(const MetricRequest& request, const BuiltModel& model, const BuiltModel* baseline) {
   if (request.has_size()) return eval::MeasureSize(model.graph);
   if (request.has_latency()) return MeasureLatency(request.latency(), model, baseline);
+  if (IsTask(request)) return MeasureTask(request, model);
   NIBBLE_ASSIGN_OR_RETURN(const std::string label, SetLabel(request, directory_));
   if (request.has_perplexity()) {
     NIBBLE_ASSIGN_OR_RETURN(const auto* windows, Windows(request.perplexity().text(), label, WindowOptionsOf(request.perplexity())));
     return OfModel(source_, eval::MeasurePerplexity(*model.plan, pool_, *windows));
   }
-  if (request.has_divergence()) return MeasureDivergence(request.divergence(), label, model, baseline);
-  NIBBLE_CHECK(request.has_multiple_choice());
-  return MeasureMultipleChoice(request.multiple_choice(), label, model);
+  NIBBLE_CHECK(request.has_divergence());
+  return MeasureDivergence(request.divergence(), label, model, baseline);
 }
 
 absl::StatusOr<std::vector<Metric>> Measurer::MeasureDivergence(const Divergence& request, const std::string& name,
@@ -103,17 +124,17 @@ absl::StatusOr<std::vector<Metric>> Measurer::MeasureDivergence(const Divergence
   return OfModel(source_, eval::MeasureDivergence(*states, *model.plan, pool_));
 }
 
-absl::StatusOr<std::vector<Metric>> Measurer::MeasureMultipleChoice(const MultipleChoice& request, const std::string& name,
-                                                                    const BuiltModel& model) {
+absl::StatusOr<std::vector<Metric>> Measurer::MeasureTask(const MetricRequest& request, const BuiltModel& model) {
+  const std::string key = request.SerializeAsString();
+  if (tasks_.find(key) == tasks_.end()) {
+    NIBBLE_ASSIGN_OR_RETURN(datasets::Task task, LoadTask(request, directory_));
+    tasks_.emplace(key, std::move(task));
+  }
   NIBBLE_ASSIGN_OR_RETURN(const text::Tokenizer* tokenizer, Tokenizer());
-  NIBBLE_ASSIGN_OR_RETURN(const auto resolved, datasets::ResolveDataset(request.set(), directory_));
-  NIBBLE_ASSIGN_OR_RETURN(const auto items, request.format() == MultipleChoice::HELLASWAG ? datasets::ReadHellaSwag(resolved.path)
-                                                                                          : datasets::ReadMultipleChoice(resolved.path));
-  eval::MultipleChoiceOptions options;
-  options.set = name;
-  options.limit = request.limit();
-  if (resolved.known != nullptr) options.context_suffix = std::string(resolved.known->context_suffix);
-  NIBBLE_ASSIGN_OR_RETURN(auto result, OfModel(source_, eval::MeasureMultipleChoice(*model.plan, pool_, *tokenizer, items, options)));
+  eval::TaskOptions options;
+  options.window = request.task().window();
+  options.max_positions = std::max(options.max_positions, source_.config.max_position_embeddings);
+  NIBBLE_ASSIGN_OR_RETURN(auto result, OfModel(source_, eval::MeasureTask(*model.plan, pool_, *tokenizer, tasks_.at(key), options)));
   return std::move(result.metrics);
 }
 

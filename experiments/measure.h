@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "core/base/thread_pool.h"
 #include "core/runtime/plan.h"
+#include "datasets/task.h"
 #include "eval/divergence.h"
 #include "eval/windows.h"
 #include "experiments/experiment.pb.h"
@@ -34,8 +35,8 @@ class Measurer {
   ThreadPool& pool() { return pool_; }
   const io::LoadedModel& source() const { return source_; }
 
-  // What the metric reads, for the result's key: the data file's SHA-256, or
-  // "". A file is hashed once.
+  // What the metric reads, for the result's key: the data file's SHA-256, for a
+  // task that of its description and its files', or "". A file is hashed once.
   absl::StatusOr<std::string> DataHash(const MetricRequest& request);
 
   // Everything but memory. `baseline` is needed by divergence, and by latency
@@ -54,17 +55,19 @@ class Measurer {
   absl::StatusOr<const eval::TextWindows*> Windows(const std::string& text, const std::string& name, const eval::WindowOptions& options);
   absl::StatusOr<std::vector<Metric>> MeasureDivergence(const Divergence& request, const std::string& name, const BuiltModel& model,
                                                         const BuiltModel* baseline);
-  absl::StatusOr<std::vector<Metric>> MeasureMultipleChoice(const MultipleChoice& request, const std::string& name,
-                                                            const BuiltModel& model);
+  absl::StatusOr<std::vector<Metric>> MeasureTask(const MetricRequest& request, const BuiltModel& model);
   absl::StatusOr<std::vector<Metric>> MeasureLatency(const Latency& request, const BuiltModel& model, const BuiltModel* baseline);
   absl::StatusOr<std::string> ProbeCheckpoint(const Memory& request, const BuiltModel& model, const std::string& folder);
   absl::StatusOr<const text::Tokenizer*> Tokenizer() const;
+  absl::StatusOr<std::string> FileHash(const std::string& path);
+  absl::StatusOr<std::string> TaskHash(const MetricRequest& request);
 
   const io::LoadedModel& source_;
   const std::string directory_;
   ThreadPool pool_;
   std::map<std::string, std::string> file_hashes_;
   std::map<std::string, eval::TextWindows> windows_;
+  std::map<std::string, datasets::Task> tasks_;
   std::map<std::string, std::unique_ptr<eval::BaselineStates>> baseline_states_;
 };
 

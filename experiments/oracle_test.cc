@@ -6,15 +6,16 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "absl/strings/str_cat.h"
+#include "core/base/check.h"
 #include "core/base/file.h"
 #include "core/base/json.h"
 #include "core/base/testing.h"
 #include "core/ir/passes.h"
 #include "core/runtime/session.h"
-#include "datasets/multiple_choice.h"
-#include "absl/strings/str_cat.h"
-#include "eval/multiple_choice.h"
+#include "datasets/task.h"
 #include "eval/perplexity.h"
+#include "eval/task.h"
 #include "experiments/measure.h"
 #include "methods/testing.h"
 
@@ -68,6 +69,23 @@ class Oracle : public ::testing::Test {
     return graph;
   }
 
+  static TaskDescription Known(const std::string& name) {
+    auto known = datasets::FindKnownTask(name);
+    NIBBLE_CHECK(known.has_value());
+    return *std::move(known);
+  }
+
+  eval::TaskResult Score(const Plan& plan, const TaskDescription& description, int64_t limit) {
+    // Known files are found below the shared folder, as if it were beside a config.
+    const auto resolved = datasets::ResolveFiles(description, SharedDir() + "/data", "");
+    NIBBLE_CHECK_OK(resolved.status());
+    const auto task = datasets::ReadTask(*resolved, {.limit = limit});
+    NIBBLE_CHECK_OK(task.status());
+    auto result = eval::MeasureTask(plan, pool_, tokenizer(), *task, {});
+    NIBBLE_CHECK_OK(result.status());
+    return *std::move(result);
+  }
+
   ThreadPool pool_{AvailableCpus()};
   std::unique_ptr<OpenedModel> model_;
   nlohmann::json golden_;
@@ -95,15 +113,63 @@ TEST_F(Oracle, PerplexityByBothConventions) {
   ExpectWindows(WikiPerplexity(model_->graph, eval::WindowConvention::kLlamaCpp, 512, 4), golden_["3d_llamacpp_512"]);
 }
 
-TEST_F(Oracle, HellaSwagChoices) {
-  ASSERT_OK_AND_ASSIGN(const auto items, datasets::ReadHellaSwag(SharedDir() + "/data/hellaswag/validation.txt"));
+TEST_F(Oracle, Choices) {
   const auto plan = MakePlan(model_->graph);
-  ASSERT_OK_AND_ASSIGN(const auto result, eval::MeasureMultipleChoice(*plan, pool_, tokenizer(), items, {.set = "hellaswag", .limit = 40}));
+  for (const auto& [name, key] : {std::pair("hellaswag", "3e_hellaswag200"), std::pair("arc_easy", "3e_arc_easy200_answer_prompt")}) {
+    const eval::TaskResult result = Score(*plan, Known(name), 40);
+    for (size_t i = 0; i < result.items.size(); ++i) {
+      const auto& golden = golden_[key]["items"][i];
+      EXPECT_EQ(result.items[i].prediction, golden["pred"].get<int>()) << name << " " << i;
+      EXPECT_EQ(result.items[i].prediction_norm, golden["pred_norm"].get<int>()) << name << " " << i;
+      for (size_t c = 0; c < 4; ++c) EXPECT_NEAR(result.items[i].log_likelihoods[c], golden["ll"][c].get<double>(), 2e-3) << name << " " << i;
+    }
+  }
+}
+
+// The query as it stands is a description of one line over the known one.
+TEST_F(Oracle, ChoicesOfAUsersDescription) {
+  const auto plan = MakePlan(model_->graph);
+  TaskDescription mine;
+  mine.set_name("arc_raw");
+  mine.set_version("1");
+  mine.set_base("arc_easy");
+  mine.set_context("{query}");
+  ASSERT_OK_AND_ASSIGN(const TaskDescription description, datasets::WithBase(mine));
+  const eval::TaskResult result = Score(*plan, description, 12);
   for (size_t i = 0; i < result.items.size(); ++i) {
-    const auto& golden = golden_["3e_hellaswag200"]["items"][i];
-    EXPECT_EQ(result.items[i].prediction, golden["pred"].get<int>()) << i;
-    EXPECT_EQ(result.items[i].prediction_norm, golden["pred_norm"].get<int>()) << i;
+    const auto& golden = golden_["3e_arc_easy200_raw_query"]["items"][i];
     for (size_t c = 0; c < 4; ++c) EXPECT_NEAR(result.items[i].log_likelihoods[c], golden["ll"][c].get<double>(), 2e-3) << i;
+  }
+}
+
+TEST_F(Oracle, LastWords) {
+  const auto plan = MakePlan(model_->graph);
+  const eval::TaskResult result = Score(*plan, Known("lambada_openai"), 40);
+  double sum = 0;
+  for (size_t i = 0; i < result.items.size(); ++i) {
+    const auto& golden = golden_["3f_lambada300"]["items"][i];
+    EXPECT_NEAR(result.items[i].log_likelihoods[0], golden[0].get<double>(), 2e-3) << i;
+    EXPECT_EQ(result.items[i].greedy, golden[1].get<int>() != 0) << i;
+    EXPECT_EQ(result.items[i].target_tokens[0], golden[2].get<int>()) << i;
+    sum -= golden[0].get<double>();
+  }
+  EXPECT_NEAR(result.metrics[0].value() / std::exp(sum / 40), 1, 1e-3);
+}
+
+// Sentences as they stand, with a BOS before them and with nothing.
+TEST_F(Oracle, MinimalPairs) {
+  const auto plan = MakePlan(model_->graph);
+  for (const char* paradigm : {"anaphor_gender_agreement", "determiner_noun_agreement_1"}) {
+    TaskDescription description = Known(absl::StrCat("blimp_sentences_", paradigm));
+    for (const auto& [start, key] : {std::pair(TaskDescription::PREFIX_TOKEN, "_bos1"), std::pair(TaskDescription::FIRST_TOKEN, "_nobos")}) {
+      description.set_start(start);
+      const eval::TaskResult result = Score(*plan, description, 20);
+      const auto& golden = golden_[absl::StrCat("3g_blimp_", paradigm, key)]["first20"];
+      for (size_t i = 0; i < 20; ++i) {
+        for (size_t c = 0; c < 2; ++c) EXPECT_NEAR(result.items[i].log_likelihoods[c], golden[i][c].get<double>(), 3e-3) << paradigm << key << " " << i;
+        EXPECT_EQ(result.metrics[0].block_sum(i) != 0, golden[i][0].get<double>() > golden[i][1].get<double>()) << paradigm << key << " " << i;
+      }
+    }
   }
 }
 

@@ -9,7 +9,6 @@
 #include "core/base/file.h"
 #include "core/base/proto.h"
 #include "core/base/status.h"
-#include "google/protobuf/util/json_util.h"
 
 namespace nibble {
 
@@ -20,7 +19,7 @@ absl::StatusOr<ResultLog> ResultLog::Open(const std::string& dir) {
   for (absl::string_view line : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
     JobResult result;
     // A line torn by a kill is no result; its job runs again.
-    if (!google::protobuf::util::JsonStringToMessage(std::string(line), &result).ok()) continue;
+    if (!JsonToProto(line, &result).ok()) continue;
     if (result.error().empty()) log.finished_.insert(result.key());
   }
   return log;

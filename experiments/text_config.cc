@@ -12,6 +12,7 @@
 #include "core/base/status.h"
 #include "core/base/suggest.h"
 #include "core/text/utf8.h"
+#include "datasets/task.pb.h"
 #include "experiments/experiment.pb.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/io/tokenizer.h"
@@ -56,6 +57,7 @@ std::vector<std::string> EnumValues(const std::string& field_name) {
   for (int i = 0; i < Experiment::descriptor()->file()->message_type_count(); ++i) {
     types.push_back(Experiment::descriptor()->file()->message_type(i));
   }
+  types.insert(types.end(), {TaskDescription::descriptor(), TaskDescription::Filter::descriptor()});
   std::vector<std::string> names;
   for (const Descriptor* type : types) {
     const FieldDescriptor* field = type->FindFieldByName(field_name);

@@ -1,17 +1,17 @@
-// Plain text, and HellaSwag's six lines an item.
+// Plain text, HellaSwag's six lines an item, CSV, WikiText's pages.
 
 #include "core/text/utf8.h"
-#include "datasets/multiple_choice.h"
+#include "datasets/rows.h"
 #include "datasets/text.h"
 #include "fuzz/input.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace nibble;
   const std::string path = fuzz::ScratchFolder().Put("items.txt", fuzz::Text(data, size));
-  const auto items = datasets::ReadMultipleChoice(path);
-  fuzz::CheckError(items.status(), path, size);
-  if (items.ok()) {
-    for (const auto& item : *items) NIBBLE_FUZZ_EXPECT(item.gold >= 0 && item.gold < 4 && item.choices.size() == 4);
+  for (const auto format : {TaskDescription::HELLASWAG, TaskDescription::CSV, TaskDescription::WIKITEXT_PAGES}) {
+    const auto rows = datasets::ReadRows(path, format);
+    fuzz::CheckError(rows.status(), path, size);
+    if (rows.ok()) NIBBLE_FUZZ_EXPECT(!rows->empty() && rows->front().columns.is_object());
   }
   const auto text = datasets::ReadText(path);
   fuzz::CheckError(text.status(), path, size);

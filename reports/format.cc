@@ -59,7 +59,8 @@ std::string Exact(double value) {
 }
 
 bool IsShare(const Metric& metric) {
-  return absl::StartsWith(metric.name(), "accuracy") || absl::StartsWith(metric.name(), "top1_agreement");
+  return absl::StartsWith(metric.name(), "accuracy") || absl::StartsWith(metric.name(), "exact_match") ||
+         absl::StartsWith(metric.name(), "top1_agreement");
 }
 
 std::string FormatValue(const Metric& metric, double value) {

@@ -1,7 +1,5 @@
 #include "reports/run_log.h"
 
-#include <google/protobuf/util/json_util.h>
-
 #include <map>
 #include <utility>
 
@@ -10,17 +8,11 @@
 #include "absl/strings/str_split.h"
 #include "core/base/file.h"
 #include "core/base/json.h"
+#include "core/base/proto.h"
 #include "core/base/status.h"
 
 namespace nibble {
 namespace {
-
-absl::Status ParseMessage(absl::string_view json, absl::string_view source, google::protobuf::Message* message) {
-  const auto status = google::protobuf::util::JsonStringToMessage(std::string(json), message);
-  if (status.ok()) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat(source, ": not a ", message->GetTypeName(), ": ", std::string(status.message())));
-}
 
 // Keeps the last result of each key, in the order in which the keys came.
 void KeepLastOfEachKey(std::vector<JobResult>* results) {
@@ -48,7 +40,7 @@ absl::Status ParseResultLines(absl::string_view text, absl::string_view source, 
       log->notes.push_back(absl::StrCat(place, ": skipped a line that is not whole; its job must run again"));
       continue;
     }
-    NIBBLE_RETURN_IF_ERROR(ParseMessage(json, place, &log->results.emplace_back()));
+    NIBBLE_RETURN_IF_ERROR(Annotate(JsonToProto(json, &log->results.emplace_back()), place));
   }
   KeepLastOfEachKey(&log->results);
   return absl::OkStatus();
@@ -58,7 +50,7 @@ absl::StatusOr<RunLog> ReadRunLog(const std::string& dir) {
   RunLog log;
   const std::string run_path = absl::StrCat(dir, "/run.json");
   NIBBLE_ASSIGN_OR_RETURN(const std::string run, ReadFile(run_path));
-  NIBBLE_RETURN_IF_ERROR(ParseMessage(run, run_path, &log.run));
+  NIBBLE_RETURN_IF_ERROR(Annotate(JsonToProto(run, &log.run), run_path));
   const std::string results_path = absl::StrCat(dir, "/results.jsonl");
   if (!FileExists(results_path)) {
     log.notes.push_back("results.jsonl is missing: no job has ended yet");

@@ -54,7 +54,7 @@ metric { latency { prefill: 16 decode: 4 rounds: 3 threads: 2 } }
 }
 
 TEST(Cli, EveryCommandHasHelpWithExamples) {
-  for (const char* command : {"run", "report", "gate", "quantize", "eval", "bench", "generate", "inspect", "methods", "train"}) {
+  for (const char* command : {"run", "report", "gate", "quantize", "eval", "bench", "generate", "inspect", "methods", "train", "datasets"}) {
     ExpectOutcome(absl::StrCat(command, " --help"), 0, {"usage: nibble", "examples:"});
   }
   ExpectOutcome("help", 0, {"quantize", "Exit status"});
@@ -199,6 +199,16 @@ TEST(Cli, AModelLargerThanMemoryIsRefused) {
   ExpectOneMessage(absl::StrCat("bench --model ", path), words);
   const std::string config = WriteConfig(path.substr(0, path.rfind('/')), "");
   ExpectOneMessage(absl::StrCat("run ", config, " --out ", config, ".out --set model.source=", path), words);
+}
+
+TEST(Cli, DatasetsSaysWhatIsKnownAndWhereItIs) {
+  ExpectOutcome("datasets", 0, {"arc_easy", "mmlu", "files found", "quickstart/passages", "found: ", "licence", "/shared/data"});
+  ExpectOutcome("datasets gsm8k", 0, {"gsm8k/train.jsonl", "17f347dc51477c50d4efb83959dbb7c56297aba886e5544ee2aaed3024813465", "MIT"});
+  ExpectOutcome("datasets gsm8", 2, {"did you mean 'gsm8k'?"});
+  ExpectOutcome("eval --model synthetic:tiny --task arc_eazy", 2, {"did you mean 'arc_easy'?"});
+  ExpectOutcome("eval --model synthetic:tiny --task task:/no/such.textproto", 2, {"/no/such.textproto"});
+  ExpectOutcome("eval --model synthetic:tiny --task quickstart/questions --set shot=2", 2, {"did you mean 'shots'?"});
+  ExpectOutcome("eval --model synthetic:tiny --task quickstart/questions", 2, {"no tokenizer"});
 }
 
 TEST(Cli, RunWritesAReportAndResumes) {
@@ -385,6 +395,22 @@ TEST(Cli, RealModelOnOwnText) {
   EXPECT_GT(perplexity, 5);
   EXPECT_LT(perplexity, 100);
   ExpectOutcome(absl::StrCat("eval --model ", gguf, " --task multiple_choice:quickstart/questions --limit 8"), 0, {"accuracy_norm/quickstart/questions"});
+  ExpectOutcome(absl::StrCat("eval --model ", gguf, " --task quickstart/questions --limit 4 --set shots=1"), 0,
+                {"accuracy/quickstart/questions", "task=quickstart/questions@1 shots=1"});
+  // Each kind of task of a user's own.
+  ASSERT_OK(WriteFile(dir + "/i.jsonl", R"({"q": "The capital of France is", "a": "Paris", "bad": "The capital of France are", "full": "The capital of France is Paris"}
+)"));
+  const auto task = [&](const std::string& fields) {
+    const std::string path = dir + "/t.textproto";
+    EXPECT_OK(WriteFile(path, absl::StrCat("name: \"mine\" version: \"1\" part { file: \"i.jsonl\" } ", fields)));
+    return absl::StrCat("eval --model ", gguf, " --task ", path);
+  };
+  ExpectOutcome(task("kind: LAST_WORD text: \"{full}\""), 0, {"perplexity/mine 1.", "accuracy/mine 1 "});
+  ExpectOutcome(task("kind: EXACT_MATCH context: \"{q}\" answer: \"{a}\" max_tokens: 3 filter { regex: \"[A-Z]\\\\w+\" }"), 0, {"exact_match/mine 1 "});
+  ExpectOutcome(task("kind: MINIMAL_PAIR good: \"{q}\" bad: \"{bad}\""), 0, {"accuracy/mine 1 "});
+  ExpectOutcome(task("kind: PARTIAL choice: \"{bad}\" choice: \"{q}\" ending: \"{a}\" gold_index: \"1\""), 0, {"accuracy/mine 1 "});
+  ExpectOutcome(task("kind: ROLLING text: \"{full}\""), 0, {"word_perplexity/mine", "byte_perplexity/mine", "bits_per_byte/mine"});
+  ExpectOutcome(task("kind: ROLLING text: \"{nothing}\""), 2, {"i.jsonl:1: field 'nothing' is missing"});
 }
 
 }  // namespace

@@ -60,6 +60,7 @@ Command InspectCommand();
 Command MethodsCommand();
 Command SearchCommand();
 Command TrainCommand();
+Command DatasetsCommand();
 Command MemoryProbeCommand();
 
 // "FIELD=VALUE" split at the first "=".

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <filesystem>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -11,6 +12,7 @@
 #include "core/base/status.h"
 #include "core/base/suggest.h"
 #include "core/ir/passes.h"
+#include "datasets/registry.h"
 #include "experiments/measure.h"
 #include "reports/records.h"
 #include "reports/report.h"
@@ -19,19 +21,19 @@
 namespace nibble::tools {
 namespace {
 
-const std::vector<std::string> kKinds = {"perplexity", "multiple_choice", "hellaswag"};
+const std::vector<std::string> kKinds = {"perplexity", "multiple_choice", "hellaswag", "task"};
 
-absl::StatusOr<int32_t> ToInt(const std::string& name, const std::string& value) {
+absl::StatusOr<int32_t> ToInt(const std::string& name, const std::string& value, int32_t least) {
   int32_t number = 0;
-  if (!absl::SimpleAtoi(value, &number) || number < 1) {
-    return absl::InvalidArgumentError(absl::StrCat("--set ", name, "=", value, ": expected a whole number of 1 or more"));
+  if (!absl::SimpleAtoi(value, &number) || number < least) {
+    return absl::InvalidArgumentError(absl::StrCat("--set ", name, "=", value, ": expected a whole number of ", least, " or more"));
   }
   return number;
 }
 
 absl::Status SetPerplexity(const std::string& name, const std::string& value, Perplexity* request) {
   if (name == "window") {
-    NIBBLE_ASSIGN_OR_RETURN(const int32_t window, ToInt(name, value));
+    NIBBLE_ASSIGN_OR_RETURN(const int32_t window, ToInt(name, value, 1));
     request->set_window(window);
     return absl::OkStatus();
   }
@@ -45,28 +47,50 @@ absl::Status SetPerplexity(const std::string& name, const std::string& value, Pe
   return absl::InvalidArgumentError(absl::StrCat("--set: ", UnknownName("option", name, {"convention", "window", "dtype"})));
 }
 
+absl::Status SetTask(const std::string& name, const std::string& value, TaskScore* request) {
+  if (name != "shots" && name != "window") {
+    return absl::InvalidArgumentError(absl::StrCat("--set: ", UnknownName("option", name, {"shots", "window", "dtype"})));
+  }
+  NIBBLE_ASSIGN_OR_RETURN(const int32_t number, ToInt(name, value, name == "shots" ? 0 : 1));
+  name == "shots" ? request->set_shots(number) : request->set_window(number);
+  return absl::OkStatus();
+}
+
 struct Task {
   MetricRequest request;
   std::string dtype = "fp32";
 };
 
-absl::StatusOr<Task> ParseTask(const Options& options) {
-  const std::string text = options.Text("task");
+// Kind and path of --task; a known task and a description need no kind.
+absl::StatusOr<std::pair<std::string, std::string>> SplitTask(const std::string& text) {
+  if (datasets::FindKnownTask(text).has_value() || (absl::EndsWith(text, ".textproto") && FileExists(text))) return std::pair<std::string, std::string>("task", text);
   const size_t colon = text.find(':');
   const std::string kind = text.substr(0, colon);
   if (std::find(kKinds.begin(), kKinds.end(), kind) == kKinds.end()) {
-    return absl::InvalidArgumentError(absl::StrCat("--task ", text, ": ", UnknownName("kind", kind, kKinds)));
+    std::vector<std::string> known = kKinds;
+    if (colon == std::string::npos) {
+      for (const TaskDescription& task : datasets::KnownTasks()) known.push_back(task.name());
+    }
+    return absl::InvalidArgumentError(absl::StrCat("--task ", text, ": ", UnknownName(colon == std::string::npos ? "task or kind" : "kind", kind, known)));
   }
   if (colon == std::string::npos || colon + 1 == text.size()) {
     return absl::InvalidArgumentError(absl::StrCat("--task ", text, ": expected ", kind, ":PATH, a file or a known set"));
   }
-  const std::string path = text.substr(colon + 1);
+  return std::pair<std::string, std::string>(kind, text.substr(colon + 1));
+}
+
+absl::StatusOr<Task> ParseTask(const Options& options) {
+  NIBBLE_ASSIGN_OR_RETURN(const auto kind_and_path, SplitTask(options.Text("task")));
+  const auto& [kind, path] = kind_and_path;
   const int32_t limit = options.Has("limit") ? options.Get<int>("limit") : 0;
   if (limit < 0) return absl::InvalidArgumentError("--limit must not be negative");
   Task task;
   if (kind == "perplexity") {
     task.request.mutable_perplexity()->set_text(path);
     task.request.mutable_perplexity()->set_limit(limit);
+  } else if (kind == "task") {
+    task.request.mutable_task()->set_task(path);
+    task.request.mutable_task()->set_limit(limit);
   } else {
     task.request.mutable_multiple_choice()->set_set(path);
     task.request.mutable_multiple_choice()->set_limit(limit);
@@ -78,6 +102,8 @@ absl::StatusOr<Task> ParseTask(const Options& options) {
       task.dtype = pair.second;
     } else if (task.request.has_perplexity()) {
       NIBBLE_RETURN_IF_ERROR(SetPerplexity(pair.first, pair.second, task.request.mutable_perplexity()));
+    } else if (task.request.has_task()) {
+      NIBBLE_RETURN_IF_ERROR(SetTask(pair.first, pair.second, task.request.mutable_task()));
     } else {
       return absl::InvalidArgumentError(absl::StrCat("--set: ", UnknownName("option", pair.first, {"dtype"})));
     }
@@ -124,18 +150,23 @@ Command EvalCommand() {
   Command command;
   command.name = "eval";
   command.summary = "Evaluates one model on one task.";
-  command.usage = "eval --model M --task KIND:PATH [--set OPTION=VALUE] [--limit N] [--json FILE]";
+  command.usage = "eval --model M --task TASK [--set OPTION=VALUE] [--limit N] [--json FILE]";
   command.examples =
       "  nibble eval --model smollm2-135m --task perplexity:quickstart/passages --set window=1024\n"
       "  nibble eval --model smollm2-135m --task perplexity:wiki.test.raw --set convention=llamacpp --limit 40\n"
       "  nibble eval --model smollm2-135m --task hellaswag:validation.txt --limit 200 --json out.json\n"
-      "  nibble eval --model out/smollm2-w4a8 --task multiple_choice:quickstart/questions\n";
+      "  nibble eval --model out/smollm2-w4a8 --task multiple_choice:quickstart/questions\n"
+      "  nibble eval --model smollm2-135m --task mmlu_anatomy --set shots=5\n"
+      "  nibble eval --model smollm2-135m --task my_task.textproto\n";
   command.options.add_options()("model", po::value<std::string>(),
                                 "a folder, a .gguf or llama2.c .bin file, synthetic:<preset>, or a fetched name; decoded: before it for floats")(
-      "task", po::value<std::string>(), "KIND:PATH; kinds perplexity, multiple_choice, hellaswag; PATH a file or a known set")(
+      "task", po::value<std::string>(),
+      "a known task (nibble datasets lists them), the .textproto of one of your own (docs/tasks.md), or KIND:PATH; kinds perplexity, "
+      "multiple_choice, hellaswag, task; PATH a file or a known set")(
       "set", po::value<std::vector<std::string>>()->composing(),
-      "perplexity: convention=gptq|llamacpp, window=N; all: dtype=fp32|bf16 (bf16 rounds linears' inputs too)")(
-      "limit", po::value<int>(), "windows or items, from the start (default: all)")(
+      "perplexity: convention=gptq|llamacpp, window=N; tasks: shots=N, window=N (rolling perplexity); all: dtype=fp32|bf16 (bf16 rounds "
+      "linears' inputs too)")(
+      "limit", po::value<int>(), "windows, or items of each file, from the start (default: all)")(
       "json", po::value<std::string>(), "write the records here")("threads", po::value<int>(), "threads (default: all CPUs)");
   command.required = {"model", "task"};
   command.run = Eval;

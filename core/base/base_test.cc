@@ -8,6 +8,7 @@
 #include "core/base/memory.h"
 #include "core/base/pattern.h"
 #include "core/base/progress.h"
+#include "core/base/regex.h"
 #include "core/base/rng.h"
 #include "core/base/subprocess.h"
 #include "core/base/suggest.h"
@@ -141,6 +142,36 @@ TEST(Memory, LimitsAreReadAndHeld) {
   const absl::Status status = CheckMemory("the model 'm'", 0x1.9p33, "take another", int64_t{1} << 33);
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(status.message(), "the model 'm' takes 12.5 GiB, more than the 8.0 GiB of this machine; take another");
+}
+
+TEST(Regex, FindsAsPythonsFindallDoes) {
+  ASSERT_OK_AND_ASSIGN(const Regex pair, Regex::Compile("(?<left>\\w)-(\\w)?"));
+  ASSERT_OK_AND_ASSIGN(const auto found, pair.FindAll("é-b c- d"));
+  ASSERT_EQ(found.size(), 2);
+  EXPECT_THAT(found[0], ::testing::ElementsAre("é-b", "é", "b"));
+  EXPECT_THAT(found[1], ::testing::ElementsAre("c-", "c", ""));
+  EXPECT_EQ(pair.names().size(), 1);
+  ASSERT_OK_AND_ASSIGN(const Regex empty, Regex::Compile("b*"));
+  ASSERT_OK_AND_ASSIGN(const auto parts, empty.FindAll("abbc"));
+  std::vector<std::string> texts;
+  for (const auto& groups : parts) texts.emplace_back(groups[0]);
+  EXPECT_THAT(texts, ::testing::ElementsAre("", "bb", "", ""));
+  ASSERT_OK_AND_ASSIGN(const Regex vowels, Regex::Compile("[aeiou]"));
+  EXPECT_EQ(*vowels.Remove("\xff" "banana\xfe"), "\xff" "bnn\xfe");
+  EXPECT_THAT(std::string(Regex::Compile("a(b").status().message()), ::testing::HasSubstr("regex 'a(b' is wrong at character 3"));
+}
+
+TEST(Regex, MatchesStart) {
+  ASSERT_OK_AND_ASSIGN(const Regex regex, Regex::Compile("b|abc"));
+  EXPECT_TRUE(*regex.MatchesStart("abcd"));
+  EXPECT_TRUE(*regex.MatchesStart("b"));
+  EXPECT_FALSE(*regex.MatchesStart("ab"));
+}
+
+TEST(Regex, GivesUpOnEndlessSearch) {
+  ASSERT_OK_AND_ASSIGN(const Regex slow, Regex::Compile("(a+)+$"));
+  EXPECT_THAT(std::string(slow.FindAll(std::string(60, 'a') + "b").status().message()), ::testing::HasSubstr("match limit exceeded"));
+  EXPECT_FALSE(slow.MatchesStart(std::string(60, 'a') + "b").ok());
 }
 
 TEST(MatchesPattern, StarsMatchAnyRun) {

@@ -18,6 +18,12 @@ absl::StatusOr<std::string> ProtoToJson(const google::protobuf::Message& message
   return absl::InvalidArgumentError(absl::StrCat(message.GetTypeName(), " cannot be written as JSON: ", status.ToString()));
 }
 
+absl::Status JsonToProto(absl::string_view json, google::protobuf::Message* message) {
+  const auto status = google::protobuf::util::JsonStringToMessage(std::string(json), message);
+  if (status.ok()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("not a ", message->GetTypeName(), ": ", std::string(status.message())));
+}
+
 std::string ProtoToLine(const google::protobuf::Message& message) {
   google::protobuf::TextFormat::Printer printer;
   printer.SetSingleLineMode(true);

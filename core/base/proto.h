@@ -5,7 +5,9 @@
 
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "google/protobuf/message.h"
 
 namespace nibble {
@@ -13,6 +15,9 @@ namespace nibble {
 // JSON with the proto's own field names; on one line unless `pretty`. Error: a
 // string field that is not UTF-8.
 absl::StatusOr<std::string> ProtoToJson(const google::protobuf::Message& message, bool pretty = false);
+
+// What ProtoToJson wrote; fields that are not known are an error.
+absl::Status JsonToProto(absl::string_view json, google::protobuf::Message* message);
 
 // Text format on one line, without a space at its end.
 std::string ProtoToLine(const google::protobuf::Message& message);

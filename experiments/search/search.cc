@@ -272,6 +272,7 @@ Experiment SearchExperiment(const Search& search, const std::vector<Mix>& mixes,
     MetricRequest& request = *experiment.add_metric() = metric;
     if (request.has_perplexity()) MakeAbsolute(directory, request.mutable_perplexity()->mutable_text());
     if (request.has_multiple_choice()) MakeAbsolute(directory, request.mutable_multiple_choice()->mutable_set());
+    if (request.has_task()) MakeAbsolute(directory, request.mutable_task()->mutable_task());
     if (request.has_divergence()) MakeAbsolute(directory, request.mutable_divergence()->mutable_text());
   }
   const auto is_size = [](const MetricRequest& metric) { return metric.has_size(); };

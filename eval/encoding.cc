@@ -1,0 +1,88 @@
+#include "eval/encoding.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "core/base/check.h"
+#include "core/base/status.h"
+#include "datasets/whitespace.h"
+
+namespace nibble::eval {
+namespace {
+
+// How many tokens all sequences begin with, of the first `most`.
+int64_t CommonPrefix(const std::vector<EncodedSequence>& sequences, int64_t most) {
+  const std::vector<int32_t>& first = sequences.front().tokens;
+  for (const EncodedSequence& other : sequences) {
+    most = std::mismatch(first.begin(), first.begin() + most, other.tokens.begin()).first - first.begin();
+  }
+  return most;
+}
+
+}  // namespace
+
+int64_t EncodedItem::positions() const {
+  size_t longest = 0;
+  for (const Tail& tail : tails) longest = std::max(longest, tail.tokens.size());
+  return static_cast<int64_t>(shared.size() + longest) - 1;
+}
+
+EncodedItem ShareTokens(const std::vector<EncodedSequence>& sequences) {
+  NIBBLE_CHECK(!sequences.empty());
+  int64_t most = sequences.front().first_target;
+  for (const EncodedSequence& sequence : sequences) most = std::min(most, sequence.first_target);
+  const int64_t shared = CommonPrefix(sequences, most);
+  EncodedItem item;
+  item.shared.assign(sequences.front().tokens.begin(), sequences.front().tokens.begin() + shared);
+  for (const EncodedSequence& sequence : sequences) {
+    item.tails.push_back({{sequence.tokens.begin() + shared, sequence.tokens.end()}, sequence.first_target});
+  }
+  return item;
+}
+
+absl::StatusOr<std::vector<int32_t>> PrefixTokens(const text::Tokenizer& tokenizer, bool empty_context) {
+  if (!tokenizer.adds_bos() && !empty_context) return std::vector<int32_t>();
+  if (tokenizer.bos_id().has_value()) return std::vector<int32_t>{*tokenizer.bos_id()};
+  if (tokenizer.adds_bos()) return absl::InvalidArgumentError("the tokenizer asks for a BOS but names none");
+  if (tokenizer.eos_id().has_value()) return std::vector<int32_t>{*tokenizer.eos_id()};
+  return absl::InvalidArgumentError("the context is empty and the tokenizer has neither BOS nor EOS");
+}
+
+absl::StatusOr<EncodedSequence> PairEncoder::Encode(absl::string_view context, absl::string_view continuation) {
+  const std::string joint = absl::StrCat(context, continuation);
+  const absl::string_view given = datasets::StripTrailingWhitespace(context);
+  const bool prefix_needed = given.empty() && start_ == TaskDescription::PREFIX_TOKEN;
+  EncodedSequence sequence;
+  NIBBLE_ASSIGN_OR_RETURN(sequence.tokens, PrefixTokens(tokenizer_, prefix_needed));
+  if (given != context_) {
+    context_ = std::string(given);
+    context_tokens_ = static_cast<int64_t>(tokenizer_.Encode(context_).size());
+  }
+  // Without anything before the text, its first token is given.
+  sequence.first_target = std::max<int64_t>(1, static_cast<int64_t>(sequence.tokens.size()) + context_tokens_);
+  const std::vector<int32_t> ids = tokenizer_.Encode(joint);
+  sequence.tokens.insert(sequence.tokens.end(), ids.begin(), ids.end());
+  if (static_cast<int64_t>(sequence.tokens.size()) > sequence.first_target) return sequence;
+  return absl::InvalidArgumentError(absl::StrCat("'", continuation, "' adds no tokens to its context"));
+}
+
+absl::StatusOr<std::vector<EncodedSequence>> RollingWindows(const text::Tokenizer& tokenizer, absl::string_view text, int64_t window) {
+  if (window < 1) return absl::InvalidArgumentError(absl::StrCat("a window of ", window, " tokens predicts nothing"));
+  NIBBLE_ASSIGN_OR_RETURN(std::vector<int32_t> tokens, PrefixTokens(tokenizer, /*empty_context=*/true));
+  if (tokenizer.adds_bos()) tokens.push_back(tokens[0]);
+  const std::vector<int32_t> ids = tokenizer.Encode(text);
+  tokens.insert(tokens.end(), ids.begin(), ids.end());
+  // Token `end` - 1 is the last that a window predicts; token 0 predicts the first.
+  const int64_t size = static_cast<int64_t>(tokens.size());
+  if (size < 2) return absl::InvalidArgumentError("the text has no tokens");
+  std::vector<EncodedSequence> windows;
+  for (int64_t begin = 1; begin < size; begin += window) {
+    const int64_t end = std::min(begin + window, size);
+    // The prefix stands before the first window alone.
+    const int64_t start = begin == 1 ? 0 : end - window - 1;
+    windows.push_back({{tokens.begin() + start, tokens.begin() + end}, begin - start});
+  }
+  return windows;
+}
+
+}  // namespace nibble::eval
