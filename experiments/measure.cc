@@ -1,16 +1,10 @@
 #include "experiments/measure.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <filesystem>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "core/base/file.h"
-#include "core/base/proto.h"
 #include "core/base/status.h"
-#include "core/base/subprocess.h"
 #include "core/runtime/session.h"
 #include "datasets/registry.h"
 #include "datasets/text.h"
@@ -21,12 +15,9 @@
 #include "eval/task.h"
 #include "experiments/expand.h"
 #include "experiments/tasks.h"
-#include "google/protobuf/util/json_util.h"
 
 namespace nibble {
 namespace {
-
-int ThreadsOrAll(int threads) { return threads > 0 ? threads : AvailableCpus(); }
 
 // What goes wrong while a model runs is the model's: its weights, its tokenizer.
 template <typename T>
@@ -37,6 +28,8 @@ absl::StatusOr<T> OfModel(const io::LoadedModel& source, absl::StatusOr<T> resul
 
 }  // namespace
 
+int ThreadsOrAll(int threads) { return threads > 0 ? threads : AvailableCpus(); }
+
 Measurer::Measurer(const io::LoadedModel& source, std::string directory, int threads)
     : source_(source), directory_(std::move(directory)), pool_(ThreadsOrAll(threads)) {}
 
@@ -44,36 +37,6 @@ absl::StatusOr<const text::Tokenizer*> Measurer::Tokenizer() const {
   if (source_.tokenizer != nullptr) return source_.tokenizer.get();
   return absl::FailedPreconditionError(absl::StrCat(source_.source, " has no tokenizer, so it can read no text; measure size, memory "
                                                     "and latency, or use a model with one"));
-}
-
-absl::StatusOr<std::string> Measurer::FileHash(const std::string& path) {
-  if (const auto it = file_hashes_.find(path); it != file_hashes_.end()) return it->second;
-  NIBBLE_ASSIGN_OR_RETURN(const std::string hash, Sha256OfFile(path));
-  return file_hashes_[path] = hash;
-}
-
-absl::StatusOr<std::string> Measurer::TaskHash(const MetricRequest& request) {
-  NIBBLE_ASSIGN_OR_RETURN(const datasets::ResolvedTask task, FindTask(request, directory_));
-  // Where the files stand is no part of what they are.
-  TaskDescription description = task.description;
-  for (auto& part : *description.mutable_part()) part.clear_file();
-  std::string parts = ProtoToLine(description);
-  for (const auto& files : task.parts) {
-    for (const std::string& path : {files.items, files.shots}) {
-      if (path.empty()) continue;
-      NIBBLE_ASSIGN_OR_RETURN(const std::string hash, FileHash(path));
-      absl::StrAppend(&parts, "\n", hash);
-    }
-  }
-  return Sha256(parts);
-}
-
-absl::StatusOr<std::string> Measurer::DataHash(const MetricRequest& request) {
-  if (IsTask(request)) return TaskHash(request);
-  const std::string data = DataOf(request);
-  if (data.empty()) return std::string();
-  NIBBLE_ASSIGN_OR_RETURN(const auto resolved, datasets::ResolveDataset(data, directory_));
-  return FileHash(resolved.path);
 }
 
 absl::StatusOr<const eval::TextWindows*> Measurer::Windows(const std::string& text, const std::string& name,
@@ -162,40 +125,13 @@ absl::StatusOr<std::vector<Metric>> Measurer::MeasureLatency(const Latency& requ
   return metrics;
 }
 
-absl::StatusOr<std::string> Measurer::ProbeCheckpoint(const Memory& request, const BuiltModel& model, const std::string& folder) {
-  NIBBLE_RETURN_IF_ERROR(SaveModel(source_, model.graph, model.pipeline, folder));
-  return RunSelf({"memory-probe", "--model", folder, "--prefill", absl::StrCat(request.prefill()), "--threads", absl::StrCat(pool_.threads())});
-}
-
-absl::StatusOr<std::vector<Metric>> Measurer::MeasureMemory(const Memory& request, const BuiltModel& model, const std::string& scratch) {
-  const std::string folder = absl::StrCat(scratch, "/checkpoint.", ::getpid());
-  const absl::StatusOr<std::string> text = ProbeCheckpoint(request, model, folder);
-  std::error_code ignored;
-  std::filesystem::remove_all(folder, ignored);
-  NIBBLE_RETURN_IF_ERROR(text.status());
-  std::vector<Metric> metrics;
-  for (absl::string_view line : absl::StrSplit(*text, '\n', absl::SkipEmpty())) {
-    if (!google::protobuf::util::JsonStringToMessage(std::string(line), &metrics.emplace_back()).ok()) {
-      return absl::InternalError(absl::StrCat("the memory probe printed '", line, "'"));
-    }
-  }
-  return metrics;
-}
-
-absl::StatusOr<std::string> ProbeMemory(const std::string& model, int64_t prefill, int threads) {
+absl::StatusOr<std::vector<Metric>> MeasureMemory(const Memory& request, const std::string& model, int threads) {
   NIBBLE_ASSIGN_OR_RETURN(const OpenedModel opened, OpenModel(model));
-  NIBBLE_ASSIGN_OR_RETURN(const auto* table, kernels::ChooseTable());
-  NIBBLE_ASSIGN_OR_RETURN(const auto plan, Plan::Create(opened.graph, *table));
+  NIBBLE_ASSIGN_OR_RETURN(const auto plan, PlanOf(opened));
   ThreadPool pool(ThreadsOrAll(threads));
   SessionOptions options;
-  options.max_positions = prefill;
-  NIBBLE_ASSIGN_OR_RETURN(const std::vector<Metric> metrics, eval::MeasureMemory(*plan, pool, options, prefill));
-  std::string text;
-  for (const Metric& metric : metrics) {
-    NIBBLE_ASSIGN_OR_RETURN(const std::string line, ProtoToJson(metric));
-    absl::StrAppend(&text, line, "\n");
-  }
-  return text;
+  options.max_positions = request.prefill();
+  return eval::MeasureMemory(*plan, pool, options, request.prefill());
 }
 
 }  // namespace nibble

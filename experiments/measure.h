@@ -35,18 +35,10 @@ class Measurer {
   ThreadPool& pool() { return pool_; }
   const io::LoadedModel& source() const { return source_; }
 
-  // What the metric reads, for the result's key: the data file's SHA-256, for a
-  // task that of its description and its files', or "". A file is hashed once.
-  absl::StatusOr<std::string> DataHash(const MetricRequest& request);
-
   // Everything but memory. `baseline` is needed by divergence, and by latency
   // where the two alternate; it may be `model` itself. Errors say what the
   // metric needs.
   absl::StatusOr<std::vector<Metric>> Measure(const MetricRequest& request, const BuiltModel& model, const BuiltModel* baseline);
-
-  // Writes the model as a checkpoint below `scratch`, loads it in a fresh
-  // process, and gives its peak resident size. The checkpoint is removed.
-  absl::StatusOr<std::vector<Metric>> MeasureMemory(const Memory& request, const BuiltModel& model, const std::string& scratch);
 
   // Drops what was kept for a baseline that is about to go.
   void ForgetBaseline() { baseline_states_.clear(); }
@@ -57,23 +49,22 @@ class Measurer {
                                                         const BuiltModel* baseline);
   absl::StatusOr<std::vector<Metric>> MeasureTask(const MetricRequest& request, const BuiltModel& model);
   absl::StatusOr<std::vector<Metric>> MeasureLatency(const Latency& request, const BuiltModel& model, const BuiltModel* baseline);
-  absl::StatusOr<std::string> ProbeCheckpoint(const Memory& request, const BuiltModel& model, const std::string& folder);
   absl::StatusOr<const text::Tokenizer*> Tokenizer() const;
-  absl::StatusOr<std::string> FileHash(const std::string& path);
-  absl::StatusOr<std::string> TaskHash(const MetricRequest& request);
 
   const io::LoadedModel& source_;
   const std::string directory_;
   ThreadPool pool_;
-  std::map<std::string, std::string> file_hashes_;
   std::map<std::string, eval::TextWindows> windows_;
   std::map<std::string, datasets::Task> tasks_;
   std::map<std::string, std::unique_ptr<eval::BaselineStates>> baseline_states_;
 };
 
-// What `nibble memory-probe` prints and MeasureMemory reads: metrics as JSON
-// lines.
-absl::StatusOr<std::string> ProbeMemory(const std::string& model, int64_t prefill, int threads);
+// The peak resident size of this process when it has loaded `model`, a path, packed it and
+// run one prefill. Meaningful only in a process that did nothing else.
+absl::StatusOr<std::vector<Metric>> MeasureMemory(const Memory& request, const std::string& model, int threads);
+
+// 0 stands for all CPUs.
+int ThreadsOrAll(int threads);
 
 // The window options of a perplexity request.
 eval::WindowOptions WindowOptionsOf(const Perplexity& request);

@@ -1,26 +1,37 @@
 #include "experiments/runner.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "core/base/file.h"
+#include "core/base/memory.h"
 #include "core/base/progress.h"
 #include "core/base/proto.h"
 #include "core/base/status.h"
+#include "core/base/subprocess.h"
 #include "core/base/suggest.h"
 #include "core/kernels/machine.h"
 #include "core/text/utf8.h"
+#include "experiments/input_hashes.h"
+#include "experiments/job.h"
 #include "experiments/measure.h"
+#include "experiments/model_store.h"
 #include "experiments/result_log.h"
-#include "experiments/shared_steps.h"
-#include "google/protobuf/text_format.h"
 #include "methods/method.h"
-#include "reports/curve.h"
 
 namespace nibble {
 namespace {
@@ -29,40 +40,80 @@ using Clock = std::chrono::steady_clock;
 
 double Seconds(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-// Points of a curve in a result.
-constexpr size_t kCurvePoints = 200;
+// A process that is killed is started again, up to so many times in all.
+constexpr int kMostAttempts = 3;
+// Of what a build reads and holds, and of a model's folder, when it runs: pages of weights
+// that were packed are given back, but not at once.
+constexpr double kBuildMemory = 2, kMeasurementMemory = 1.5;
 
-TrainingCurve ToProto(const LossCurve& curve) {
-  TrainingCurve proto;
-  proto.set_label(curve.label);
-  proto.set_updates(static_cast<int64_t>(curve.loss.size()));
-  proto.set_tokens(curve.tokens);
-  proto.set_seconds(curve.seconds);
-  proto.set_reused(curve.reused);
-  for (const double loss : Thinned(curve.loss, kCurvePoints)) proto.add_loss(loss);
-  for (const double accuracy : Thinned(curve.accuracy, kCurvePoints)) proto.add_accuracy(accuracy);
-  return proto;
-}
+bool NeedsBaseline(const MetricRequest& request) { return request.has_latency() || request.has_divergence(); }
 
-MethodTable ToProto(const ReportTable& table) {
-  MethodTable proto;
-  proto.set_title(table.title);
-  for (const std::string& column : table.columns) proto.add_column(column);
-  for (const auto& row : table.rows) {
-    MethodTable::Row& cells = *proto.add_row();
-    for (const std::string& cell : row) cells.add_cell(cell);
+// Keeps other runs out of a folder; a run that ends in any way lets go of it.
+class FolderLock {
+ public:
+  static absl::StatusOr<FolderLock> Take(const std::string& folder) {
+    const std::string path = folder + "/.lock";
+    const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (fd < 0) return absl::FailedPreconditionError(absl::StrCat("cannot write ", path));
+    FolderLock lock(fd);
+    if (::flock(fd, LOCK_EX | LOCK_NB) == 0) return lock;
+    std::fprintf(stderr, "another run works in %s; waiting for it\n", folder.c_str());
+    if (::flock(fd, LOCK_EX) == 0) return lock;
+    return absl::FailedPreconditionError(absl::StrCat("cannot lock ", path));
   }
-  return proto;
-}
+  ~FolderLock() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  FolderLock(FolderLock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  FolderLock& operator=(FolderLock&&) = delete;
 
-QuantizedLayer ToProto(const LayerError& error) {
-  QuantizedLayer proto;
-  proto.set_method(error.method);
-  proto.set_layer(error.layer);
-  proto.set_error(error.error);
-  proto.set_rounding_error(error.rounding_error);
-  return proto;
-}
+ private:
+  explicit FolderLock(int fd) : fd_(fd) {}
+  int fd_;
+};
+
+// Starts a process for a job and gives its report.
+class JobStarter {
+ public:
+  JobStarter(std::string folder, int64_t memory_limit) : folder_(std::move(folder)), memory_limit_(memory_limit) {}
+
+  // Report: BuildReport or MeasurementReport. `name` is the file's. An error: the process
+  // did not come to its end; `restarts` is how often it was started again.
+  template <typename Report>
+  absl::StatusOr<Report> Run(const Job& job, const std::string& name, double memory, int* restarts) {
+    NIBBLE_RETURN_IF_ERROR(CheckMemory("this job", memory, "close other programs, or raise --memory-limit", FreeMemory()));
+    NIBBLE_RETURN_IF_ERROR(MakeDirectories(folder_));
+    const std::string path = absl::StrCat(folder_, "/", name, ".textproto");
+    NIBBLE_RETURN_IF_ERROR(WriteFile(path, ProtoToText(job)));
+    const absl::Status ended = RunToEnd(path, restarts);
+    const auto json = ended.ok() ? ReadFile(ReportPath(path)) : ended;
+    std::error_code ignored;
+    for (const std::string& file : {path, ReportPath(path)}) std::filesystem::remove(file, ignored);
+    NIBBLE_RETURN_IF_ERROR(json.status());
+    Report report;
+    NIBBLE_RETURN_IF_ERROR(JsonToProto(*json, &report));
+    return report;
+  }
+
+ private:
+  int64_t FreeMemory() const { return memory_limit_ > 0 ? std::min(memory_limit_, AvailableMemory()) : AvailableMemory(); }
+
+  absl::Status RunToEnd(const std::string& path, int* restarts) const {
+    std::vector<std::string> arguments = {"job", path, "--parent", absl::StrCat(::getpid())};
+    if (memory_limit_ > 0) arguments.insert(arguments.end(), {"--memory-limit", absl::StrCat(memory_limit_ >> 20)});
+    for (*restarts = 0;; ++*restarts) {
+      NIBBLE_ASSIGN_OR_RETURN(const Ending ending, RunSelfToEnd(arguments));
+      if (ending.ok()) return absl::OkStatus();
+      const std::string what = absl::StrCat("the job's process ", ending.signal != 0 ? "was " : "", ending.Text());
+      if (ending.signal == 0) return absl::AbortedError(what);
+      if (*restarts + 1 == kMostAttempts) return absl::AbortedError(absl::StrCat(what, "; so it ended ", kMostAttempts, " times"));
+      std::fprintf(stderr, "%s; starting it again\n", what.c_str());
+    }
+  }
+
+  const std::string folder_;
+  const int64_t memory_limit_;
+};
 
 class Runner {
  public:
@@ -74,27 +125,33 @@ class Runner {
         log_(std::move(log)),
         model_hash_(std::move(model_hash)),
         code_version_(std::move(code_version)),
-        measurer_(model_.source, experiment.directory, options.threads > 0 ? options.threads : experiment.config.threads()) {}
+        threads_(ThreadsOrAll(options.threads > 0 ? options.threads : experiment.config.threads())),
+        hashes_(experiment.directory),
+        store_(options.out + "/models"),
+        starter_(options.out + "/jobs", options.memory_limit) {}
 
   absl::StatusOr<RunSummary> Run() {
     NIBBLE_RETURN_IF_ERROR(ChooseVariants());
     DescribeThisMachine();
     NIBBLE_RETURN_IF_ERROR(WriteHead());
-    total_ = static_cast<int>(variants_.size() * experiment_.metrics.size());
-    std::vector<const Pipeline*> pipelines;
-    for (const ExpandedVariant* variant : variants_) pipelines.push_back(&variant->pipeline);
-    shared_ = std::make_unique<SharedSteps>(pipelines);
-    for (size_t i = 0; i < variants_.size(); ++i) {
+    NIBBLE_RETURN_IF_ERROR(PlanWork());
+    for (size_t i = 0; i < work_.size(); ++i) {
       NIBBLE_RETURN_IF_ERROR(RunVariant(i));
-      shared_->Forget(i);
+      NIBBLE_RETURN_IF_ERROR(store_.KeepOnly(WantedAfter(i)));
     }
     return summary_;
   }
 
  private:
-  struct Job {
+  struct Task {  // one metric of a variant
     const MetricRequest* request;
     std::string key, data_hash;
+  };
+  struct Work {  // a variant that has something to do
+    const ExpandedVariant* variant;
+    std::vector<std::string> keys;  // of the models that its first 1, 2 ... steps make
+    std::vector<bool> learns;       // whether step i learns or calibrates, so that its model is worth keeping
+    std::vector<Task> tasks;        // that have no result
   };
 
   absl::Status ChooseVariants() {
@@ -112,29 +169,25 @@ class Runner {
     return absl::OkStatus();
   }
 
-  bool AsksFor(bool (MetricRequest::*has)() const) const {
-    return std::any_of(experiment_.metrics.begin(), experiment_.metrics.end(), [&](const MetricRequest& m) { return (m.*has)(); });
-  }
-
   void DescribeThisMachine() {
     const kernels::MachineInfo info = kernels::DescribeMachine();
-    const int threads = measurer_.pool().threads();
     machine_.set_cpu(info.cpu);
     machine_.set_features(info.features);
     machine_.set_kernel_table(info.kernel_table);
     machine_.set_cpus(info.cpus);
-    machine_.set_threads(threads);
-    if (!AsksFor(&MetricRequest::has_latency)) return;
+    machine_.set_threads(threads_);
+    const auto& metrics = experiment_.metrics;
+    if (std::none_of(metrics.begin(), metrics.end(), [](const MetricRequest& m) { return m.has_latency(); })) return;
     std::fprintf(stderr, "measuring the machine's memory bandwidth and fp32 peak\n");
-    machine_.set_read_bandwidth_gb_s(kernels::MeasureReadBandwidth(threads));
-    machine_.set_fma_peak_gflop_s(kernels::MeasureFmaPeak(threads));
+    machine_.set_read_bandwidth_gb_s(kernels::MeasureReadBandwidth(threads_));
+    machine_.set_fma_peak_gflop_s(kernels::MeasureFmaPeak(threads_));
   }
 
   absl::Status WriteHead() const {
     RunInfo info;
     info.set_name(experiment_.config.name());
     info.set_config_path(experiment_.path);
-    google::protobuf::TextFormat::PrintToString(experiment_.config, info.mutable_config());
+    info.set_config(ProtoToText(experiment_.config));
     info.set_command(options_.command);
     info.set_model(model_.source.source);
     info.set_model_hash(model_hash_);
@@ -159,118 +212,163 @@ class Runner {
     return WriteFile(options_.out + "/run.json", json);
   }
 
-  // Everything that can move a result names it.
-  absl::StatusOr<Job> MakeJob(const ExpandedVariant& variant, const MetricRequest& request) {
-    NIBBLE_ASSIGN_OR_RETURN(const std::string data_hash, measurer_.DataHash(request));
-    std::string parts = absl::StrCat(model_hash_, "\n", ProtoToLine(variant.pipeline), "\n", ProtoToLine(request), "\n", data_hash, "\n",
-                                     code_version_, "\n", machine_.kernel_table());
-    // Latency and divergence are measured against the baseline.
-    if (request.has_latency() || request.has_divergence()) absl::StrAppend(&parts, "\n", ProtoToLine(experiment_.variants[0].pipeline));
-    return Job{&request, Sha256(absl::StrCat(variant.name, "\n", parts)), data_hash};
+  // Everything that can move what a step makes names its model, those before it included.
+  absl::Status AddKeys(const ExpandedVariant& variant, Work* work) {
+    std::string made = Sha256(absl::StrCat(model_hash_, "\n", code_version_, "\n", machine_.kernel_table()));
+    for (const Step& step : variant.pipeline.step()) {
+      made = Sha256(absl::StrCat(made, "\n", ProtoToLine(step), "\n", hashes_.OfStep(step)));
+      work->keys.push_back(made);
+      NIBBLE_ASSIGN_OR_RETURN(const auto method, MakeMethod(step));
+      work->learns.push_back(method->learns());
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status PlanWork() {
+    for (const ExpandedVariant* variant : variants_) {
+      Work work{variant, {}, {}, {}};
+      NIBBLE_RETURN_IF_ERROR(AddKeys(*variant, &work));
+      if (variant->is_baseline) baseline_ = work;
+      for (const MetricRequest& request : experiment_.metrics) {
+        NIBBLE_ASSIGN_OR_RETURN(const std::string data_hash, hashes_.OfMetric(request));
+        std::string parts = absl::StrCat(variant->name, "\n", work.keys.back(), "\n", ProtoToLine(request), "\n", data_hash);
+        if (NeedsBaseline(request)) absl::StrAppend(&parts, "\n", baseline_.keys.back());
+        const std::string key = Sha256(parts);
+        if (log_.Finished(key)) ++summary_.reused;
+        else work.tasks.push_back({&request, key, data_hash});
+      }
+      total_ += static_cast<int>(work.tasks.size());
+      if (!work.tasks.empty()) work_.push_back(std::move(work));
+    }
+    total_ += summary_.reused;
+    started_ = summary_.reused;
+    return absl::OkStatus();
+  }
+
+  // Models that variants after `index` begin with or are measured against.
+  std::set<std::string> WantedAfter(size_t index) const {
+    std::set<std::string> wanted;
+    for (size_t i = index + 1; i < work_.size(); ++i) wanted.insert(work_[i].keys.begin(), work_[i].keys.end());
+    if (index + 1 < work_.size()) wanted.insert(baseline_.keys.back());
+    return wanted;
+  }
+
+  Job NewJob() const {
+    Job job;
+    job.set_model(model_.source.source);
+    job.set_model_hash(model_hash_);
+    job.set_directory(experiment_.directory);
+    job.set_threads(threads_);
+    job.set_store(options_.out + "/models");
+    return job;
+  }
+
+  Job BuildJob(const Work& work, const std::set<std::string>& wanted) const {
+    Job job = NewJob();
+    Build& build = *job.mutable_build();
+    *build.mutable_pipeline() = work.variant->pipeline;
+    build.set_work(options_.work);
+    for (size_t i = 0; i < work.keys.size(); ++i) {
+      build.add_key(work.keys[i]);
+      if (work.learns[i] && wanted.count(work.keys[i]) > 0) build.add_keep(work.keys[i]);
+    }
+    return job;
+  }
+
+  // The report of the variant's model, which is then in the store unless the report says
+  // why not.
+  BuildReport EnsureBuilt(const Work& work, const std::set<std::string>& wanted) {
+    const std::string& key = work.keys.back();
+    if (store_.Has(key)) {
+      auto report = store_.Report(key);
+      if (report.ok()) return *std::move(report);
+    }
+    if (const auto failed = failed_.find(key); failed != failed_.end()) return failed->second;
+    const Clock::time_point start = Clock::now();
+    int restarts = 0;
+    auto report = starter_.Run<BuildReport>(BuildJob(work, wanted), absl::StrCat("build-", key.substr(0, 16)),
+                                            kBuildMemory * static_cast<double>(model_.source.weight_bytes), &restarts);
+    if (!report.ok()) {
+      BuildReport failed;
+      failed.set_error(text::WellFormed(report.status().message()));
+      report = std::move(failed);
+    }
+    CountRestarts(restarts, report->mutable_event());
+    if (report->has_error()) return failed_[key] = *report;
+    std::fprintf(stderr, "%s: built in %.1f s\n", work.variant->name.c_str(), Seconds(start));
+    for (const TrainingCurve& curve : report->training()) PrintCurve(curve);
+    return *std::move(report);
+  }
+
+  static void CountRestarts(int restarts, google::protobuf::RepeatedPtrField<Event>* events) {
+    if (restarts == 0) return;
+    Event* event = events->Add();
+    event->set_what("job.restarted");
+    event->set_count(restarts);
+    event->set_detail("its process was killed");
+  }
+
+  static void PrintCurve(const TrainingCurve& curve) {
+    if (curve.loss().empty()) return;
+    std::fprintf(stderr, "  %s: %lld updates, loss %.4f -> %.4f%s\n", curve.label().c_str(), static_cast<long long>(curve.updates()),
+                 curve.loss(0), curve.loss(curve.loss_size() - 1), curve.reused() ? ", made before" : "");
   }
 
   absl::Status RunVariant(size_t index) {
-    const ExpandedVariant& variant = *variants_[index];
-    std::vector<Job> jobs;
-    for (const MetricRequest& request : experiment_.metrics) {
-      NIBBLE_ASSIGN_OR_RETURN(Job job, MakeJob(variant, request));
-      if (log_.Finished(job.key)) {
-        ++summary_.reused;
-        ++started_;
-      } else {
-        jobs.push_back(std::move(job));
-      }
-    }
-    if (jobs.empty()) return absl::OkStatus();
-    if (!variant.is_baseline && NeedsBaseline(jobs) && baseline_ == nullptr) NIBBLE_RETURN_IF_ERROR(BuildBaseline());
-    Context context(measurer_.pool(), Work());
-    const Clock::time_point start = Clock::now();
-    auto built = Build(index, context);
-    if (built.ok()) std::fprintf(stderr, "%s: built in %.1f s\n", variant.name.c_str(), Seconds(start));
-    for (const LossCurve& curve : context.curves()) PrintCurve(curve);
-    for (const Job& job : jobs) NIBBLE_RETURN_IF_ERROR(RunJob(variant, job, built, context));
-    if (variant.is_baseline && built.ok() && BaselineStays()) baseline_ = std::make_unique<BuiltModel>(*std::move(built));
+    const Work& work = work_[index];
+    const std::set<std::string> wanted = WantedAfter(index);
+    BuildReport baseline;
+    const bool compares = std::any_of(work.tasks.begin(), work.tasks.end(), [](const Task& task) { return NeedsBaseline(*task.request); });
+    if (!work.variant->is_baseline && compares) baseline = EnsureBuilt(baseline_, wanted);
+    const BuildReport built = EnsureBuilt(work, wanted);
+    for (const Task& task : work.tasks) NIBBLE_RETURN_IF_ERROR(RunTask(work, task, built, baseline));
     return absl::OkStatus();
   }
 
-  Workplace Work() const {
-    return {model_.source.tokenizer.get(), experiment_.directory, options_.work, model_hash_};
+  absl::StatusOr<MeasurementReport> Measure(const Work& work, const Task& task, const BuildReport& built, const BuildReport& baseline, int* restarts) {
+    if (built.has_error()) return absl::AbortedError(built.error());
+    const bool beside = !work.variant->is_baseline && NeedsBaseline(*task.request);
+    if (beside && baseline.has_error()) return absl::AbortedError(absl::StrCat("the baseline could not be built: ", baseline.error()));
+    Job job = NewJob();
+    Measurement& measurement = *job.mutable_measurement();
+    *measurement.mutable_metric() = *task.request;
+    measurement.set_model_key(work.keys.back());
+    if (beside) measurement.set_baseline_key(baseline_.keys.back());
+    double memory = static_cast<double>(store_.BytesOf(work.keys.back()));
+    if (beside) memory += static_cast<double>(store_.BytesOf(baseline_.keys.back()));
+    return starter_.Run<MeasurementReport>(job, absl::StrCat("measure-", task.key.substr(0, 16)), kMeasurementMemory * memory, restarts);
   }
 
-  static void PrintCurve(const LossCurve& curve) {
-    std::fprintf(stderr, "  %s: %zu updates, loss %.4f -> %.4f%s%s%s\n", curve.label.c_str(), curve.loss.size(), curve.loss.front(),
-                 LastLoss(curve.loss), curve.reused ? ", made before" : "", curve.log.empty() ? "" : "; every update: ", curve.log.c_str());
-  }
-
-  static bool NeedsBaseline(const std::vector<Job>& jobs) {
-    return std::any_of(jobs.begin(), jobs.end(), [](const Job& job) { return job.request->has_latency() || job.request->has_divergence(); });
-  }
-
-  bool BaselineStays() const { return AsksFor(&MetricRequest::has_latency) || AsksFor(&MetricRequest::has_divergence); }
-
-  absl::Status BuildBaseline() {
-    Context context(measurer_.pool(), Work());
-    auto built = Build(0, context);
-    // Its own jobs have reported a failure; those that need it will too.
-    if (built.ok()) baseline_ = std::make_unique<BuiltModel>(*std::move(built));
-    return absl::OkStatus();
-  }
-
-  absl::StatusOr<BuiltModel> Build(size_t index, Context& context) {
-    const ExpandedVariant& variant = *variants_[index];
-    BuiltModel built{variant.name, PipelineToString(variant.pipeline.step()), model_.graph, nullptr};
-    NIBBLE_RETURN_IF_ERROR(shared_->Apply(index, context, built.graph));
-    NIBBLE_ASSIGN_OR_RETURN(const auto* table, kernels::ChooseTable());
-    NIBBLE_ASSIGN_OR_RETURN(built.plan, Plan::Create(built.graph, *table));
-    if (!built.plan->simulated_ops().empty()) {
-      context.CountEvent("simulated_arithmetic", static_cast<int64_t>(built.plan->simulated_ops().size()),
-                         absl::StrCat("no kernel for the schemes of ", built.plan->simulated_ops()[0]));
-    }
-    return built;
-  }
-
-  absl::StatusOr<std::vector<Metric>> Measure(const MetricRequest& request, const BuiltModel& model, bool is_baseline) {
-    if (request.has_memory()) return measurer_.MeasureMemory(request.memory(), model, options_.out);
-    return measurer_.Measure(request, model, is_baseline ? &model : baseline_.get());
-  }
-
-  absl::Status RunJob(const ExpandedVariant& variant, const Job& job, const absl::StatusOr<BuiltModel>& built, const Context& context) {
+  absl::Status RunTask(const Work& work, const Task& task, const BuildReport& built, const BuildReport& baseline) {
     JobResult result;
-    result.set_key(job.key);
-    result.set_variant(variant.name);
-    result.set_is_baseline(variant.is_baseline);
-    result.set_pipeline(PipelineToString(variant.pipeline.step()));
-    result.set_job(ProtoToLine(*job.request));
+    result.set_key(task.key);
+    result.set_variant(work.variant->name);
+    result.set_is_baseline(work.variant->is_baseline);
+    result.set_pipeline(PipelineToString(work.variant->pipeline.step()));
+    result.set_job(ProtoToLine(*task.request));
     result.set_code_version(code_version_);
-    result.set_data_hash(job.data_hash);
+    result.set_data_hash(task.data_hash);
     *result.mutable_machine() = machine_;
+    *result.mutable_event() = built.event();
+    *result.mutable_training() = built.training();
+    *result.mutable_layer() = built.layer();
+    *result.mutable_table() = built.table();
     const Clock::time_point start = Clock::now();
-    absl::StatusOr<std::vector<Metric>> metrics = built.ok() ? Measure(*job.request, *built, variant.is_baseline) : built.status();
+    int restarts = 0;
+    auto report = Measure(work, task, built, baseline, &restarts);
     result.set_seconds(Seconds(start));
     result.set_measured_at(absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", absl::Now(), absl::UTCTimeZone()));
-    for (const auto& [what, event] : context.events()) {
-      Event* counted = result.add_event();
-      counted->set_what(what);
-      counted->set_count(event.count);
-      counted->set_detail(event.detail);
-    }
-    for (const LossCurve& curve : context.curves()) *result.add_training() = ToProto(curve);
-    for (const LayerError& error : context.layer_errors()) *result.add_layer() = ToProto(error);
-    for (const ReportTable& table : context.tables()) *result.add_table() = ToProto(table);
-    if (metrics.ok()) {
-      for (Metric& metric : *metrics) *result.add_metric() = std::move(metric);
-      ++summary_.done;
-    } else {
-      // A message may quote a file's bytes, and results are JSON.
-      result.set_error(text::WellFormed(metrics.status().message()));
-      ++summary_.failed;
-    }
+    CountRestarts(restarts, result.mutable_event());
+    if (!report.ok()) result.set_error(text::WellFormed(report.status().message()));
+    else if (report->has_error()) result.set_error(report->error());
+    else *result.mutable_metric() = std::move(*report->mutable_metric());
+    ++(result.has_error() ? summary_.failed : summary_.done);
     ++started_;
-    PrintJob(result);
+    PrintTask(result);
     return log_.Append(result);
   }
 
-  void PrintJob(const JobResult& result) const {
+  void PrintTask(const JobResult& result) const {
     std::string text = result.has_error() ? absl::StrCat("FAILED: ", result.error()) : "";
     for (const Metric& metric : result.metric()) {
       const bool withheld = metric.arithmetic() == SIMULATED && (metric.aggregate() == Metric::RATE || metric.aggregate() == Metric::TIME);
@@ -287,11 +385,15 @@ class Runner {
   const OpenedModel model_;
   ResultLog log_;
   const std::string model_hash_, code_version_;
-  Measurer measurer_;
+  const int threads_;
+  InputHashes hashes_;
+  ModelStore store_;
+  JobStarter starter_;
   Machine machine_;
   std::vector<const ExpandedVariant*> variants_;  // those that run, the baseline first
-  std::unique_ptr<SharedSteps> shared_;           // of their pipelines
-  std::unique_ptr<BuiltModel> baseline_;
+  Work baseline_;
+  std::vector<Work> work_;
+  std::map<std::string, BuildReport> failed_;  // by the model's key
   const Clock::time_point start_ = Clock::now();
   int started_ = 0, total_ = 0;
   RunSummary summary_;
@@ -301,6 +403,8 @@ class Runner {
 
 absl::StatusOr<RunSummary> RunExperiment(const ExpandedExperiment& experiment, const RunOptions& options) {
   NIBBLE_RETURN_IF_ERROR(MakeDirectories(options.out));
+  NIBBLE_ASSIGN_OR_RETURN(const FolderLock lock, FolderLock::Take(options.out));
+  if (::isatty(STDERR_FILENO) != 0) ::setenv(kTerminalVariable, "1", 1);
   NIBBLE_ASSIGN_OR_RETURN(ResultLog log, ResultLog::Open(options.out));
   NIBBLE_ASSIGN_OR_RETURN(OpenedModel model, OpenModel(experiment.config.model().source()));
   NIBBLE_RETURN_IF_ERROR(CheckFitsMemory(model));

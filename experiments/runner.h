@@ -1,6 +1,8 @@
-// Runs an experiment: builds each variant once, measures every metric on it,
-// appends results as they come. A run on an existing folder does only what is
-// missing; a variant that fails is a row that says why.
+// Runs an experiment: builds each variant once, measures every metric on it, appends
+// results as they come. Each of these is a process of its own (job.h), so that one which
+// crashes, is killed or takes more memory than there is becomes a row that says why, and
+// the rest goes on. A run on an existing folder does only what is missing; runs on one
+// folder take turns.
 #ifndef NIBBLE_EXPERIMENTS_RUNNER_H_
 #define NIBBLE_EXPERIMENTS_RUNNER_H_
 
@@ -18,6 +20,7 @@ struct RunOptions {
   int threads = 0;                // 0: the config's, or all CPUs
   std::string commit;             // of the source tree, for the report
   std::string command;            // what reproduces the run
+  int64_t memory_limit = 0;       // bytes that a job may have; 0: what the machine has
   std::string work;               // where trainings are kept, to go on with or to take finished; "" keeps none
 };
 

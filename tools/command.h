@@ -61,7 +61,7 @@ Command MethodsCommand();
 Command SearchCommand();
 Command TrainCommand();
 Command DatasetsCommand();
-Command MemoryProbeCommand();
+Command JobCommand();
 
 // "FIELD=VALUE" split at the first "=".
 absl::StatusOr<std::pair<std::string, std::string>> SplitAssignment(const std::string& text);

@@ -20,7 +20,7 @@ namespace po = boost::program_options;
 std::vector<Command> AllCommands() {
   return {RunCommand(),      ReportCommand(),  GateCommand(),    QuantizeCommand(), EvalCommand(),
           BenchCommand(),    GenerateCommand(), InspectCommand(), MethodsCommand(),  SearchCommand(),
-          TrainCommand(),    DatasetsCommand(), MemoryProbeCommand()};
+          TrainCommand(),    DatasetsCommand(), JobCommand()};
 }
 
 void PrintOverview(const std::vector<Command>& commands) {

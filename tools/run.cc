@@ -58,6 +58,7 @@ absl::StatusOr<int> Run(const Options& options) {
   if (options.Has("threads")) run.threads = options.Get<int>("threads");
   if (const char* commit = std::getenv("NIBBLE_COMMIT")) run.commit = commit;
   run.command = CommandLine(options, run.out);
+  if (options.Has("memory-limit")) run.memory_limit = options.Get<int64_t>("memory-limit") << 20;
   run.work = options.Has("work") ? options.Text("work") : CacheDirectory() + "/training";
   NIBBLE_ASSIGN_OR_RETURN(const RunSummary summary, RunExperiment(experiment, run));
   NIBBLE_RETURN_IF_ERROR(WriteReport(run.out));
@@ -74,7 +75,7 @@ Command RunCommand() {
   Command command;
   command.name = "run";
   command.summary = "Runs an experiment: builds every variant, measures it, writes the report.";
-  command.usage = "run CONFIG [--out DIR] [--only VARIANT] [--set FIELD=VALUE] [--work DIR] [--threads N] [--dry-run]";
+  command.usage = "run CONFIG [--out DIR] [--only VARIANT] [--set FIELD=VALUE] [--work DIR] [--threads N] [--memory-limit MIB] [--dry-run]";
   command.examples =
       "  nibble run configs/quickstart.textproto\n"
       "  nibble run configs/smollm2.textproto --only w4 --out out/w4\n"
@@ -88,6 +89,7 @@ Command RunCommand() {
       "dry-run", "check the config, print variants and metrics, and stop")(
       "work", po::value<std::string>(),
       "where trainings are kept: a killed one goes on, a finished one is used again (default ~/.cache/nibble/training)")(
+      "memory-limit", po::value<int64_t>(), "MiB of private memory that each job may have (default: what the machine has)")(
       "threads", po::value<int>(), "threads for building and quality metrics (default: the config's, or all CPUs)");
   command.positional = {"config"};
   command.required = {"config"};

@@ -136,8 +136,11 @@ TEST(Json, ErrorsQuoteNoWholeFile) {
 
 TEST(Memory, LimitsAreReadAndHeld) {
   EXPECT_GT(MemoryLimit(), 1 << 20);
-  EXPECT_EQ(ParseMemTotal("MemTotal:       24605284 kB\nMemFree:  1 kB\n").value(), int64_t{24605284} * 1024);
-  for (const char* text : {"", "MemFree: 1 kB", "MemTotal: x kB", "MemTotal: 5", "MemTotal: -1 kB"}) EXPECT_FALSE(ParseMemTotal(text).ok()) << text;
+  EXPECT_GT(AvailableMemory(), 1 << 20);
+  EXPECT_LE(AvailableMemory(), MemoryLimit());
+  EXPECT_EQ(ParseMemoryField("MemTotal:       24605284 kB\nMemFree:  1 kB\n", "MemTotal").value(), int64_t{24605284} * 1024);
+  EXPECT_EQ(ParseMemoryField("MemTotal:       24605284 kB\nMemFree:  1 kB\n", "MemFree").value(), 1024);
+  for (const char* text : {"", "MemFree: 1 kB", "MemTotal: x kB", "MemTotal: 5", "MemTotal: -1 kB"}) EXPECT_FALSE(ParseMemoryField(text, "MemTotal").ok()) << text;
   EXPECT_OK(CheckMemory("a model", 8e9, "do", 8'000'000'000));
   const absl::Status status = CheckMemory("the model 'm'", 0x1.9p33, "take another", int64_t{1} << 33);
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
@@ -193,6 +196,13 @@ TEST(RunProgram, GivesOutputOrSaysHowItEnded) {
   const absl::Status missing = RunProgram("no-such-program", {}, "the missing one").status();
   EXPECT_EQ(missing.code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(std::string(missing.message()), ::testing::HasSubstr("cannot start 'the missing one'"));
+}
+
+TEST(Ending, SaysHow) {
+  EXPECT_TRUE(Ending().ok());
+  EXPECT_EQ((Ending{3, 0, "no such file"}.Text()), "ended with status 3: no such file");
+  EXPECT_EQ((Ending{0, 9, "half a l"}.Text()), "killed by signal 9 (Killed; out of memory?)");
+  EXPECT_EQ((Ending{0, 6, "check failed"}.Text()), "killed by signal 6 (Aborted): check failed");
 }
 
 TEST(Suggest, NearestNameOrNone) {

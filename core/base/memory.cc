@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <fstream>
 #include <limits>
+#include <optional>
 #include <sstream>
 #include <string>
 
@@ -15,7 +16,6 @@
 namespace nibble {
 namespace {
 
-constexpr absl::string_view kField = "MemTotal:";
 // Of control groups, version 2 and 1. "max", or a number beyond any memory, is no limit.
 constexpr const char* kGroupLimits[] = {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"};
 
@@ -26,30 +26,40 @@ std::string TextOf(const char* path) {
   return text.str();
 }
 
+std::optional<int64_t> GroupLimit() {
+  std::optional<int64_t> least;
+  for (const char* path : kGroupLimits) {
+    int64_t bytes = 0;
+    if (absl::SimpleAtoi(TextOf(path), &bytes) && bytes > 0) least = std::min(least.value_or(bytes), bytes);
+  }
+  return least;
+}
+
 }  // namespace
 
-absl::StatusOr<int64_t> ParseMemTotal(absl::string_view meminfo) {
+absl::StatusOr<int64_t> ParseMemoryField(absl::string_view meminfo, absl::string_view field) {
   for (absl::string_view line : absl::StrSplit(meminfo, '\n')) {
-    if (!absl::ConsumePrefix(&line, kField)) continue;
+    if (!absl::ConsumePrefix(&line, field) || !absl::ConsumePrefix(&line, ":")) continue;
     int64_t kib = 0;
     if (!absl::ConsumeSuffix(&line, " kB") || !absl::SimpleAtoi(line, &kib) || kib < 1) {
-      return absl::InvalidArgumentError(absl::StrCat("cannot read '", kField, line, "'"));
+      return absl::InvalidArgumentError(absl::StrCat("cannot read '", field, ":", line, "'"));
     }
     return kib * 1024;
   }
-  return absl::NotFoundError(absl::StrCat("no ", kField, " field"));
+  return absl::NotFoundError(absl::StrCat("no ", field, " field"));
 }
 
 int64_t MemoryLimit() {
   static const int64_t limit = [] {
-    int64_t least = ParseMemTotal(TextOf("/proc/meminfo")).value_or(std::numeric_limits<int64_t>::max());
-    for (const char* path : kGroupLimits) {
-      int64_t bytes = 0;
-      if (absl::SimpleAtoi(TextOf(path), &bytes) && bytes > 0) least = std::min(least, bytes);
-    }
-    return least;
+    const int64_t machine = ParseMemoryField(TextOf("/proc/meminfo"), "MemTotal").value_or(std::numeric_limits<int64_t>::max());
+    return std::min(machine, GroupLimit().value_or(machine));
   }();
   return limit;
+}
+
+int64_t AvailableMemory() {
+  const int64_t machine = ParseMemoryField(TextOf("/proc/meminfo"), "MemAvailable").value_or(MemoryLimit());
+  return std::min(machine, MemoryLimit());
 }
 
 absl::Status CheckMemory(absl::string_view what, double bytes, absl::string_view advice, int64_t limit) {

@@ -14,8 +14,11 @@ namespace nibble {
 // limit where that is lower. The largest int64 where neither can be read.
 int64_t MemoryLimit();
 
-// MemTotal of the text of /proc/meminfo, in bytes.
-absl::StatusOr<int64_t> ParseMemTotal(absl::string_view meminfo);
+// Of these, what is free now or can be freed at once: it changes as programs run.
+int64_t AvailableMemory();
+
+// A field of the text of /proc/meminfo ("MemTotal"), in bytes.
+absl::StatusOr<int64_t> ParseMemoryField(absl::string_view meminfo, absl::string_view field);
 
 // ResourceExhausted where `what` needs more bytes than `limit`: "WHAT takes 12.5 GiB, more
 // than the 8.0 GiB of this machine; ADVICE".

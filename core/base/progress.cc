@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 
 #include "absl/strings/str_format.h"
 
@@ -23,7 +24,7 @@ std::string FormatSeconds(double seconds) {
 }
 
 Progress::Progress(std::string label, int64_t total, int64_t already)
-    : label_(std::move(label)), total_(total), already_(already), terminal_(::isatty(2) != 0), start_(Clock::now()), last_print_(start_) {}
+    : label_(std::move(label)), total_(total), already_(already), terminal_(::isatty(2) != 0 || std::getenv(kTerminalVariable) != nullptr), start_(Clock::now()), last_print_(start_) {}
 
 Progress::~Progress() {
   if (printed_ && terminal_) std::fprintf(stderr, "\r\033[K");

@@ -12,6 +12,10 @@
 
 namespace nibble {
 
+// An environment variable for child processes whose standard error a parent passes on to a
+// terminal.
+inline constexpr char kTerminalVariable[] = "NIBBLE_TERMINAL";
+
 class Progress {
  public:
   // `already` of `total` units were done before and tell nothing of the speed.

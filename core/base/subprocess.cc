@@ -3,13 +3,17 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
+#include <functional>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "core/base/status.h"
 
 extern char** environ;
@@ -17,65 +21,124 @@ extern char** environ;
 namespace nibble {
 namespace {
 
-// Everything that can be read from `fd`, which is closed.
-std::string Drain(int fd) {
-  std::string text;
+constexpr char kSelf[] = "/proc/self/exe";
+constexpr size_t kMostWords = 1000;  // bytes of last words
+
+// Gives everything that can be read from `fd`, which is closed, piece by piece.
+void Drain(int fd, const std::function<void(const char*, size_t)>& take) {
   char buffer[4096];
   while (true) {
     const ssize_t n = ::read(fd, buffer, sizeof(buffer));
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) break;
-    text.append(buffer, n);
+    take(buffer, static_cast<size_t>(n));
   }
   ::close(fd);
-  return text;
 }
+
+// Keeps the last line that has something in it.
+class LastLine {
+ public:
+  void Take(const char* text, size_t size) {
+    for (size_t i = 0; i < size; ++i) {
+      if (text[i] == '\n' || text[i] == '\r') {
+        if (!line_.empty()) last_ = std::move(line_);
+        line_.clear();
+      } else if (line_.size() < kMostWords) {
+        line_.push_back(text[i]);
+      }
+    }
+  }
+  std::string Get() const { return line_.empty() ? last_ : line_; }
+
+ private:
+  std::string line_, last_;
+};
 
 absl::Status CannotStart(const std::string& title, int error) {
   const std::string message = absl::StrCat("cannot start '", title, "': ", std::strerror(error));
   return error == ENOENT ? absl::NotFoundError(message) : absl::ResourceExhaustedError(message);
 }
 
-absl::Status StatusOf(int status, const std::string& title) {
-  if (WIFSIGNALED(status)) {
-    return absl::AbortedError(absl::StrCat("'", title, "' was killed by signal ", WTERMSIG(status), " (", strsignal(WTERMSIG(status)),
-                                           WTERMSIG(status) == SIGKILL ? "; out of memory?" : "", ")"));
-  }
-  if (WEXITSTATUS(status) == 0) return absl::OkStatus();
-  return absl::AbortedError(absl::StrCat("'", title, "' ended with status ", WEXITSTATUS(status)));
-}
+// A child with its file descriptor `stream` on a pipe.
+struct Child {
+  pid_t pid = 0;
+  int pipe = -1;
+};
 
-}  // namespace
-
-absl::StatusOr<std::string> RunProgram(const std::string& program, const std::vector<std::string>& arguments, const std::string& title) {
-  int out[2];
-  if (::pipe2(out, O_CLOEXEC) != 0) return absl::ResourceExhaustedError(absl::StrCat("pipe: ", std::strerror(errno)));
+absl::StatusOr<Child> Spawn(const std::string& program, const std::vector<std::string>& arguments, const std::string& title, int stream) {
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0) return absl::ResourceExhaustedError(absl::StrCat("pipe: ", std::strerror(errno)));
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_adddup2(&actions, out[1], 1);
+  posix_spawn_file_actions_adddup2(&actions, ends[1], stream);
   std::vector<std::string> words = {program};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
-  pid_t child = 0;
-  const int error = ::posix_spawnp(&child, program.c_str(), &actions, nullptr, argv.data(), environ);
+  Child child;
+  const int error = ::posix_spawnp(&child.pid, program.c_str(), &actions, nullptr, argv.data(), environ);
   posix_spawn_file_actions_destroy(&actions);
-  ::close(out[1]);
-  if (error != 0) {
-    ::close(out[0]);
-    return CannotStart(title, error);
-  }
-  const std::string text = Drain(out[0]);
+  ::close(ends[1]);
+  child.pipe = ends[0];
+  if (error == 0) return child;
+  ::close(ends[0]);
+  return CannotStart(title, error);
+}
+
+Ending Await(pid_t child) {
   int status = 0;
   while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
-  NIBBLE_RETURN_IF_ERROR(StatusOf(status, title));
+  if (WIFSIGNALED(status)) return {0, WTERMSIG(status), ""};
+  return {WEXITSTATUS(status), 0, ""};
+}
+
+std::string TitleOf(const std::vector<std::string>& arguments) { return absl::StrCat("nibble ", arguments.empty() ? "" : arguments[0]); }
+
+}  // namespace
+
+std::string Ending::Text() const {
+  const std::string words = last_words.empty() ? "" : absl::StrCat(": ", last_words);
+  if (signal == 0) return absl::StrCat("ended with status ", status, words);
+  return absl::StrCat("killed by signal ", signal, " (", strsignal(signal), signal == SIGKILL ? "; out of memory?" : "", ")",
+                      signal == SIGKILL ? "" : words);
+}
+
+absl::StatusOr<std::string> RunProgram(const std::string& program, const std::vector<std::string>& arguments, const std::string& title) {
+  NIBBLE_ASSIGN_OR_RETURN(const Child child, Spawn(program, arguments, title, STDOUT_FILENO));
+  std::string text;
+  Drain(child.pipe, [&](const char* bytes, size_t size) { text.append(bytes, size); });
+  const Ending ending = Await(child.pid);
+  if (!ending.ok()) return absl::AbortedError(absl::StrCat("'", title, "' ", ending.signal != 0 ? "was " : "", ending.Text()));
   return text;
 }
 
-absl::StatusOr<std::string> RunSelf(const std::vector<std::string>& arguments) {
-  return RunProgram("/proc/self/exe", arguments, absl::StrCat("nibble ", arguments.empty() ? "" : arguments[0]));
+absl::StatusOr<std::string> RunSelf(const std::vector<std::string>& arguments) { return RunProgram(kSelf, arguments, TitleOf(arguments)); }
+
+absl::StatusOr<Ending> RunSelfToEnd(const std::vector<std::string>& arguments) {
+  NIBBLE_ASSIGN_OR_RETURN(const Child child, Spawn(kSelf, arguments, TitleOf(arguments), STDERR_FILENO));
+  LastLine last;
+  Drain(child.pipe, [&](const char* bytes, size_t size) {
+    last.Take(bytes, size);
+    // Nobody may be there to read it.
+    for (ssize_t n = 1; size > 0 && n > 0; bytes += n, size -= static_cast<size_t>(n)) n = ::write(STDERR_FILENO, bytes, size);
+  });
+  Ending ending = Await(child.pid);
+  ending.last_words = last.Get();
+  return ending;
+}
+
+void EndWithParent(int parent) {
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (::getppid() != parent) ::_exit(1);  // it ended before
+}
+
+absl::Status LimitMemory(int64_t bytes) {
+  const rlimit limit = {static_cast<rlim_t>(bytes), static_cast<rlim_t>(bytes)};
+  if (::setrlimit(RLIMIT_DATA, &limit) == 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("a memory limit of ", bytes, " bytes: ", std::strerror(errno)));
 }
 
 }  // namespace nibble

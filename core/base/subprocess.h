@@ -18,6 +18,29 @@ absl::StatusOr<std::string> RunProgram(const std::string& program, const std::ve
 // Runs this executable: what is measured in a fresh process did nothing else.
 absl::StatusOr<std::string> RunSelf(const std::vector<std::string>& arguments);
 
+// How a process ended.
+struct Ending {
+  int status = 0;          // of its exit
+  int signal = 0;          // that killed it, or 0
+  std::string last_words;  // the last line of its standard error
+
+  bool ok() const { return status == 0 && signal == 0; }
+  // "killed by signal 9 (Killed; out of memory?)", "ended with status 3: LAST WORDS".
+  std::string Text() const;
+};
+
+// Runs this executable; its standard error passes through to ours. An error: it cannot be
+// started.
+absl::StatusOr<Ending> RunSelfToEnd(const std::vector<std::string>& arguments);
+
+// For a child process: ends it when the process that started it, `parent`, ends. Linux
+// alone; elsewhere the child goes on.
+void EndWithParent(int parent);
+
+// Bytes of private memory that this process may have from now on; an allocation beyond
+// them fails. An error: the limit is not accepted.
+absl::Status LimitMemory(int64_t bytes);
+
 }  // namespace nibble
 
 #endif  // NIBBLE_CORE_BASE_SUBPROCESS_H_

@@ -1,0 +1,106 @@
+#include "experiments/input_hashes.h"
+
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "core/base/file.h"
+#include "core/base/proto.h"
+#include "core/base/status.h"
+#include "datasets/registry.h"
+#include "experiments/expand.h"
+#include "experiments/tasks.h"
+#include "methods/training/data.h"
+#include "methods/training/training.pb.h"
+
+namespace nibble {
+namespace {
+
+using google::protobuf::FieldDescriptor;
+using google::protobuf::Message;
+
+// Messages within `message`, one level down.
+std::vector<const Message*> Within(const Message& message) {
+  const google::protobuf::Reflection& reflection = *message.GetReflection();
+  std::vector<const FieldDescriptor*> fields;
+  reflection.ListFields(message, &fields);
+  std::vector<const Message*> nested;
+  for (const FieldDescriptor* field : fields) {
+    if (field->message_type() == nullptr) continue;
+    const int count = field->is_repeated() ? reflection.FieldSize(message, field) : 1;
+    for (int i = 0; i < count; ++i) {
+      nested.push_back(field->is_repeated() ? &reflection.GetRepeatedMessage(message, field, i) : &reflection.GetMessage(message, field));
+    }
+  }
+  return nested;
+}
+
+absl::StatusOr<std::vector<std::string>> FilesOf(const google::protobuf::RepeatedPtrField<std::string>& names, const std::string& directory) {
+  std::vector<std::string> files;
+  for (const std::string& name : names) {
+    NIBBLE_ASSIGN_OR_RETURN(const auto resolved, datasets::ResolveDataset(name, directory));
+    files.push_back(resolved.path);
+  }
+  return files;
+}
+
+// The files that a message of data names itself.
+absl::StatusOr<std::vector<std::string>> DataFiles(const Message& message, const std::string& directory) {
+  if (const auto* pairs = google::protobuf::DynamicCastToGenerated<PreferenceData>(&message)) return FilesOf(pairs->pairs(), directory);
+  const auto* data = google::protobuf::DynamicCastToGenerated<TrainingData>(&message);
+  if (data == nullptr) return std::vector<std::string>();
+  NIBBLE_ASSIGN_OR_RETURN(std::vector<std::string> files, TextFiles({data->text().begin(), data->text().end()},
+                                                                    {data->exclude().begin(), data->exclude().end()}, directory));
+  NIBBLE_ASSIGN_OR_RETURN(const std::vector<std::string> conversations, FilesOf(data->conversations(), directory));
+  files.insert(files.end(), conversations.begin(), conversations.end());
+  return files;
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> InputHashes::OfFile(const std::string& path) {
+  if (const auto it = files_.find(path); it != files_.end()) return it->second;
+  NIBBLE_ASSIGN_OR_RETURN(const std::string hash, Sha256OfFile(path));
+  return files_[path] = hash;
+}
+
+absl::StatusOr<std::string> InputHashes::OfTask(const MetricRequest& request) {
+  NIBBLE_ASSIGN_OR_RETURN(const datasets::ResolvedTask task, FindTask(request, directory_));
+  // Where the files stand is no part of what they are.
+  TaskDescription description = task.description;
+  for (auto& part : *description.mutable_part()) part.clear_file();
+  std::string parts = ProtoToLine(description);
+  for (const auto& files : task.parts) {
+    for (const std::string& path : {files.items, files.shots}) {
+      if (path.empty()) continue;
+      NIBBLE_ASSIGN_OR_RETURN(const std::string hash, OfFile(path));
+      absl::StrAppend(&parts, "\n", hash);
+    }
+  }
+  return Sha256(parts);
+}
+
+absl::StatusOr<std::string> InputHashes::OfMetric(const MetricRequest& request) {
+  if (IsTask(request)) return OfTask(request);
+  const std::string data = DataOf(request);
+  if (data.empty()) return std::string();
+  NIBBLE_ASSIGN_OR_RETURN(const auto resolved, datasets::ResolveDataset(data, directory_));
+  return OfFile(resolved.path);
+}
+
+void InputHashes::AddData(const Message& message, std::string* parts) {
+  const auto files = DataFiles(message, directory_);
+  if (!files.ok()) absl::StrAppend(parts, files.status().message(), "\n");
+  for (const std::string& file : files.value_or(std::vector<std::string>())) {
+    const auto hash = OfFile(file);
+    absl::StrAppend(parts, hash.ok() ? *hash : std::string(hash.status().message()), "\n");
+  }
+  for (const Message* nested : Within(message)) AddData(*nested, parts);
+}
+
+std::string InputHashes::OfStep(const Step& step) {
+  std::string parts;
+  AddData(step, &parts);
+  return parts.empty() ? "" : Sha256(parts);
+}
+
+}  // namespace nibble

@@ -1,0 +1,191 @@
+#include "experiments/job.h"
+
+#include <algorithm>
+#include <map>
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "core/base/file.h"
+#include "core/base/proto.h"
+#include "core/base/status.h"
+#include "core/kernels/machine.h"
+#include "core/text/utf8.h"
+#include "experiments/measure.h"
+#include "experiments/model_store.h"
+#include "experiments/text_config.h"
+#include "methods/method.h"
+#include "reports/curve.h"
+
+namespace nibble {
+namespace {
+
+// Points of a curve in a report.
+constexpr size_t kCurvePoints = 200;
+
+TrainingCurve ToProto(const LossCurve& curve) {
+  TrainingCurve proto;
+  proto.set_label(curve.label);
+  proto.set_updates(static_cast<int64_t>(curve.loss.size()));
+  proto.set_tokens(curve.tokens);
+  proto.set_seconds(curve.seconds);
+  proto.set_reused(curve.reused);
+  for (const double loss : Thinned(curve.loss, kCurvePoints)) proto.add_loss(loss);
+  for (const double accuracy : Thinned(curve.accuracy, kCurvePoints)) proto.add_accuracy(accuracy);
+  return proto;
+}
+
+MethodTable ToProto(const ReportTable& table) {
+  MethodTable proto;
+  proto.set_title(table.title);
+  for (const std::string& column : table.columns) proto.add_column(column);
+  for (const auto& row : table.rows) {
+    MethodTable::Row& cells = *proto.add_row();
+    for (const std::string& cell : row) cells.add_cell(cell);
+  }
+  return proto;
+}
+
+QuantizedLayer ToProto(const LayerError& error) {
+  QuantizedLayer proto;
+  proto.set_method(error.method);
+  proto.set_layer(error.layer);
+  proto.set_error(error.error);
+  proto.set_rounding_error(error.rounding_error);
+  return proto;
+}
+
+Event ToProto(const std::string& what, const CountedEvent& event) {
+  Event proto;
+  proto.set_what(what);
+  proto.set_count(event.count);
+  proto.set_detail(event.detail);
+  return proto;
+}
+
+// A message may quote a file's bytes, and reports are JSON.
+std::string ErrorText(const absl::Status& status) { return text::WellFormed(status.message()); }
+
+// Applies the steps of a build to a graph, from the longest beginning that is there.
+class Builder {
+ public:
+  Builder(const Job& job, ThreadPool& pool) : job_(job), pool_(pool), store_(job.store()) {}
+
+  absl::StatusOr<BuildReport> Run() {
+    NIBBLE_ASSIGN_OR_RETURN(const OpenedModel source, OpenModel(job_.model()));
+    const auto& steps = job_.build().pipeline().step();
+    int done = steps.size();
+    while (done > 0 && !store_.Has(job_.build().key(done - 1))) --done;
+    if (done == 0) return Apply(source, source.graph, 0);
+    const std::string& key = job_.build().key(done - 1);
+    NIBBLE_ASSIGN_OR_RETURN(begun_, store_.Report(key));
+    for (TrainingCurve& curve : *begun_.mutable_training()) curve.set_reused(true);
+    if (done == steps.size()) return begun_;
+    NIBBLE_ASSIGN_OR_RETURN(const OpenedModel model, OpenModel(store_.PathOf(key)));
+    return Apply(source, model.graph, done);
+  }
+
+ private:
+  absl::StatusOr<BuildReport> Apply(const OpenedModel& source, ir::Graph graph, int done) {
+    const Build& build = job_.build();
+    const auto& steps = build.pipeline().step();
+    Context context(pool_, {source.source.tokenizer.get(), job_.directory(), build.work(), job_.model_hash()});
+    BuildRecord record;
+    record.history = begun_.history();
+    for (const Event& event : begun_.event()) record.events[event.what()] = {event.count(), event.detail()};
+    context.TakeUp(std::move(record));
+    for (int i = done; i < steps.size(); ++i) {
+      NIBBLE_RETURN_IF_ERROR(ApplyStep(context, steps[i], i, graph).status());
+      const bool is_last = i + 1 == steps.size(), is_kept = std::find(build.keep().begin(), build.keep().end(), build.key(i)) != build.keep().end();
+      if (is_last) NIBBLE_RETURN_IF_ERROR(TryPlan(graph, context));
+      if (is_last || is_kept) NIBBLE_RETURN_IF_ERROR(Save(source, graph, i, context));
+    }
+    return ReportOf(context);
+  }
+
+  // What has no kernel is told once, with the model.
+  static absl::Status TryPlan(const ir::Graph& graph, Context& context) {
+    NIBBLE_ASSIGN_OR_RETURN(const auto* table, kernels::ChooseTable());
+    NIBBLE_ASSIGN_OR_RETURN(const auto plan, Plan::Create(graph, *table));
+    if (plan->simulated_ops().empty()) return absl::OkStatus();
+    context.CountEvent("simulated_arithmetic", static_cast<int64_t>(plan->simulated_ops().size()),
+                       absl::StrCat("no kernel for the schemes of ", plan->simulated_ops()[0]));
+    return absl::OkStatus();
+  }
+
+  absl::Status Save(const OpenedModel& source, const ir::Graph& graph, int step, const Context& context) {
+    const auto& steps = job_.build().pipeline().step();
+    return store_.Put(job_.build().key(step), source.source, graph, PipelineToString({steps.begin(), steps.begin() + step + 1}), ReportOf(context));
+  }
+
+  BuildReport ReportOf(const Context& context) const {
+    BuildReport report = begun_;
+    report.set_history(context.history());
+    report.clear_event();  // the context has taken them up
+    for (const auto& [what, event] : context.events()) *report.add_event() = ToProto(what, event);
+    for (const LossCurve& curve : context.curves()) *report.add_training() = ToProto(curve);
+    for (const LayerError& error : context.layer_errors()) *report.add_layer() = ToProto(error);
+    for (const ReportTable& table : context.tables()) *report.add_table() = ToProto(table);
+    return report;
+  }
+
+  const Job& job_;
+  ThreadPool& pool_;
+  ModelStore store_;
+  BuildReport begun_;  // of the steps that were there
+};
+
+absl::StatusOr<BuiltModel> Load(const ModelStore& store, const std::string& key) {
+  NIBBLE_ASSIGN_OR_RETURN(OpenedModel model, OpenModel(store.PathOf(key)));
+  BuiltModel built{store.PathOf(key), model.source.pipeline, std::move(model.graph), nullptr};
+  NIBBLE_ASSIGN_OR_RETURN(const auto* table, kernels::ChooseTable());
+  NIBBLE_ASSIGN_OR_RETURN(built.plan, Plan::Create(built.graph, *table));
+  return built;
+}
+
+absl::StatusOr<std::vector<Metric>> Measure(const Job& job) {
+  const Measurement& measurement = job.measurement();
+  const MetricRequest& request = measurement.metric();
+  const ModelStore store(job.store());
+  if (request.has_memory()) return MeasureMemory(request.memory(), store.PathOf(measurement.model_key()), job.threads());
+  NIBBLE_ASSIGN_OR_RETURN(const OpenedModel source, OpenModel(job.model()));
+  NIBBLE_ASSIGN_OR_RETURN(const BuiltModel model, Load(store, measurement.model_key()));
+  Measurer measurer(source.source, job.directory(), job.threads());
+  if (!measurement.has_baseline_key()) return measurer.Measure(request, model, &model);
+  NIBBLE_ASSIGN_OR_RETURN(const BuiltModel baseline, Load(store, measurement.baseline_key()));
+  return measurer.Measure(request, model, &baseline);
+}
+
+}  // namespace
+
+std::string ReportPath(absl::string_view path) { return absl::StrCat(absl::StripSuffix(path, ".textproto"), ".json"); }
+
+BuildReport DoBuild(const Job& job) {
+  ThreadPool pool(ThreadsOrAll(job.threads()));
+  const absl::StatusOr<BuildReport> built = Builder(job, pool).Run();
+  if (built.ok()) return *built;
+  BuildReport report;
+  report.set_error(ErrorText(built.status()));
+  return report;
+}
+
+MeasurementReport DoMeasurement(const Job& job) {
+  MeasurementReport report;
+  const auto metrics = Measure(job);
+  if (!metrics.ok()) report.set_error(ErrorText(metrics.status()));
+  for (const Metric& metric : metrics.value_or(std::vector<Metric>())) *report.add_metric() = metric;
+  return report;
+}
+
+absl::Status DoJob(const std::string& path) {
+  Job job;
+  NIBBLE_RETURN_IF_ERROR(ReadTextFile(path, &job));
+  if (job.has_build() == job.has_measurement()) return absl::InvalidArgumentError(absl::StrCat(path, ": needs a build or a measurement"));
+  if (job.build().key_size() != job.build().pipeline().step_size()) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": ", job.build().key_size(), " keys for ", job.build().pipeline().step_size(), " steps"));
+  }
+  NIBBLE_ASSIGN_OR_RETURN(const std::string json, job.has_build() ? ProtoToJson(DoBuild(job)) : ProtoToJson(DoMeasurement(job)));
+  return WriteFile(ReportPath(path), json);
+}
+
+}  // namespace nibble

@@ -1,0 +1,31 @@
+// One job of a sweep (experiments/job.proto), as the process that is started for it does
+// it. Local runs, cluster schedulers and build systems start the same processes.
+#ifndef NIBBLE_EXPERIMENTS_JOB_H_
+#define NIBBLE_EXPERIMENTS_JOB_H_
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "experiments/job.pb.h"
+
+namespace nibble {
+
+// Where the report of the job in `path` goes: beside it.
+std::string ReportPath(absl::string_view path);
+
+// Does the job that the file holds (text form) and writes its BuildReport or
+// MeasurementReport, as JSON, to ReportPath. What the job's model, method or data are to
+// blame for stands there; an error here is a job that cannot be read or a report that
+// cannot be written.
+absl::Status DoJob(const std::string& path);
+
+// A build by itself: the report, and in the store the model and the beginnings to keep.
+BuildReport DoBuild(const Job& job);
+
+// A measurement by itself.
+MeasurementReport DoMeasurement(const Job& job);
+
+}  // namespace nibble
+
+#endif  // NIBBLE_EXPERIMENTS_JOB_H_

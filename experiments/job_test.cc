@@ -1,0 +1,128 @@
+#include "experiments/job.h"
+
+#include <filesystem>
+
+#include "core/base/file.h"
+#include "core/base/proto.h"
+#include "core/base/testing.h"
+#include "experiments/input_hashes.h"
+#include "experiments/model_store.h"
+#include "methods/testing.h"
+
+namespace nibble {
+namespace {
+
+const char kModel[] = "configs/models/novelist";
+const char kCalibrated[] = "step { [nibble.gptq] { bits: 3 samples: 2 layers: \"*.0.*\" data { text: \"text.txt\" window: 32 } } } ";
+const char kA8[] = "step { [nibble.activations] {} }", kA4[] = "step { [nibble.activations] { bits: 4 } }";
+
+class JobTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string text;
+    for (int i = 0; i < 200; ++i) absl::StrAppend(&text, "The old house stood at the end of lane ", i, ". ");
+    ASSERT_OK(WriteFile(dir_ + "/text.txt", text));
+  }
+
+  Job NewJob(const std::string& store) const {
+    Job job;
+    job.set_model(kModel);
+    job.set_model_hash("a model");
+    job.set_directory(dir_);
+    job.set_threads(1);
+    job.set_store(dir_ + "/" + store);
+    return job;
+  }
+
+  // Steps are called by their text.
+  Job BuildJob(const std::string& store, const std::string& steps) const {
+    Job job = NewJob(store);
+    *job.mutable_build()->mutable_pipeline() = ParsePipeline(steps);
+    std::string made;
+    for (const Step& step : job.build().pipeline().step()) job.mutable_build()->add_key(made = Sha256(made + ProtoToLine(step)));
+    return job;
+  }
+
+  static std::string WeightsOf(const Job& job) {
+    const auto bytes = ReadFile(absl::StrCat(ModelStore(job.store()).PathOf(*job.build().key().rbegin()), "/model.safetensors"));
+    EXPECT_OK(bytes);
+    return *bytes;
+  }
+
+  const std::string dir_ = TestTempDir();
+};
+
+TEST_F(JobTest, ABuildGoesOnFromAKeptBeginning) {
+  Job first = BuildJob("shared", std::string(kCalibrated) + kA8), second = BuildJob("shared", std::string(kCalibrated) + kA4);
+  first.mutable_build()->add_keep(first.build().key(0));
+  const BuildReport a = DoBuild(first);
+  ASSERT_EQ(a.error(), "");
+  const Job alone = BuildJob("alone", std::string(kCalibrated) + kA4);
+  const BuildReport expected = DoBuild(alone);
+  // What is taken up needs the text no more.
+  std::filesystem::remove(dir_ + "/text.txt");
+  const BuildReport b = DoBuild(second);
+  ASSERT_EQ(b.error(), "");
+  EXPECT_EQ(WeightsOf(second), WeightsOf(alone));
+  EXPECT_EQ(ProtoToText(b), ProtoToText(expected));
+  EXPECT_GT(b.layer_size(), 0);
+  // A model that is there is not made again.
+  EXPECT_EQ(ProtoToText(DoBuild(first)), ProtoToText(a));
+  EXPECT_NE(DoBuild(BuildJob("other", kCalibrated)).error(), "");
+}
+
+TEST_F(JobTest, TheStoreKeepsWhatIsWanted) {
+  const Job job = BuildJob("store", kA8);
+  ASSERT_EQ(DoBuild(job).error(), "");
+  ModelStore store(job.store());
+  ASSERT_OK(MakeDirectories(job.store() + "/left.123"));
+  EXPECT_TRUE(store.Has(job.build().key(0)));
+  EXPECT_GT(store.BytesOf(job.build().key(0)), 1 << 20);
+  ASSERT_OK(store.KeepOnly({job.build().key(0)}));
+  EXPECT_TRUE(store.Has(job.build().key(0)));
+  EXPECT_FALSE(IsDirectory(job.store() + "/left.123"));
+  ASSERT_OK(store.KeepOnly({}));
+  EXPECT_FALSE(store.Has(job.build().key(0)));
+}
+
+TEST_F(JobTest, MeasurementsReportMetricsOrWhyNot) {
+  const Job build = BuildJob("store", kA8);
+  ASSERT_EQ(DoBuild(build).error(), "");
+  Job job = NewJob("store");
+  job.mutable_measurement()->set_model_key(build.build().key(0));
+  job.mutable_measurement()->mutable_metric()->mutable_size();
+  ASSERT_OK(WriteFile(dir_ + "/size.textproto", ProtoToText(job)));
+  ASSERT_OK(DoJob(dir_ + "/size.textproto"));
+  MeasurementReport report;
+  ASSERT_OK_AND_ASSIGN(const std::string json, ReadFile(dir_ + "/size.json"));
+  ASSERT_OK(JsonToProto(json, &report));
+  EXPECT_EQ(report.metric(0).name(), "size_mib");
+  job.mutable_measurement()->set_model_key("gone");
+  EXPECT_THAT(DoMeasurement(job).error(), ::testing::HasSubstr("store/gone"));
+}
+
+TEST_F(JobTest, FilesThatAreNoJobAreErrors) {
+  const auto message = [&](const std::string& text) {
+    EXPECT_OK(WriteFile(dir_ + "/job.textproto", text));
+    return std::string(DoJob(dir_ + "/job.textproto").message());
+  };
+  EXPECT_THAT(message("model: 5"), ::testing::HasSubstr("job.textproto:1:"));
+  EXPECT_THAT(message("model: \"m\""), ::testing::HasSubstr("needs a build or a measurement"));
+  EXPECT_THAT(message("build { pipeline { step {} } }"), ::testing::HasSubstr("0 keys for 1 steps"));
+  EXPECT_FALSE(DoJob(dir_ + "/none.textproto").ok());
+}
+
+TEST_F(JobTest, HashesFollowTheFilesThatStepsRead) {
+  const Step step = ParsePipeline(kCalibrated).step(0);
+  const std::string before = InputHashes(dir_).OfStep(step);
+  EXPECT_NE(before, "");
+  EXPECT_EQ(InputHashes(dir_).OfStep(step), before);
+  EXPECT_EQ(InputHashes(dir_).OfStep(ParsePipeline(kA8).step(0)), "");
+  ASSERT_OK(WriteFile(dir_ + "/text.txt", "another text"));
+  EXPECT_NE(InputHashes(dir_).OfStep(step), before);
+  std::filesystem::remove(dir_ + "/text.txt");
+  EXPECT_NE(InputHashes(dir_).OfStep(step), "");
+}
+
+}  // namespace
+}  // namespace nibble

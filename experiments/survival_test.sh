@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# usage: survival_test.sh SCRIPT ARGUMENT ...
+exec python3 "$@"
