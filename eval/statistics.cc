@@ -211,6 +211,7 @@ Comparison CompareRecords(const Metric& variant, const Metric* baseline) {
   const bool paired = !exact && comparison.why.empty();
   const Estimate estimate = paired ? PairedEstimate(variant, *baseline) : PlainEstimate(variant, *baseline);
   (variant.aggregate() == Metric::MEAN ? comparison.difference : comparison.ratio) = estimate;
+  if (paired) comparison.items = CountPairs(variant, *baseline);
   if (absl::StartsWith(variant.name(), "accuracy") && baseline->value() > 0) {
     comparison.recovery = 100 * variant.value() / baseline->value();
   }

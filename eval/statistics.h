@@ -22,6 +22,9 @@
 //              ratio of round i; the geometric mean of the rounds' ratios, which
 //              may differ a little from the ratio of the two medians
 //   NONE       value / baseline value, exact, without an interval
+//
+// Of items that are right or wrong a comparison also has McNemar's test and the paired
+// bootstrap (paired_items.h).
 #ifndef NIBBLE_EVAL_STATISTICS_H_
 #define NIBBLE_EVAL_STATISTICS_H_
 
@@ -31,6 +34,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "eval/paired_items.h"
 #include "eval/result.pb.h"
 
 namespace nibble {
@@ -51,6 +55,7 @@ struct Comparison {
   std::optional<Estimate> ratio;       // EXP_MEAN, RATE, TIME, NONE
   std::optional<Estimate> difference;  // MEAN
   std::optional<double> recovery;      // accuracies: 100 * value / baseline value
+  std::optional<PairedItems> items;    // of right and wrong answers to the same items
   // Why the interval or the whole estimate is missing; empty when nothing is.
   std::string why;
 

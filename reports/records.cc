@@ -57,6 +57,14 @@ void AddEstimate(const std::string& name, const std::optional<Estimate>& estimat
 void AddComparison(const Comparison& comparison, Json* record) {
   AddEstimate("ratio", comparison.ratio, record);
   AddEstimate("difference", comparison.difference, record);
+  if (const auto& items = comparison.items) {
+    const PercentileInterval bootstrap = BootstrapInterval(*items);
+    (*record)["gained"] = items->gained;
+    (*record)["lost"] = items->lost;
+    (*record)["mcnemar_p"] = Number(McNemarP(*items));
+    (*record)["bootstrap_low"] = Number(bootstrap.low);
+    (*record)["bootstrap_high"] = Number(bootstrap.high);
+  }
   if (comparison.recovery.has_value()) (*record)["recovery"] = Number(comparison.recovery);
   if (!comparison.why.empty()) (*record)["note"] = comparison.why;
 }

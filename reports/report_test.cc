@@ -242,7 +242,7 @@ TEST(Contrasts, CompareVariantsPairByPair) {
   const std::string text = MakeReport(small.run, small.results, {}).markdown;
   EXPECT_THAT(text, HasSubstr("## Contrasts"));
   EXPECT_THAT(text, HasSubstr("| ptq | w2\\|sim | perplexity/wikitext ↓ | ×0.9048 [0.9048, 0.9048] | better |"));
-  EXPECT_THAT(text, HasSubstr("| ptq | w2\\|sim | accuracy/arc ↑ (%) | +25.0 pp [-54.6, +104.6] |  |"));
+  EXPECT_THAT(text, HasSubstr("| ptq | w2\\|sim | accuracy/arc ↑ (%) | +25.0 pp [-54.6, +104.6]; 1 gained, 0 lost, p 1.0 |  |"));
 }
 
 TEST(Markdown, MissingIntervalsAreExplained) {

@@ -1,0 +1,104 @@
+// The null experiment: where two models do not differ, intervals of their comparison must
+// cover "no difference" as often as they claim. A model and its rounded twin are scored on
+// the same windows and items; swapping at random, block by block, which of the two is called
+// the variant leaves what blocks are like (their spread, their outliers, how rarely an answer
+// changes) and takes the difference away.
+
+#include <array>
+#include <cmath>
+
+#include "core/base/rng.h"
+#include "core/base/testing.h"
+#include "core/kernels/machine.h"
+#include "eval/statistics.h"
+#include "experiments/measure.h"
+#include "methods/testing.h"
+
+namespace nibble {
+namespace {
+
+// More than two hundred, so that chance alone moves the share by 0.2 %, not by 1.5 %.
+constexpr int kSeeds = 10000;
+
+// What the reference checkpoint and the same at W3 give.
+class Null : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    SetProgressEnabled(false);
+    auto model = OpenModel("configs/models/novelist");
+    ASSERT_OK(model);
+    for (const char* steps : {"step { [nibble.baseline] {} }", "step { [nibble.rtn] { bits: 3 group_size: 32 } }"}) {
+      Measurer measurer(model->source, ".", 2);
+      Context context(measurer.pool());
+      BuiltModel built{"", "", model->graph, nullptr};
+      ASSERT_OK(ApplyPipeline(context, ParsePipeline(steps).step(), built.graph));
+      built.plan = *Plan::Create(built.graph, **kernels::ChooseTable());
+      MetricRequest perplexity, questions;
+      perplexity.mutable_perplexity()->set_text("quickstart/passages");
+      perplexity.mutable_perplexity()->set_window(96);
+      questions.mutable_multiple_choice()->set_set("quickstart/questions");
+      perplexities_.push_back((*measurer.Measure(perplexity, built, nullptr))[0]);
+      accuracies_.push_back((*measurer.Measure(questions, built, nullptr))[0]);
+    }
+  }
+
+  // As many blocks, drawn with replacement, each with the two models in a random order.
+  static std::array<Metric, 2> Swapped(const std::vector<Metric>& pair, uint64_t seed) {
+    Rng rng(seed);
+    std::array<Metric, 2> swapped = {pair[0], pair[0]};
+    const int blocks = pair[0].block_sum_size();
+    for (int i = 0; i < blocks; ++i) {
+      const int block = static_cast<int>(rng.Below(blocks)), first = static_cast<int>(rng.Below(2));
+      for (int m = 0; m < 2; ++m) {
+        swapped[m].set_block_sum(i, pair[(first + m) % 2].block_sum(block));
+        if (pair[0].block_weight_size() > 0) swapped[m].set_block_weight(i, pair[0].block_weight(block));
+      }
+    }
+    for (Metric& metric : swapped) EXPECT_OK(FillMetric(&metric));
+    return swapped;
+  }
+
+  static inline std::vector<Metric> perplexities_, accuracies_;
+};
+
+void ExpectCoverage(int covered) {
+  EXPECT_GE(covered, 0.93 * kSeeds);
+  EXPECT_LE(covered, 0.97 * kSeeds);
+  std::printf("%d of %d intervals cover no difference\n", covered, kSeeds);
+}
+
+TEST_F(Null, PerplexityIntervalsCoverAsTheyClaim) {
+  int covered = 0;
+  for (int seed = 0; seed < kSeeds; ++seed) {
+    const auto [variant, baseline] = Swapped(perplexities_, seed);
+    const Comparison comparison = Compare(variant, &baseline);
+    ASSERT_TRUE(comparison.ratio.has_value() && comparison.ratio->interval.has_value());
+    covered += comparison.ratio->interval->low <= 1 && comparison.ratio->interval->high >= 1;
+  }
+  ExpectCoverage(covered);
+}
+
+TEST_F(Null, AccuracyIntervalsCoverAsTheyClaim) {
+  int covered = 0;
+  for (int seed = 0; seed < kSeeds; ++seed) {
+    const auto [variant, baseline] = Swapped(accuracies_, seed);
+    const Comparison comparison = Compare(variant, &baseline);
+    ASSERT_TRUE(comparison.difference.has_value() && comparison.difference->interval.has_value());
+    covered += comparison.difference->interval->low <= 0 && comparison.difference->interval->high >= 0;
+  }
+  ExpectCoverage(covered);
+}
+
+TEST_F(Null, AModelUnderAnotherNameDoesNotDiffer) {
+  for (const Metric& metric : {perplexities_[0], accuracies_[0]}) {
+    const Comparison comparison = Compare(metric, &metric);
+    const Estimate& estimate = comparison.ratio.has_value() ? *comparison.ratio : *comparison.difference;
+    const double none = comparison.ratio.has_value() ? 1 : 0;
+    EXPECT_EQ(estimate.value, none);
+    EXPECT_EQ(estimate.interval->low, none);
+    EXPECT_EQ(estimate.interval->high, none);
+  }
+}
+
+}  // namespace
+}  // namespace nibble
