@@ -416,7 +416,7 @@ TEST_F(SharedTasks, Prompts) {
   EXPECT_EQ(first("winogrande").continuations[0], " always got the easier cases.");
   EXPECT_EQ(first("winogrande").gold, 1);
   EXPECT_EQ(first("lambada_openai").continuations[0], " signs");
-  EXPECT_EQ(first("blimp").continuations[1], " Katherine can't help himself.");
+  EXPECT_EQ(first("blimp_anaphor_gender_agreement").continuations[1], " Katherine can't help himself.");
   EXPECT_EQ(first("hellaswag").continuations[3], " starts pulling up roofing on a roof.");
 }
 

@@ -10,6 +10,7 @@
 #include "absl/strings/str_replace.h"
 #include "core/base/pattern.h"
 #include "eval/statistics.h"
+#include "reports/format.h"
 
 namespace nibble {
 namespace {
@@ -220,6 +221,20 @@ std::string FormatGates(const std::vector<GateOutcome>& outcomes) {
                     absl::StrReplaceAll(outcome.message, {{"\n", " "}}), "\n");
   }
   return text;
+}
+
+std::string GatesJunit(const std::string& run, const std::vector<GateOutcome>& outcomes) {
+  const int64_t failures = absl::c_count_if(outcomes, [](const GateOutcome& outcome) { return !outcome.passed; });
+  const std::string name = EscapeXml(run);
+  std::string xml = absl::StrFormat("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n<testsuite name=\"%s\" tests=\"%d\" failures=\"%d\">\n", name,
+                                    outcomes.size(), failures);
+  for (const GateOutcome& outcome : outcomes) {
+    const std::string what = EscapeXml(absl::StrCat(outcome.metric, outcome.bound.empty() ? "" : ": ", outcome.bound));
+    absl::StrAppend(&xml, "<testcase classname=\"", name, ".", EscapeXml(outcome.variant), "\" name=\"", what, "\"");
+    if (outcome.passed) absl::StrAppend(&xml, "/>\n");
+    else absl::StrAppend(&xml, "><failure message=\"", EscapeXml(outcome.message), "\"/></testcase>\n");
+  }
+  return absl::StrCat(xml, "</testsuite>\n</testsuites>\n");
 }
 
 bool AllPassed(const std::vector<GateOutcome>& outcomes) {

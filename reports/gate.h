@@ -42,6 +42,10 @@ std::vector<GateOutcome> EvaluateGates(const RunTable& table);
 // One line each: "FAIL ptq perplexity/wikitext: ratio 1.52 > max_ratio 1.45".
 std::string FormatGates(const std::vector<GateOutcome>& outcomes);
 
+// As a JUnit report, which CI systems show: a suite of the run's name, a case for each
+// outcome.
+std::string GatesJunit(const std::string& run, const std::vector<GateOutcome>& outcomes);
+
 bool AllPassed(const std::vector<GateOutcome>& outcomes);
 
 }  // namespace nibble

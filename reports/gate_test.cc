@@ -171,6 +171,16 @@ TEST(Gate, ComparisonsNeedAComparableBaseline) {
   EXPECT_THAT(Evaluate(gate), HasSubstr("FAIL w2|sim decode_tokens_per_s/32: the latency is of simulated arithmetic"));
 }
 
+TEST(Gate, JunitHoldsEachOutcome) {
+  const std::vector<GateOutcome> outcomes = {{Gate(), "w4|sim", "size_mib", 72.5, "max_value 80", true, "value 72.5 <= max_value 80"},
+                                             {Gate(), "ptq", "perplexity/a\"b", {}, "", false, "not <measured>"}};
+  EXPECT_EQ(GatesJunit("a & b", outcomes),
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n<testsuite name=\"a &amp; b\" tests=\"2\" failures=\"1\">\n"
+            "<testcase classname=\"a &amp; b.w4|sim\" name=\"size_mib: max_value 80\"/>\n"
+            "<testcase classname=\"a &amp; b.ptq\" name=\"perplexity/a&quot;b\"><failure message=\"not &lt;measured&gt;\"/></testcase>\n"
+            "</testsuite>\n</testsuites>\n");
+}
+
 TEST(Gate, BoundsMayBeDenormal) {
   Gate gate = MakeGate("ptq", "size_mib");
   gate.set_min_value(4.9e-324);

@@ -69,6 +69,8 @@ Report MakeReport(const RunInfo& run, const std::vector<JobResult>& results, con
   report.layers = LayersCsv(findings.layers);
   doc::Document document = RunDocument(table, findings, report.plot.empty() ? "" : kPlotFile, report.loss_plot.empty() ? "" : kLossFile, kLayersFile);
   report.markdown = ToMarkdown(document);
+  report.summary = ToMarkdown(SummaryDocument(table, findings.gates));
+  if (!findings.gates.empty()) report.junit = GatesJunit(run.name(), findings.gates);
   report.csv = RecordsCsv(records);
   report.json = RecordsJson(table, records, findings);
   std::vector<Chart> charts = RunCharts(table, records, findings);
@@ -84,6 +86,8 @@ absl::Status WriteReport(const std::string& dir) {
   if (!report.plot.empty()) NIBBLE_RETURN_IF_ERROR(WriteFile(absl::StrCat(dir, "/", kPlotFile), report.plot));
   if (!report.loss_plot.empty()) NIBBLE_RETURN_IF_ERROR(WriteFile(absl::StrCat(dir, "/", kLossFile), report.loss_plot));
   if (!report.layers.empty()) NIBBLE_RETURN_IF_ERROR(WriteFile(absl::StrCat(dir, "/", kLayersFile), report.layers));
+  if (!report.junit.empty()) NIBBLE_RETURN_IF_ERROR(WriteFile(absl::StrCat(dir, "/gates.xml"), report.junit));
+  NIBBLE_RETURN_IF_ERROR(WriteFile(absl::StrCat(dir, "/summary.md"), report.summary));
   NIBBLE_RETURN_IF_ERROR(WriteFile(absl::StrCat(dir, "/results.csv"), report.csv));
   NIBBLE_RETURN_IF_ERROR(WriteFile(absl::StrCat(dir, "/results.json"), report.json));
   NIBBLE_RETURN_IF_ERROR(WriteFile(absl::StrCat(dir, "/report.html"), report.html));

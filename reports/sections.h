@@ -3,6 +3,7 @@
 #define NIBBLE_REPORTS_SECTIONS_H_
 
 #include <string>
+#include <vector>
 
 #include "reports/document.h"
 #include "reports/findings.h"
@@ -22,6 +23,9 @@ inline constexpr char kPartsSection[] = "Size by part";
 // has layers.
 doc::Document RunDocument(const RunTable& table, const Findings& findings, const std::string& plot, const std::string& loss_plot,
                           const std::string& layers_file);
+
+// What a pull request should show: how many gates failed and which, and the results.
+doc::Document SummaryDocument(const RunTable& table, const std::vector<GateOutcome>& gates);
 
 // The figures of the report as they were recorded: a row for each, which
 // RecordId names, with what finds its line in results.jsonl.

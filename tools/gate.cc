@@ -2,6 +2,7 @@
 
 #include <cstdio>
 
+#include "core/base/file.h"
 #include "core/base/status.h"
 #include "reports/gate.h"
 #include "reports/run_log.h"
@@ -17,6 +18,7 @@ absl::StatusOr<int> Check(const Options& options) {
   }
   const auto outcomes = EvaluateGates(log.run, log.results);
   std::printf("%s", FormatGates(outcomes).c_str());
+  if (options.Has("junit")) NIBBLE_RETURN_IF_ERROR(WriteFile(options.Text("junit"), GatesJunit(log.run.name(), outcomes)));
   return AllPassed(outcomes) ? kDone : kFailed;
 }
 
@@ -27,9 +29,10 @@ Command GateCommand() {
   Command command;
   command.name = "gate";
   command.summary = "Checks a run against its gates; exits with 1 and names each gate that fails.";
-  command.usage = "gate DIR";
-  command.examples = "  nibble gate out/quickstart\n";
-  command.options.add_options()("dir", po::value<std::string>(), "the run's folder");
+  command.usage = "gate DIR [--junit FILE]";
+  command.examples = "  nibble gate out/quickstart\n  nibble gate out/quickstart --junit gates.xml\n";
+  command.options.add_options()("dir", po::value<std::string>(), "the run's folder")(
+      "junit", po::value<std::string>(), "write the outcomes here as JUnit XML");
   command.positional = {"dir"};
   command.required = {"dir"};
   command.run = Check;

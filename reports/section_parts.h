@@ -1,0 +1,56 @@
+// The sections of a run's document, and what they share; sections.h puts them together.
+#ifndef NIBBLE_REPORTS_SECTION_PARTS_H_
+#define NIBBLE_REPORTS_SECTION_PARTS_H_
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "eval/statistics.h"
+#include "reports/contrasts.h"
+#include "reports/document.h"
+#include "reports/gate.h"
+#include "reports/layers.h"
+#include "reports/repetitions.h"
+#include "reports/run_table.h"
+
+namespace nibble {
+
+inline constexpr char kNoValue[] = "–";
+
+doc::Text Words(absl::string_view words);
+doc::Text Data(absl::string_view data);
+
+template <typename Integer>
+doc::Cell CountCell(Integer count) {
+  return {Words(absl::StrCat(count)), static_cast<double>(count)};
+}
+
+// Any variant's measurement of a metric: unit, direction and kind are the same.
+const Metric* AnyMetric(const RunTable& table, const std::string& name);
+doc::Text MetricTitleIn(const RunTable& table, const std::string& name);
+std::string FailureText(const JobResult& job);
+// What a comparison sorts by.
+std::optional<double> ComparisonNumber(const Comparison& comparison);
+void AddNotes(const doc::Notes& notes, doc::Section* section);
+
+// Each without blocks where the run has nothing to say there. Of measurements:
+doc::Section ResultsSection(const RunTable& table, const std::string& plot);
+doc::Section GatesSection(const std::vector<GateOutcome>& gates);
+doc::Section ContrastsSection(const RunTable& table, const std::vector<ContrastedMetric>& metrics);
+doc::Section SeedsSection(const RunTable& table, const std::vector<RepeatedMetric>& metrics);
+doc::Section RecoverySection(const RunTable& table);
+// Of how models were built, and of how metrics were measured:
+doc::Section TrainingSection(const RunTable& table, const std::string& plot);
+doc::Section LayersSection(const std::vector<LayerGroup>& groups, const std::string& file);
+doc::Section MethodTablesSection(const RunTable& table);
+doc::Section PartsSection(const RunTable& table);
+doc::Section PipelinesSection(const RunTable& table);
+doc::Section EventsSection(const RunTable& table);
+doc::Section MeasuresSection(const RunTable& table);
+
+}  // namespace nibble
+
+#endif  // NIBBLE_REPORTS_SECTION_PARTS_H_
