@@ -6,6 +6,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "core/base/file.h"
 #include "core/base/proto.h"
 #include "core/base/status.h"
@@ -171,7 +173,9 @@ BuildReport DoBuild(const Job& job) {
 
 MeasurementReport DoMeasurement(const Job& job) {
   MeasurementReport report;
+  const absl::Time start = absl::Now();
   const auto metrics = Measure(job);
+  report.set_seconds(absl::ToDoubleSeconds(absl::Now() - start));
   if (!metrics.ok()) report.set_error(ErrorText(metrics.status()));
   for (const Metric& metric : metrics.value_or(std::vector<Metric>())) *report.add_metric() = metric;
   return report;

@@ -31,6 +31,7 @@
 #include "experiments/measure.h"
 #include "experiments/model_store.h"
 #include "experiments/result_log.h"
+#include "experiments/slurm.h"
 #include "methods/method.h"
 
 namespace nibble {
@@ -72,30 +73,50 @@ class FolderLock {
   int fd_;
 };
 
+// A job, the name of its file and the memory that it is thought to need.
+struct PlannedJob {
+  Job job;
+  std::string name;
+  double memory = 0;
+};
+
 // Starts a process for a job and gives its report.
 class JobStarter {
  public:
   JobStarter(std::string folder, int64_t memory_limit) : folder_(std::move(folder)), memory_limit_(memory_limit) {}
 
-  // Report: BuildReport or MeasurementReport. `name` is the file's. An error: the process
-  // did not come to its end; `restarts` is how often it was started again.
+  // Report: BuildReport or MeasurementReport; one that a cluster has left is taken. An
+  // error: the process did not come to its end; `restarts` is how often it was started
+  // again.
   template <typename Report>
-  absl::StatusOr<Report> Run(const Job& job, const std::string& name, double memory, int* restarts) {
-    NIBBLE_RETURN_IF_ERROR(CheckMemory("this job", memory, "close other programs, or raise --memory-limit", FreeMemory()));
-    NIBBLE_RETURN_IF_ERROR(MakeDirectories(folder_));
-    const std::string path = absl::StrCat(folder_, "/", name, ".textproto");
-    NIBBLE_RETURN_IF_ERROR(WriteFile(path, ProtoToText(job)));
-    const absl::Status ended = RunToEnd(path, restarts);
-    const auto json = ended.ok() ? ReadFile(ReportPath(path)) : ended;
+  absl::StatusOr<Report> Run(const PlannedJob& planned, int* restarts) {
+    const std::string path = PathOf(planned);
+    if (!FileExists(ReportPath(path))) {
+      NIBBLE_RETURN_IF_ERROR(CheckMemory("this job", planned.memory, "close other programs, or raise --memory-limit", FreeMemory()));
+      NIBBLE_RETURN_IF_ERROR(Write(planned).status());
+      NIBBLE_RETURN_IF_ERROR(RunToEnd(path, restarts));
+    }
+    const auto json = ReadFile(ReportPath(path));
     std::error_code ignored;
-    for (const std::string& file : {path, ReportPath(path)}) std::filesystem::remove(file, ignored);
+    for (const std::string& file : {path, ReportPath(path), LogOf(path)}) std::filesystem::remove(file, ignored);
     NIBBLE_RETURN_IF_ERROR(json.status());
     Report report;
     NIBBLE_RETURN_IF_ERROR(JsonToProto(*json, &report));
     return report;
   }
 
+  // Writes the job's file and gives its path.
+  absl::StatusOr<std::string> Write(const PlannedJob& planned) const {
+    NIBBLE_RETURN_IF_ERROR(MakeDirectories(folder_));
+    NIBBLE_RETURN_IF_ERROR(WriteFile(PathOf(planned), ProtoToText(planned.job)));
+    return PathOf(planned);
+  }
+
+  bool HasReport(const PlannedJob& planned) const { return FileExists(ReportPath(PathOf(planned))); }
+
  private:
+  std::string PathOf(const PlannedJob& planned) const { return absl::StrCat(folder_, "/", planned.name, ".textproto"); }
+
   int64_t FreeMemory() const { return memory_limit_ > 0 ? std::min(memory_limit_, AvailableMemory()) : AvailableMemory(); }
 
   absl::Status RunToEnd(const std::string& path, int* restarts) const {
@@ -135,10 +156,13 @@ class Runner {
     DescribeThisMachine();
     NIBBLE_RETURN_IF_ERROR(WriteHead());
     NIBBLE_RETURN_IF_ERROR(PlanWork());
+    if (options_.backend == RunOptions::Backend::kSlurm) NIBBLE_RETURN_IF_ERROR(RunOnCluster());
     for (size_t i = 0; i < work_.size(); ++i) {
       NIBBLE_RETURN_IF_ERROR(RunVariant(i));
       NIBBLE_RETURN_IF_ERROR(store_.KeepOnly(WantedAfter(i)));
     }
+    std::error_code ignored;
+    std::filesystem::remove_all(options_.out + "/jobs", ignored);
     return summary_;
   }
 
@@ -263,7 +287,7 @@ class Runner {
     return job;
   }
 
-  Job BuildJob(const Work& work, const std::set<std::string>& wanted) const {
+  PlannedJob BuildJob(const Work& work, const std::set<std::string>& wanted) const {
     Job job = NewJob();
     Build& build = *job.mutable_build();
     *build.mutable_pipeline() = work.variant->pipeline;
@@ -272,7 +296,54 @@ class Runner {
       build.add_key(work.keys[i]);
       if (work.learns[i] && wanted.count(work.keys[i]) > 0) build.add_keep(work.keys[i]);
     }
-    return job;
+    return {std::move(job), absl::StrCat("build-", work.keys.back().substr(0, 16)), kBuildMemory * static_cast<double>(model_.source.weight_bytes)};
+  }
+
+  static bool IsBeside(const Work& work, const Task& task) { return !work.variant->is_baseline && NeedsBaseline(*task.request); }
+
+  PlannedJob MeasurementJob(const Work& work, const Task& task) const {
+    Job job = NewJob();
+    Measurement& measurement = *job.mutable_measurement();
+    *measurement.mutable_metric() = *task.request;
+    measurement.set_model_key(work.keys.back());
+    auto bytes = static_cast<double>(store_.BytesOf(work.keys.back()));
+    if (IsBeside(work, task)) {
+      measurement.set_baseline_key(baseline_.keys.back());
+      bytes += static_cast<double>(store_.BytesOf(baseline_.keys.back()));
+    }
+    return {std::move(job), absl::StrCat("measure-", task.key.substr(0, 16)), kMeasurementMemory * bytes};
+  }
+
+  // All builds, then all measurements, side by side. Their reports are then there to be
+  // taken; what has none runs here.
+  absl::Status RunOnCluster() {
+    std::vector<PlannedJob> builds, measurements;
+    std::set<std::string> keys;
+    const auto add = [&](const Work& work, size_t index) {
+      if (!store_.Has(work.keys.back()) && keys.insert(work.keys.back()).second) builds.push_back(BuildJob(work, WantedAfter(index)));
+    };
+    for (size_t i = 0; i < work_.size(); ++i) {
+      const auto& tasks = work_[i].tasks;
+      if (std::any_of(tasks.begin(), tasks.end(), [&](const Task& task) { return IsBeside(work_[i], task); })) add(baseline_, i);
+      add(work_[i], i);
+    }
+    NIBBLE_RETURN_IF_ERROR(Submit(builds));
+    for (const Work& work : work_) {
+      if (!store_.Has(work.keys.back())) continue;
+      for (const Task& task : work.tasks) measurements.push_back(MeasurementJob(work, task));
+    }
+    return Submit(measurements);
+  }
+
+  absl::Status Submit(const std::vector<PlannedJob>& jobs) const {
+    std::vector<std::string> files;
+    for (const PlannedJob& job : jobs) {
+      if (starter_.HasReport(job)) continue;
+      NIBBLE_ASSIGN_OR_RETURN(const std::string file, starter_.Write(job));
+      files.push_back(std::filesystem::absolute(file).string());
+    }
+    const std::string name = experiment_.config.name().empty() ? "nibble" : experiment_.config.name();
+    return RunOnSlurm(files, {name, std::filesystem::absolute(options_.out + "/jobs").string(), options_.slurm_arguments, threads_});
   }
 
   // The report of the variant's model, which is then in the store unless the report says
@@ -286,8 +357,7 @@ class Runner {
     if (const auto failed = failed_.find(key); failed != failed_.end()) return failed->second;
     const Clock::time_point start = Clock::now();
     int restarts = 0;
-    auto report = starter_.Run<BuildReport>(BuildJob(work, wanted), absl::StrCat("build-", key.substr(0, 16)),
-                                            kBuildMemory * static_cast<double>(model_.source.weight_bytes), &restarts);
+    auto report = starter_.Run<BuildReport>(BuildJob(work, wanted), &restarts);
     if (!report.ok()) {
       BuildReport failed;
       failed.set_error(text::WellFormed(report.status().message()));
@@ -327,16 +397,8 @@ class Runner {
 
   absl::StatusOr<MeasurementReport> Measure(const Work& work, const Task& task, const BuildReport& built, const BuildReport& baseline, int* restarts) {
     if (built.has_error()) return absl::AbortedError(built.error());
-    const bool beside = !work.variant->is_baseline && NeedsBaseline(*task.request);
-    if (beside && baseline.has_error()) return absl::AbortedError(absl::StrCat("the baseline could not be built: ", baseline.error()));
-    Job job = NewJob();
-    Measurement& measurement = *job.mutable_measurement();
-    *measurement.mutable_metric() = *task.request;
-    measurement.set_model_key(work.keys.back());
-    if (beside) measurement.set_baseline_key(baseline_.keys.back());
-    double memory = static_cast<double>(store_.BytesOf(work.keys.back()));
-    if (beside) memory += static_cast<double>(store_.BytesOf(baseline_.keys.back()));
-    return starter_.Run<MeasurementReport>(job, absl::StrCat("measure-", task.key.substr(0, 16)), kMeasurementMemory * memory, restarts);
+    if (IsBeside(work, task) && baseline.has_error()) return absl::AbortedError(absl::StrCat("the baseline could not be built: ", baseline.error()));
+    return starter_.Run<MeasurementReport>(MeasurementJob(work, task), restarts);
   }
 
   absl::Status RunTask(const Work& work, const Task& task, const BuildReport& built, const BuildReport& baseline) {
@@ -353,10 +415,9 @@ class Runner {
     *result.mutable_training() = built.training();
     *result.mutable_layer() = built.layer();
     *result.mutable_table() = built.table();
-    const Clock::time_point start = Clock::now();
     int restarts = 0;
     auto report = Measure(work, task, built, baseline, &restarts);
-    result.set_seconds(Seconds(start));
+    if (report.ok()) result.set_seconds(report->seconds());
     result.set_measured_at(absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", absl::Now(), absl::UTCTimeZone()));
     CountRestarts(restarts, result.mutable_event());
     if (!report.ok()) result.set_error(text::WellFormed(report.status().message()));

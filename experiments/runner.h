@@ -20,6 +20,9 @@ struct RunOptions {
   int threads = 0;                // 0: the config's, or all CPUs
   std::string commit;             // of the source tree, for the report
   std::string command;            // what reproduces the run
+  enum class Backend { kLocal, kSlurm };
+  Backend backend = Backend::kLocal;
+  std::string slurm_arguments;    // of sbatch
   int64_t memory_limit = 0;       // bytes that a job may have; 0: what the machine has
   std::string work;               // where trainings are kept, to go on with or to take finished; "" keeps none
 };

@@ -8,6 +8,7 @@
 #include "core/base/file.h"
 #include "core/base/proto.h"
 #include "core/base/status.h"
+#include "core/base/suggest.h"
 #include "experiments/runner.h"
 #include "methods/method.h"
 #include "reports/gate.h"
@@ -41,6 +42,12 @@ void PrintPlan(const ExpandedExperiment& experiment) {
               experiment.config.gate_size(), experiment.variants.size() * experiment.metrics.size());
 }
 
+absl::Status SetBackend(const std::string& name, RunOptions* run) {
+  if (name != "local" && name != "slurm") return absl::InvalidArgumentError(UnknownName("backend", name, {"local", "slurm"}));
+  run->backend = name == "slurm" ? RunOptions::Backend::kSlurm : RunOptions::Backend::kLocal;
+  return absl::OkStatus();
+}
+
 absl::StatusOr<int> Run(const Options& options) {
   std::vector<Override> overrides;
   for (const std::string& text : options.List("set")) {
@@ -58,6 +65,8 @@ absl::StatusOr<int> Run(const Options& options) {
   if (options.Has("threads")) run.threads = options.Get<int>("threads");
   if (const char* commit = std::getenv("NIBBLE_COMMIT")) run.commit = commit;
   run.command = CommandLine(options, run.out);
+  if (options.Has("backend")) NIBBLE_RETURN_IF_ERROR(SetBackend(options.Text("backend"), &run));
+  run.slurm_arguments = options.Text("slurm");
   if (options.Has("memory-limit")) run.memory_limit = options.Get<int64_t>("memory-limit") << 20;
   run.work = options.Has("work") ? options.Text("work") : CacheDirectory() + "/training";
   NIBBLE_ASSIGN_OR_RETURN(const RunSummary summary, RunExperiment(experiment, run));
@@ -75,13 +84,14 @@ Command RunCommand() {
   Command command;
   command.name = "run";
   command.summary = "Runs an experiment: builds every variant, measures it, writes the report.";
-  command.usage = "run CONFIG [--out DIR] [--only VARIANT] [--set FIELD=VALUE] [--work DIR] [--threads N] [--memory-limit MIB] [--dry-run]";
+  command.usage = "run CONFIG [--out DIR] [--only VARIANT] [--set FIELD=VALUE] [--work DIR] [--threads N] [--memory-limit MIB] [--backend slurm] [--dry-run]";
   command.examples =
       "  nibble run configs/quickstart.textproto\n"
       "  nibble run configs/smollm2.textproto --only w4 --out out/w4\n"
       "  nibble run configs/quickstart.textproto --set 'variant[int4].step[0].group_size=64'\n"
       "  nibble run configs/quickstart.textproto --set metric[0].perplexity.limit=4\n"
-      "  nibble run configs/llama32.textproto --dry-run\n";
+      "  nibble run configs/llama32.textproto --dry-run\n"
+      "  nibble run configs/llama32.textproto --backend slurm --slurm '--partition=cpu --time=4:00:00'\n";
   command.options.add_options()("config", po::value<std::string>(), "the experiment, a text nibble.Experiment")(
       "out", po::value<std::string>(), "the run's folder (default out/<config's name>); a run on an existing folder does what is missing")(
       "only", po::value<std::vector<std::string>>()->composing(), "run this variant beside the baseline; may be repeated")(
@@ -89,6 +99,8 @@ Command RunCommand() {
       "dry-run", "check the config, print variants and metrics, and stop")(
       "work", po::value<std::string>(),
       "where trainings are kept: a killed one goes on, a finished one is used again (default ~/.cache/nibble/training)")(
+      "backend", po::value<std::string>(), "where jobs run: local (default), or slurm, as job arrays of a cluster that sees this folder")(
+      "slurm", po::value<std::string>(), "more arguments of sbatch")(
       "memory-limit", po::value<int64_t>(), "MiB of private memory that each job may have (default: what the machine has)")(
       "threads", po::value<int>(), "threads for building and quality metrics (default: the config's, or all CPUs)");
   command.positional = {"config"};

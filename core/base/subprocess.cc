@@ -117,8 +117,8 @@ absl::StatusOr<std::string> RunProgram(const std::string& program, const std::ve
 
 absl::StatusOr<std::string> RunSelf(const std::vector<std::string>& arguments) { return RunProgram(kSelf, arguments, TitleOf(arguments)); }
 
-absl::StatusOr<Ending> RunSelfToEnd(const std::vector<std::string>& arguments) {
-  NIBBLE_ASSIGN_OR_RETURN(const Child child, Spawn(kSelf, arguments, TitleOf(arguments), STDERR_FILENO));
+absl::StatusOr<Ending> RunToEnd(const std::string& program, const std::vector<std::string>& arguments, const std::string& title) {
+  NIBBLE_ASSIGN_OR_RETURN(const Child child, Spawn(program, arguments, title, STDERR_FILENO));
   LastLine last;
   Drain(child.pipe, [&](const char* bytes, size_t size) {
     last.Take(bytes, size);
@@ -129,6 +129,8 @@ absl::StatusOr<Ending> RunSelfToEnd(const std::vector<std::string>& arguments) {
   ending.last_words = last.Get();
   return ending;
 }
+
+absl::StatusOr<Ending> RunSelfToEnd(const std::vector<std::string>& arguments) { return RunToEnd(kSelf, arguments, TitleOf(arguments)); }
 
 void EndWithParent(int parent) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);

@@ -29,8 +29,9 @@ struct Ending {
   std::string Text() const;
 };
 
-// Runs this executable; its standard error passes through to ours. An error: it cannot be
-// started.
+// Runs a program, or this executable; its standard error passes through to ours. An error: it
+// cannot be started.
+absl::StatusOr<Ending> RunToEnd(const std::string& program, const std::vector<std::string>& arguments, const std::string& title);
 absl::StatusOr<Ending> RunSelfToEnd(const std::vector<std::string>& arguments);
 
 // For a child process: ends it when the process that started it, `parent`, ends. Linux
