@@ -40,9 +40,6 @@ class Measurer {
   // metric needs.
   absl::StatusOr<std::vector<Metric>> Measure(const MetricRequest& request, const BuiltModel& model, const BuiltModel* baseline);
 
-  // Drops what was kept for a baseline that is about to go.
-  void ForgetBaseline() { baseline_states_.clear(); }
-
  private:
   absl::StatusOr<const eval::TextWindows*> Windows(const std::string& text, const std::string& name, const eval::WindowOptions& options);
   absl::StatusOr<std::vector<Metric>> MeasureDivergence(const Divergence& request, const std::string& name, const BuiltModel& model,

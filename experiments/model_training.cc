@@ -10,6 +10,7 @@
 #include "datasets/registry.h"
 #include "datasets/text.h"
 #include "eval/perplexity.h"
+#include "experiments/measure.h"
 #include "experiments/model.h"
 #include "methods/training/training.h"
 
@@ -78,7 +79,7 @@ absl::StatusOr<ModelTrainingResult> TrainModel(const ModelTraining& config, cons
   NIBBLE_ASSIGN_OR_RETURN(OpenedModel model, Start(config, directory));
   NIBBLE_RETURN_IF_ERROR(CheckMemory(absl::StrCat("training '", config.name(), "', ", model.source.config.ParameterCount(), " parameters,"),
                                      kBytesPerParameter * static_cast<double>(model.source.config.ParameterCount()), "take a smaller shape"));
-  ThreadPool pool(threads > 0 ? threads : AvailableCpus());
+  ThreadPool pool(ThreadsOrAll(threads));
   Workplace workplace;
   workplace.tokenizer = model.source.tokenizer.get();
   workplace.directory = directory;

@@ -18,6 +18,7 @@
 #include "reports/markdown.h"
 #include "reports/report.h"
 #include "reports/run_log.h"
+#include "reports/section_parts.h"
 #include "reports/sections.h"
 #include "reports/spread.h"
 
@@ -31,10 +32,6 @@ using doc::Section;
 using doc::Text;
 using Json = nlohmann::json;
 
-constexpr char kNoValue[] = "–";
-
-Text Words(absl::string_view words) { return Text().Words(words); }
-Text Data(absl::string_view data) { return Text().Data(data); }
 
 // ---- What the runs are
 
