@@ -108,8 +108,6 @@ absl::Status CheckMetric(const MetricRequest& request, const std::string& direct
     NIBBLE_RETURN_IF_ERROR(CheckPositive("window", request.task().window(), 1));
     if (request.task().task().empty()) return absl::InvalidArgumentError("needs task: a known task, or a .textproto that describes one");
   }
-  // Its items are read here, so that a mistake in them shows before anything runs.
-  if (IsTask(request)) return LoadTask(request, directory).status();
   if (request.has_divergence()) {
     NIBBLE_RETURN_IF_ERROR(CheckPositive("window", request.divergence().window(), 4));
     NIBBLE_RETURN_IF_ERROR(CheckPositive("limit", request.divergence().limit(), 0));
@@ -264,8 +262,10 @@ class Expander {
   }
 
   absl::Status AddMetricNames(const MetricRequest& request, const std::string& place) {
-    NIBBLE_ASSIGN_OR_RETURN(const std::vector<std::string> names, MetricNames(request, out_.directory));
-    for (const std::string& name : names) {
+    // A task's items are read for it, so that a mistake in them shows before anything runs.
+    const auto names = MetricNames(request, out_.directory);
+    if (!names.ok()) return Annotate(names.status(), place);
+    for (const std::string& name : *names) {
       if (!metric_names_.insert(name).second) {
         return Error(place, absl::StrCat("a second metric is called ", name, "; give one of the two a name"));
       }
