@@ -49,6 +49,11 @@ void MultiplyTile(const float* panels, int64_t panel_step, int64_t rows, int64_t
   __m512 sums[kTokens][2];
 #pragma GCC unroll 12
   for (int t = 0; t < kTokens; ++t) sums[t][0] = sums[t][1] = _mm512_setzero_ps();
+  // What earlier panels gave has left the second-level cache.
+  for (int t = 0; accumulate && t < kTokens; ++t) {
+    __builtin_prefetch(y + t * ldy, 1);
+    __builtin_prefetch(y + t * ldy + kBlockRows, 1);
+  }
   for (int64_t k = 0; k < pairs; ++k, panels += kBlockRows, ++tile) {
     const __m512i first = _mm512_loadu_si512(panels), second = _mm512_loadu_si512(panels + panel_step);
 #pragma GCC unroll 12

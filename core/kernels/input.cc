@@ -125,18 +125,30 @@ void PreparedInput::GatherOutliers() {
 }
 
 void PreparedInput::RoundToBf16(const KernelTable& table, const float* x, ThreadPool& pool) {
-  const bool few = tokens_ <= kFewTokens;
+  if (tokens_ > kFewTokens) return RoundToTiles(table, x, pool);
   stride_ = form_.cols;
   rows_.resize((tokens_ * form_.cols + 1) / 2);
-  if (few) float_storage_.resize(tokens_ * form_.cols);
+  float_storage_.resize(tokens_ * form_.cols);
   uint16_t* rounded = reinterpret_cast<uint16_t*>(rows_.data());
   pool.ParallelFor(tokens_, [&](int64_t t, int) {
     const int64_t at = t * form_.cols;
     table.round_to_bf16(x + at, form_.cols, rounded + at);
-    if (few) table.convert_bf16(rounded + at, form_.cols, float_storage_.data() + at);
+    table.convert_bf16(rounded + at, form_.cols, float_storage_.data() + at);
   });
-  floats_ = few ? float_storage_.data() : nullptr;
-  bf16_pairs_ = few ? nullptr : rows_.data();
+  floats_ = float_storage_.data();
+}
+
+void PreparedInput::RoundToTiles(const KernelTable& table, const float* x, ThreadPool& pool) {
+  constexpr int64_t kColumns = 2 * kPanelDepth;
+  const int64_t ranges = CeilDiv(form_.cols, kColumns);
+  rows_.resize(CeilDiv(tokens_, kTileTokens) * ranges * kTileFloats);
+  pool.ParallelFor(tokens_, [&](int64_t t, int) {
+    float* out = rows_.data() + t / kTileTokens * ranges * kTileFloats + t % kTileTokens * kTileStride;
+    for (int64_t k = 0; k < form_.cols; k += kColumns, out += kTileFloats) {
+      table.round_to_bf16(x + t * form_.cols + k, std::min(kColumns, form_.cols - k), reinterpret_cast<uint16_t*>(out));
+    }
+  });
+  bf16_tiles_ = rows_.data();
 }
 
 void PreparedInput::SumFloats(ThreadPool& pool) {
@@ -161,7 +173,7 @@ absl::Status PreparedInput::Prepare(const InputForm& form, const KernelTable& ta
                                     ThreadPool& pool) {
   form_ = form;
   tokens_ = tokens;
-  floats_ = bf16_pairs_ = nullptr;
+  floats_ = bf16_tiles_ = nullptr;
   quantized_ = {};
   // Padding only serves the kernels for few tokens; more go through panels.
   const bool padded = tokens <= kFewTokens && form.padded_cols > form.cols;

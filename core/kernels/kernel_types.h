@@ -20,6 +20,7 @@ inline constexpr int64_t kBlockRows = 16;
 inline constexpr int64_t kPanelDepth = 256;
 inline constexpr int64_t kTileTokens = 12;
 inline constexpr int64_t kTileStride = kPanelDepth + 16;
+inline constexpr int64_t kTileFloats = kTileTokens * kTileStride;
 inline constexpr int64_t kPanelFloats = kPanelDepth * kBlockRows;
 
 // Products of many tokens and integer weights run on panels too: up to

@@ -59,15 +59,33 @@ int64_t TaskRows(int64_t rows, int64_t most) {
   return std::max<int64_t>(1, CeilDiv(CeilDiv(rows, tasks), kBlockRows)) * kBlockRows;
 }
 
-// Activations for products with panels: fp32, or two bf16 columns in a float's
-// place.
+// Activations for products with panels: rows of fp32, or tiles with two bf16
+// columns in a float's place.
 struct PanelInput {
-  const float* values;
+  const float* rows;
+  const float* tiles;
   int64_t stride, tokens;
   decltype(KernelFunctions::multiply_panels) multiply;
 };
 
-PanelInput FloatsOf(const PreparedInput& x, const KernelTable& table) { return {x.floats(), x.stride(), x.tokens(), table.multiply_panels}; }
+PanelInput FloatsOf(const PreparedInput& x, const KernelTable& table) {
+  return {x.floats(), nullptr, x.stride(), x.tokens(), table.multiply_panels};
+}
+
+PanelInput PairsOf(const PreparedInput& x, const KernelTable& table) {
+  return {nullptr, x.bf16_tiles(), 0, x.tokens(), table.multiply_bf16_panels};
+}
+
+// The tile of tokens from t and a range of columns, copied to `room` where x is
+// rows.
+const float* TileOf(const PanelInput& x, int64_t t, const std::vector<ColumnRange>& ranges, size_t range, float* room) {
+  if (x.tiles != nullptr) return x.tiles + (t / kTileTokens * ranges.size() + range) * kTileFloats;
+  const ColumnRange& columns = ranges[range];
+  for (int64_t j = 0; j < std::min(kTileTokens, x.tokens - t); ++j) {
+    std::memcpy(room + j * kTileStride, x.rows + (t + j) * x.stride + columns.begin, (columns.end - columns.begin) * sizeof(float));
+  }
+  return room;
+}
 
 // Where products of float activations go: over what `y` holds, or added to it.
 struct Output {
@@ -82,18 +100,16 @@ void MultiplyRows(const PanelInput& x, int64_t begin, int64_t end, const std::ve
                   const Output& out) {
   // A kernel may read one panel beyond an odd number of them.
   const int64_t panels = RoundUp(CeilDiv(end - begin, kBlockRows), 2);
-  float* tile = static_cast<float*>(ThreadScratch((panels * kPanelFloats + kTileTokens * kTileStride) * sizeof(float)));
-  float* panel = tile + kTileTokens * kTileStride;
+  float* room = static_cast<float*>(ThreadScratch((panels * kPanelFloats + kTileFloats) * sizeof(float)));
+  float* panel = room + kTileFloats;
   for (size_t i = 0; i < ranges.size(); ++i) {
     const ColumnRange& columns = ranges[i];
     const int64_t depth = columns.end - columns.begin;
     for (int64_t row = begin; row < end; row += kBlockRows) fill(row, i, panel + (row - begin) / kBlockRows * kPanelFloats);
     for (int64_t t = 0; t < x.tokens; t += kTileTokens) {
-      const int64_t tokens = std::min(kTileTokens, x.tokens - t);
-      for (int64_t j = 0; j < tokens; ++j) {
-        std::memcpy(tile + j * kTileStride, x.values + (t + j) * x.stride + columns.begin, depth * sizeof(float));
-      }
-      x.multiply(panel, kPanelFloats, end - begin, depth, tile, tokens, out.add || columns.begin > 0, out.y + t * out.ldy + begin, out.ldy);
+      const float* tile = TileOf(x, t, ranges, i, room);
+      x.multiply(panel, kPanelFloats, end - begin, depth, tile, std::min(kTileTokens, x.tokens - t), out.add || columns.begin > 0,
+                 out.y + t * out.ldy + begin, out.ldy);
     }
   }
 }
@@ -194,8 +210,7 @@ class FloatLinear : public FloatInputLinear {
       });
     } else {
       const auto fill = [this](int64_t row, size_t range, float* panel) { FillPanel(row, range, panel); };
-      const PanelInput input = pairs_ ? PanelInput{x.bf16_pairs(), cols_ / 2, x.tokens(), table_.multiply_bf16_panels} : FloatsOf(x, table_);
-      MultiplyByPanels(input, rows_, ranges_, fill, out, pool);
+      MultiplyByPanels(pairs_ ? PairsOf(x, table_) : FloatsOf(x, table_), rows_, ranges_, fill, out, pool);
     }
   }
 

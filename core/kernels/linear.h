@@ -65,9 +65,9 @@ class PreparedInput {
   int64_t tokens() const { return tokens_; }
   const InputForm& form() const { return form_; }
   const float* floats() const { return floats_; }
-  // kBf16: two columns in a float's place, [tokens, cols / 2], where tokens are
-  // many; few have floats().
-  const float* bf16_pairs() const { return bf16_pairs_; }
+  // kBf16, where tokens are many (few have floats()): tiles of panels, with two
+  // columns in a float's place, by tokens, then columns.
+  const float* bf16_tiles() const { return bf16_tiles_; }
   int64_t stride() const { return stride_; }
   const QuantizedRows& quantized() const { return quantized_; }
   // The sums over groups of columns, where the form wants them.
@@ -81,6 +81,7 @@ class PreparedInput {
   absl::Status FakeQuantize(const float* x, bool padded, ThreadPool& pool);
   void Pad(const float* x, ThreadPool& pool);
   void RoundToBf16(const KernelTable& table, const float* x, ThreadPool& pool);
+  void RoundToTiles(const KernelTable& table, const float* x, ThreadPool& pool);
   // Prepares sums(), of floats() or as Quantize left them.
   // The row without its outliers, which go to token_outliers_[t].
   const float* TakeOutliers(int64_t t, const float* row, float* scratch);
@@ -91,7 +92,7 @@ class PreparedInput {
   InputForm form_;
   int64_t tokens_ = 0, stride_ = 0;
   const float* floats_ = nullptr;
-  const float* bf16_pairs_ = nullptr;
+  const float* bf16_tiles_ = nullptr;
   QuantizedRows quantized_;
   std::vector<float> float_storage_, scales_, rows_, group_sums_;
   std::vector<int8_t> codes_;
