@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "core/kernels/architecture_tables.h"
 #include "core/kernels/kernel_table.h"
 
 namespace nibble::kernels {
@@ -30,23 +31,6 @@ std::string CpuModel() {
   return "unknown";
 }
 
-std::string CpuFeatures() {
-  std::vector<std::string> features;
-#if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx2")) features.push_back("avx2");
-  if (__builtin_cpu_supports("fma")) features.push_back("fma");
-  if (__builtin_cpu_supports("f16c")) features.push_back("f16c");
-  if (__builtin_cpu_supports("avxvnni")) features.push_back("avx_vnni");
-  if (__builtin_cpu_supports("avx512f")) features.push_back("avx512f");
-  if (__builtin_cpu_supports("avx512bw")) features.push_back("avx512bw");
-  if (__builtin_cpu_supports("avx512vl")) features.push_back("avx512vl");
-  if (__builtin_cpu_supports("avx512dq")) features.push_back("avx512dq");
-  if (__builtin_cpu_supports("avx512vnni")) features.push_back("avx512_vnni");
-  if (__builtin_cpu_supports("avx512bf16")) features.push_back("avx512_bf16");
-#endif
-  return absl::StrJoin(features, " ");
-}
-
 // Least wall seconds of kPasses runs of `task` on every thread of the pool.
 double BestSeconds(ThreadPool& pool, const std::function<void(int64_t, int)>& task) {
   double best = 1e30;
@@ -61,7 +45,7 @@ double BestSeconds(ThreadPool& pool, const std::function<void(int64_t, int)>& ta
 }  // namespace
 
 MachineInfo DescribeMachine() {
-  return {.cpu = CpuModel(), .features = CpuFeatures(), .kernel_table = RunningTable().name, .cpus = AvailableCpus()};
+  return {.cpu = CpuModel(), .features = absl::StrJoin(ArchitectureFeatures(), " "), .kernel_table = RunningTable().name, .cpus = AvailableCpus()};
 }
 
 BandwidthProbe::BandwidthProbe(int threads, int megabytes) : pool_(threads), parts_(threads) {

@@ -8,6 +8,10 @@ namespace nibble::kernels {
 
 bool ReadsInOrder() { return false; }
 
+std::vector<std::string> ArchitectureFeatures() {
+  return getauxval(AT_HWCAP) & HWCAP_ASIMDDP ? std::vector<std::string>{"asimddp"} : std::vector<std::string>{};
+}
+
 std::vector<const KernelTable*> ArchitectureTables() {
   static const KernelTable neon = MakeTable("neon_dotprod", kNeonFunctions, kNeonProbes);
   std::vector<const KernelTable*> tables;

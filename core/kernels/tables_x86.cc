@@ -32,6 +32,21 @@ KernelTable Bf16Table() {
 
 bool ReadsInOrder() { return __builtin_cpu_is("amd"); }
 
+std::vector<std::string> ArchitectureFeatures() {
+  std::vector<std::string> features;
+  if (__builtin_cpu_supports("avx2")) features.push_back("avx2");
+  if (__builtin_cpu_supports("fma")) features.push_back("fma");
+  if (__builtin_cpu_supports("f16c")) features.push_back("f16c");
+  if (__builtin_cpu_supports("avxvnni")) features.push_back("avx_vnni");
+  if (__builtin_cpu_supports("avx512f")) features.push_back("avx512f");
+  if (__builtin_cpu_supports("avx512bw")) features.push_back("avx512bw");
+  if (__builtin_cpu_supports("avx512vl")) features.push_back("avx512vl");
+  if (__builtin_cpu_supports("avx512dq")) features.push_back("avx512dq");
+  if (__builtin_cpu_supports("avx512vnni")) features.push_back("avx512_vnni");
+  if (__builtin_cpu_supports("avx512bf16")) features.push_back("avx512_bf16");
+  return features;
+}
+
 std::vector<const KernelTable*> ArchitectureTables() {
   static const KernelTable avx2 = MakeTable("avx2", kAvx2Functions, kAvx2Probes);
   static const KernelTable avxvnni = MakeTable("avxvnni", kAvxVnniFunctions, kAvxVnniProbes);

@@ -95,7 +95,7 @@ absl::Status BpeTokenizer::InitMerges() {
   for (const auto& [left, right] : vocabulary_.merges) {
     const int32_t rank = static_cast<int32_t>(merges_.size());
     const auto l = index_.find(left), r = index_.find(right), result = index_.find(absl::StrCat(left, right));
-    const auto error = [&](absl::string_view problem) {
+    const auto error = [rank, &left = left, &right = right](absl::string_view problem) {
       return absl::InvalidArgumentError(
           absl::StrCat("merge ", rank, " (", Quoted(left), " ", Quoted(right), "): ", problem));
     };
