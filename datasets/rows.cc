@@ -29,10 +29,8 @@ absl::StatusOr<TaskDescription::Format> FormatOf(const std::string& path, TaskDe
 
 absl::StatusOr<std::string> ReadUtf8(const std::string& path) {
   NIBBLE_ASSIGN_OR_RETURN(std::string text, ReadFile(path));
-  const size_t valid = text::Utf8PrefixLength(text);
-  if (valid == text.size()) return text;
-  const size_t line = std::count(text.begin(), text.begin() + static_cast<int64_t>(valid), '\n');
-  return absl::InvalidArgumentError(absl::StrCat(Place(path, line), ": not UTF-8 text: byte ", valid, " of the file starts no character"));
+  NIBBLE_RETURN_IF_ERROR(text::CheckUtf8(text, path));
+  return text;
 }
 
 absl::StatusOr<std::vector<Row>> ReadJsonLines(const std::string& path) {

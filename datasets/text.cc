@@ -13,10 +13,7 @@ namespace nibble::datasets {
 absl::StatusOr<std::string> ReadText(const std::string& path) {
   NIBBLE_ASSIGN_OR_RETURN(std::string text, ReadFile(path));
   if (text.empty()) return absl::InvalidArgumentError(absl::StrCat(path, " is empty"));
-  const size_t valid = text::Utf8PrefixLength(text);
-  if (valid != text.size()) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": not UTF-8 text: byte ", valid, " starts no character"));
-  }
+  NIBBLE_RETURN_IF_ERROR(text::CheckUtf8(text, path));
   return text;
 }
 

@@ -1,6 +1,5 @@
 #include "experiments/text_config.h"
 
-#include <algorithm>
 #include <filesystem>
 #include <vector>
 
@@ -213,18 +212,11 @@ absl::Status SetLeaf(Message* message, const Component& component, const std::st
   return absl::OkStatus();
 }
 
-absl::Status CheckUtf8(absl::string_view text, const std::string& source) {
-  const size_t valid = text::Utf8PrefixLength(text);
-  if (valid == text.size()) return absl::OkStatus();
-  const auto line = 1 + std::count(text.begin(), text.begin() + valid, '\n');
-  return absl::InvalidArgumentError(absl::StrCat(source, ":", line, ": not UTF-8 text"));
-}
-
 }  // namespace
 
 absl::Status ParseText(absl::string_view text, const std::string& source, Message* message,
                        google::protobuf::TextFormat::ParseInfoTree* locations) {
-  NIBBLE_RETURN_IF_ERROR(CheckUtf8(text, source));
+  NIBBLE_RETURN_IF_ERROR(text::CheckUtf8(text, source));
   google::protobuf::TextFormat::Parser parser;
   if (locations != nullptr) parser.WriteLocationsTo(locations);
   Collector collector(source);

@@ -8,6 +8,7 @@
 #include "core/base/file.h"
 #include "core/base/json.h"
 #include "core/base/status.h"
+#include "experiments/measure.h"
 #include "core/kernels/machine.h"
 #include "core/runtime/plan.h"
 #include "eval/speed.h"
@@ -119,12 +120,13 @@ void PrintOps(const char* title, const std::vector<eval::OpSpeed>& ops, const ev
 }
 
 absl::StatusOr<int> Bench(const Options& options) {
-  const int threads = options.Has("threads") ? options.Get<int>("threads") : AvailableCpus();
+  NIBBLE_ASSIGN_OR_RETURN(const int asked, ThreadsOf(options));
+  const int threads = ThreadsOrAll(asked);
   eval::SpeedOptions speed;
   speed.rounds = options.Get<int>("rounds");
   speed.decode = options.Get<int>("decode");
-  if (threads < 1 || speed.decode < 1 || speed.rounds < 2) {
-    return absl::InvalidArgumentError("--threads and --decode must be 1 or more, --rounds 2 or more");
+  if (speed.decode < 1 || speed.rounds < 2) {
+    return absl::InvalidArgumentError("--decode must be 1 or more, --rounds 2 or more");
   }
   NIBBLE_ASSIGN_OR_RETURN(speed.prefill, ParseList(options, "prefill"));
   NIBBLE_ASSIGN_OR_RETURN(speed.depth, ParseList(options, "depth"));

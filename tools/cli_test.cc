@@ -73,6 +73,7 @@ TEST(Cli, WrongInputIsOneMessageAndStatus2) {
   ExpectOutcome("eval --model synthetic:tiny --task perplexty:x", 2, {"did you mean 'perplexity'"});
   ExpectOutcome("eval --model synthetic:tiny --task perplexity:/no/such.txt", 2, {"/no/such.txt"});
   ExpectOutcome("eval --model synthetic:tiny --task perplexity:x --set windo=3", 2, {"did you mean 'window'"});
+  ExpectOutcome("eval --model synthetic:tiny --task perplexity:x --threads 0", 2, {"--threads: got 0, expected 1 or more"});
   ExpectOutcome("generate --model synthetic:tiny --prompt x", 2, {"no tokenizer"});
   ExpectOutcome("bench --model synthetic:tiny --rounds 0", 2, {"--rounds"});
   ExpectOutcome("bench --model synthetic:tiny --prefill 8,x", 2, {"--prefill: 'x'"});
@@ -170,7 +171,7 @@ TEST(Cli, TextsAreChecked) {
   };
   expect("perplexity", "", {"t.txt is empty"});
   expect("perplexity", "A short text.", {"t.txt", "one window needs 2048", "a smaller window"});
-  expect("perplexity", "caf\xC3", {"t.txt: not UTF-8 text: byte 3"});
+  expect("perplexity", "caf\xC3", {"t.txt:1: not UTF-8 text: byte 3"});
   expect("hellaswag", "one\ntwo\n", {"t.txt: 2 lines, not a multiple of 6"});
   expect("hellaswag", "", {"t.txt holds no items"});
 }

@@ -63,6 +63,17 @@ Command TrainCommand();
 Command DatasetsCommand();
 Command JobCommand();
 
+// Options that several commands have, each read in one place (options.cc).
+
+// --threads, or 0 where it is not given; an error below 1.
+absl::StatusOr<int> ThreadsOf(const Options& options);
+
+// --out, or out/<config's name> below the working directory.
+std::string OutFolderOf(const Options& options);
+
+// The commit of the source tree, for reports; "" where the launcher does not say it.
+std::string SourceCommit();
+
 // "FIELD=VALUE" split at the first "=".
 absl::StatusOr<std::pair<std::string, std::string>> SplitAssignment(const std::string& text);
 

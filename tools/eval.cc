@@ -131,7 +131,8 @@ absl::StatusOr<int> Eval(const Options& options) {
   NIBBLE_RETURN_IF_ERROR(SetLinearInputs(task.dtype, model.graph));
   BuiltModel built{"model", model.source.pipeline, model.graph, nullptr};
   NIBBLE_ASSIGN_OR_RETURN(built.plan, PlanOf(model));
-  Measurer measurer(model.source, ".", options.Has("threads") ? options.Get<int>("threads") : 0);
+  NIBBLE_ASSIGN_OR_RETURN(const int threads, ThreadsOf(options));
+  Measurer measurer(model.source, ".", threads);
   NIBBLE_ASSIGN_OR_RETURN(std::vector<Metric> metrics, measurer.Measure(task.request, built, nullptr));
   for (const Metric& metric : metrics) {
     std::printf("%s %.6g", metric.name().c_str(), metric.value());

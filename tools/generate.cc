@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/base/rng.h"
 #include "core/base/status.h"
+#include "experiments/measure.h"
 #include "core/runtime/plan.h"
 #include "core/runtime/session.h"
 #include "experiments/model.h"
@@ -48,7 +49,8 @@ absl::StatusOr<int> Generate(const Options& options) {
   const int count = options.Get<int>("tokens");
   if (count < 1) return absl::InvalidArgumentError("--tokens must be 1 or more");
   NIBBLE_ASSIGN_OR_RETURN(const auto plan, PlanOf(model));
-  ThreadPool pool(options.Has("threads") ? options.Get<int>("threads") : AvailableCpus());
+  NIBBLE_ASSIGN_OR_RETURN(const int threads, ThreadsOf(options));
+  ThreadPool pool(ThreadsOrAll(threads));
   SessionOptions session_options;
   session_options.max_positions = static_cast<int64_t>(tokens.size()) + count;
   NIBBLE_ASSIGN_OR_RETURN(const auto session, Session::Create(*plan, pool, session_options));

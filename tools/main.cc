@@ -87,12 +87,6 @@ int RunOne(const Command& command, const std::vector<std::string>& arguments) {
 
 }  // namespace
 
-absl::StatusOr<std::pair<std::string, std::string>> SplitAssignment(const std::string& text) {
-  const size_t equals = text.find('=');
-  if (equals == std::string::npos || equals == 0) return absl::InvalidArgumentError(absl::StrCat("'", text, "' is not FIELD=VALUE"));
-  return std::make_pair(text.substr(0, equals), text.substr(equals + 1));
-}
-
 int Main(int argc, char** argv) {
   // Under `bazel run` relative paths are meant from where the user stands.
   if (const char* directory = std::getenv("BUILD_WORKING_DIRECTORY"); directory != nullptr && ::chdir(directory) != 0) {

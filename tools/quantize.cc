@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/base/status.h"
+#include "experiments/measure.h"
 #include "eval/size.h"
 #include "experiments/expand.h"
 #include "experiments/model.h"
@@ -19,7 +20,8 @@ absl::StatusOr<int> Quantize(const Options& options) {
   NIBBLE_RETURN_IF_ERROR(Annotate(CheckSaveFormat(format), "--format"));
   NIBBLE_ASSIGN_OR_RETURN(const Pipeline pipeline, LoadPipeline(options.Text("pipeline")));
   NIBBLE_ASSIGN_OR_RETURN(OpenedModel model, OpenModel(options.Text("model")));
-  ThreadPool pool(options.Has("threads") ? options.Get<int>("threads") : AvailableCpus());
+  NIBBLE_ASSIGN_OR_RETURN(const int threads, ThreadsOf(options));
+  ThreadPool pool(ThreadsOrAll(threads));
   NIBBLE_ASSIGN_OR_RETURN(const std::string hash, model.source.Hash());
   Context context(pool, {model.source.tokenizer.get(), DirectoryOf(options.Text("pipeline")), out + ".work", hash});
   NIBBLE_RETURN_IF_ERROR(Annotate(ApplyPipeline(context, pipeline.step(), model.graph), options.Text("model")));

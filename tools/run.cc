@@ -1,8 +1,6 @@
 // nibble run: an experiment from config to report.
 
 #include <cstdio>
-#include <cstdlib>
-#include <filesystem>
 
 #include "absl/strings/str_cat.h"
 #include "core/base/file.h"
@@ -20,9 +18,6 @@ namespace nibble::tools {
 namespace {
 
 namespace po = boost::program_options;
-
-// out/<config's name> below the working directory.
-std::string DefaultOut(const std::string& config) { return absl::StrCat("out/", std::filesystem::path(config).stem().string()); }
 
 std::string CommandLine(const Options& options, const std::string& out) {
   std::string command = absl::StrCat("./nibble run ", options.Text("config"), " --out ", out);
@@ -60,10 +55,10 @@ absl::StatusOr<int> Run(const Options& options) {
     return kDone;
   }
   RunOptions run;
-  run.out = options.Has("out") ? options.Text("out") : DefaultOut(options.Text("config"));
+  run.out = OutFolderOf(options);
   run.only = options.List("only");
-  if (options.Has("threads")) run.threads = options.Get<int>("threads");
-  if (const char* commit = std::getenv("NIBBLE_COMMIT")) run.commit = commit;
+  NIBBLE_ASSIGN_OR_RETURN(run.threads, ThreadsOf(options));
+  run.commit = SourceCommit();
   run.command = CommandLine(options, run.out);
   if (options.Has("backend")) NIBBLE_RETURN_IF_ERROR(SetBackend(options.Text("backend"), &run));
   run.slurm_arguments = options.Text("slurm");

@@ -1,8 +1,6 @@
 // nibble search: the mix of schemes that loses least within a size.
 
 #include <cstdio>
-#include <cstdlib>
-#include <filesystem>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -11,6 +9,7 @@
 #include "core/base/file.h"
 #include "core/base/proto.h"
 #include "core/base/status.h"
+#include "experiments/measure.h"
 #include "experiments/runner.h"
 #include "experiments/search/search.h"
 #include "experiments/text_config.h"
@@ -53,8 +52,8 @@ absl::StatusOr<int> Compare(const ::nibble::Search& search, const std::vector<Mi
   NIBBLE_ASSIGN_OR_RETURN(const ExpandedExperiment experiment, LoadExperiment(path, {}));
   RunOptions run;
   run.out = out;
-  if (options.Has("threads")) run.threads = options.Get<int>("threads");
-  if (const char* commit = std::getenv("NIBBLE_COMMIT")) run.commit = commit;
+  NIBBLE_ASSIGN_OR_RETURN(run.threads, ThreadsOf(options));
+  run.commit = SourceCommit();
   run.command = absl::StrCat("./nibble search ", options.Text("config"), " --model ", search.model().source(), " --out ", out);
   NIBBLE_ASSIGN_OR_RETURN(const RunSummary summary, RunExperiment(experiment, run));
   NIBBLE_RETURN_IF_ERROR(WriteReport(out));
@@ -65,9 +64,10 @@ absl::StatusOr<int> Compare(const ::nibble::Search& search, const std::vector<Mi
 
 absl::StatusOr<int> Run(const Options& options) {
   NIBBLE_ASSIGN_OR_RETURN(const ::nibble::Search search, ReadSearch(options));
-  const std::string out = options.Has("out") ? options.Text("out") : absl::StrCat("out/", std::filesystem::path(options.Text("config")).stem().string());
+  const std::string out = OutFolderOf(options);
   NIBBLE_ASSIGN_OR_RETURN(const OpenedModel model, OpenModel(search.model().source()));
-  ThreadPool pool(options.Has("threads") ? options.Get<int>("threads") : AvailableCpus());
+  NIBBLE_ASSIGN_OR_RETURN(const int threads, ThreadsOf(options));
+  ThreadPool pool(ThreadsOrAll(threads));
   NIBBLE_ASSIGN_OR_RETURN(const auto searcher, Searcher::Create(search, model, DirectoryOf(options.Text("config")), out, pool));
   NIBBLE_ASSIGN_OR_RETURN(const Sensitivities sensitivities, searcher->Measure());
   NIBBLE_ASSIGN_OR_RETURN(const std::vector<Mix> mixes, searcher->FindMixes(sensitivities));

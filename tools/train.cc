@@ -52,7 +52,7 @@ absl::StatusOr<int> Run(const Options& options) {
   NIBBLE_RETURN_IF_ERROR(Annotate(ResolveIncludedData(&config, directory), path));
   const std::string name = Name(config, path);
   const std::string out = options.Has("out") ? options.Text("out") : absl::StrCat("out/", name);
-  const int threads = options.Has("threads") ? options.Get<int>("threads") : 0;
+  NIBBLE_ASSIGN_OR_RETURN(const int threads, ThreadsOf(options));
   NIBBLE_ASSIGN_OR_RETURN(const ModelTrainingResult result, TrainModel(config, directory, out, threads));
   NIBBLE_RETURN_IF_ERROR(WriteFile(out + "/loss.svg", CurveSvg({{name, result.curve.loss}})));
   NIBBLE_ASSIGN_OR_RETURN(const std::string steps, ReadFile(result.curve.log));

@@ -1,6 +1,9 @@
 #include "core/text/utf8.h"
 
+#include <algorithm>
 #include <cstdint>
+
+#include "absl/strings/str_cat.h"
 
 namespace nibble::text {
 namespace {
@@ -59,6 +62,13 @@ std::string WellFormed(absl::string_view text) {
     text.remove_prefix(1);
   }
   return result;
+}
+
+absl::Status CheckUtf8(absl::string_view text, absl::string_view file) {
+  const size_t valid = Utf8PrefixLength(text);
+  if (valid == text.size()) return absl::OkStatus();
+  const auto line = 1 + std::count(text.begin(), text.begin() + valid, '\n');
+  return absl::InvalidArgumentError(absl::StrCat(file, ":", line, ": not UTF-8 text: byte ", valid, " of the file starts no character"));
 }
 
 }  // namespace nibble::text

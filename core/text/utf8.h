@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 
 namespace nibble::text {
@@ -21,6 +22,9 @@ size_t Utf8PrefixLength(absl::string_view text);
 std::string WellFormed(absl::string_view text);
 
 inline bool IsUtf8(absl::string_view text) { return Utf8PrefixLength(text) == text.size(); }
+
+// An error that names the file, the line and the first byte that is no UTF-8.
+absl::Status CheckUtf8(absl::string_view text, absl::string_view file);
 
 }  // namespace nibble::text
 

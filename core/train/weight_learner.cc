@@ -22,7 +22,10 @@ absl::Status ReadPart(const io::SafetensorsFile& file, const std::string& name, 
                                                    ", this training needs ", values->size(), " floating-point numbers"));
   }
   ReadFloats(io::Aligned(tensor), 0, absl::MakeSpan(*values));
-  return absl::OkStatus();
+  const auto bad = std::find_if(values->begin(), values->end(), [](float v) { return !std::isfinite(v); });
+  if (bad == values->end()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(file.path(), ": ", name, "[", bad - values->begin(), "] is ", *bad,
+                                                 ", so the file is damaged; remove it and train from the start"));
 }
 
 }  // namespace

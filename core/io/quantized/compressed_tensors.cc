@@ -311,12 +311,14 @@ absl::StatusOr<float> OneFloat(const TensorFiles& files, const std::string& name
   return absl::InvalidArgumentError(absl::StrCat(files.Where(name), " is ", value, ", expected a positive number"));
 }
 
-// The scale that a scheme with a fixed range gives.
-float ScaleOf(const QuantScheme& scheme) {
+// The scale that a scheme with a fixed range gives; an error where the range ends beyond
+// what floats hold.
+absl::StatusOr<float> ScaleOf(const QuantScheme& scheme) {
   const FixedRange& range = scheme.fixed();
   if (scheme.format() == "fp8_e4m3") return std::max(-range.min(), range.max()) / 448.0f;
   const int bits = *(*FindFormat(scheme.format()))->integer_bits();
-  return GridForRange(scheme, bits, range.min(), range.max())->scale;
+  NIBBLE_ASSIGN_OR_RETURN(const Grid grid, GridForRange(scheme, bits, range.min(), range.max()));
+  return grid.scale;
 }
 
 // A fixed range whose grid has just this scale and zero: range and scale both round,
@@ -328,9 +330,10 @@ absl::StatusOr<QuantScheme> WithFixedRange(const QuantScheme& scheme, float scal
   for (int tries = 0; tries < 64; ++tries) {
     fixed.mutable_fixed()->set_max(max);
     if (scheme.format() == "fp8_e4m3") fixed.mutable_fixed()->set_min(-max);
-    const float got = ScaleOf(fixed);
-    if (got == scale) return fixed;
-    max = std::nextafter(max, got < scale ? std::numeric_limits<float>::infinity() : 0.0f);
+    const absl::StatusOr<float> got = ScaleOf(fixed);
+    if (!got.ok()) return Annotate(got.status(), where);
+    if (*got == scale) return fixed;
+    max = std::nextafter(max, *got < scale ? std::numeric_limits<float>::infinity() : 0.0f);
   }
   return absl::UnimplementedError(absl::StrCat(where, ": no range gives the scale ", scale));
 }

@@ -1,0 +1,34 @@
+#include <cstdlib>
+#include <filesystem>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "tools/command.h"
+
+namespace nibble::tools {
+
+absl::StatusOr<int> ThreadsOf(const Options& options) {
+  if (!options.Has("threads")) return 0;
+  const int threads = options.Get<int>("threads");
+  if (threads < 1) return absl::InvalidArgumentError(absl::StrCat("--threads: got ", threads, ", expected 1 or more (leave it out for all CPUs)"));
+  return threads;
+}
+
+std::string OutFolderOf(const Options& options) {
+  if (options.Has("out")) return options.Text("out");
+  return absl::StrCat("out/", std::filesystem::path(options.Text("config")).stem().string());
+}
+
+std::string SourceCommit() {
+  const char* commit = std::getenv("NIBBLE_COMMIT");
+  return commit != nullptr ? commit : "";
+}
+
+absl::StatusOr<std::pair<std::string, std::string>> SplitAssignment(const std::string& text) {
+  const size_t equals = text.find('=');
+  if (equals == std::string::npos || equals == 0) return absl::InvalidArgumentError(absl::StrCat("'", text, "' is not FIELD=VALUE"));
+  return std::make_pair(text.substr(0, equals), text.substr(equals + 1));
+}
+
+}  // namespace nibble::tools
