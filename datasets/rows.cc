@@ -7,10 +7,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
-#include "core/base/file.h"
 #include "core/base/status.h"
-#include "core/text/utf8.h"
 #include "datasets/json_lines.h"
+#include "datasets/text.h"
 #include "datasets/whitespace.h"
 
 namespace nibble::datasets {
@@ -25,12 +24,6 @@ absl::StatusOr<TaskDescription::Format> FormatOf(const std::string& path, TaskDe
   if (absl::EndsWith(path, ".txt")) return TaskDescription::HELLASWAG;
   return absl::InvalidArgumentError(
       absl::StrCat(path, ": items are read from .jsonl, .csv with a header, or .txt in HellaSwag's six lines; a task's description may say its format"));
-}
-
-absl::StatusOr<std::string> ReadUtf8(const std::string& path) {
-  NIBBLE_ASSIGN_OR_RETURN(std::string text, ReadFile(path));
-  NIBBLE_RETURN_IF_ERROR(text::CheckUtf8(text, path));
-  return text;
 }
 
 absl::StatusOr<std::vector<Row>> ReadJsonLines(const std::string& path) {

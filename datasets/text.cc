@@ -10,10 +10,15 @@
 
 namespace nibble::datasets {
 
-absl::StatusOr<std::string> ReadText(const std::string& path) {
+absl::StatusOr<std::string> ReadUtf8(const std::string& path) {
   NIBBLE_ASSIGN_OR_RETURN(std::string text, ReadFile(path));
-  if (text.empty()) return absl::InvalidArgumentError(absl::StrCat(path, " is empty"));
   NIBBLE_RETURN_IF_ERROR(text::CheckUtf8(text, path));
+  return text;
+}
+
+absl::StatusOr<std::string> ReadText(const std::string& path) {
+  NIBBLE_ASSIGN_OR_RETURN(std::string text, ReadUtf8(path));
+  if (text.empty()) return absl::InvalidArgumentError(absl::StrCat(path, " is empty"));
   return text;
 }
 

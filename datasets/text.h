@@ -11,8 +11,11 @@
 
 namespace nibble::datasets {
 
-// The file's bytes as they stand. Errors: no such file, an empty file, bytes
-// that are not UTF-8 (with their offset).
+// The file's bytes as they stand, which may be none. Errors: no such file, bytes
+// that are not UTF-8 (with line and offset).
+absl::StatusOr<std::string> ReadUtf8(const std::string& path);
+
+// The same; an empty file is an error too.
 absl::StatusOr<std::string> ReadText(const std::string& path);
 
 // Windows [0, window), [window, 2 window), ... that do not overlap; a tail

@@ -28,8 +28,6 @@ absl::StatusOr<T> OfModel(const io::LoadedModel& source, absl::StatusOr<T> resul
 
 }  // namespace
 
-int ThreadsOrAll(int threads) { return threads > 0 ? threads : AvailableCpus(); }
-
 Measurer::Measurer(const io::LoadedModel& source, std::string directory, int threads)
     : source_(source), directory_(std::move(directory)), pool_(ThreadsOrAll(threads)) {}
 

@@ -60,9 +60,6 @@ class Measurer {
 // run one prefill. Meaningful only in a process that did nothing else.
 absl::StatusOr<std::vector<Metric>> MeasureMemory(const Memory& request, const std::string& model, int threads);
 
-// 0 stands for all CPUs.
-int ThreadsOrAll(int threads);
-
 // The window options of a perplexity request.
 eval::WindowOptions WindowOptionsOf(const Perplexity& request);
 

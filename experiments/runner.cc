@@ -24,11 +24,11 @@
 #include "core/base/status.h"
 #include "core/base/subprocess.h"
 #include "core/base/suggest.h"
+#include "core/base/thread_pool.h"
 #include "core/kernels/machine.h"
 #include "core/text/utf8.h"
 #include "experiments/input_hashes.h"
 #include "experiments/job.h"
-#include "experiments/measure.h"
 #include "experiments/model_store.h"
 #include "experiments/result_log.h"
 #include "experiments/slurm.h"
@@ -148,8 +148,10 @@ class Runner {
         code_version_(std::move(code_version)),
         threads_(ThreadsOrAll(options.threads > 0 ? options.threads : experiment.config.threads())),
         hashes_(experiment.directory),
-        store_(options.out + "/models"),
-        starter_(options.out + "/jobs", options.memory_limit) {}
+        models_folder_(options.out + "/models"),
+        jobs_folder_(options.out + "/jobs"),
+        store_(models_folder_),
+        starter_(jobs_folder_, options.memory_limit) {}
 
   absl::StatusOr<RunSummary> Run() {
     NIBBLE_RETURN_IF_ERROR(ChooseVariants());
@@ -162,7 +164,7 @@ class Runner {
       NIBBLE_RETURN_IF_ERROR(store_.KeepOnly(WantedAfter(i)));
     }
     std::error_code ignored;
-    std::filesystem::remove_all(options_.out + "/jobs", ignored);
+    std::filesystem::remove_all(jobs_folder_, ignored);
     return summary_;
   }
 
@@ -283,7 +285,7 @@ class Runner {
     job.set_model_hash(model_hash_);
     job.set_directory(experiment_.directory);
     job.set_threads(threads_);
-    job.set_store(options_.out + "/models");
+    job.set_store(models_folder_);
     return job;
   }
 
@@ -343,7 +345,7 @@ class Runner {
       files.push_back(std::filesystem::absolute(file).string());
     }
     const std::string name = experiment_.config.name().empty() ? "nibble" : experiment_.config.name();
-    return RunOnSlurm(files, {name, std::filesystem::absolute(options_.out + "/jobs").string(), options_.slurm_arguments, threads_});
+    return RunOnSlurm(files, {name, std::filesystem::absolute(jobs_folder_).string(), options_.slurm_arguments, threads_});
   }
 
   // The report of the variant's model, which is then in the store unless the report says
@@ -448,6 +450,7 @@ class Runner {
   const std::string model_hash_, code_version_;
   const int threads_;
   InputHashes hashes_;
+  const std::string models_folder_, jobs_folder_;
   ModelStore store_;
   JobStarter starter_;
   Machine machine_;

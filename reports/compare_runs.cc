@@ -32,7 +32,6 @@ using doc::Section;
 using doc::Text;
 using Json = nlohmann::json;
 
-
 // ---- What the runs are
 
 Section RunsSection(const std::vector<ComparedRun>& runs) {

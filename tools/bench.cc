@@ -8,7 +8,7 @@
 #include "core/base/file.h"
 #include "core/base/json.h"
 #include "core/base/status.h"
-#include "experiments/measure.h"
+#include "core/base/thread_pool.h"
 #include "core/kernels/machine.h"
 #include "core/runtime/plan.h"
 #include "eval/speed.h"

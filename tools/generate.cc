@@ -7,7 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/base/rng.h"
 #include "core/base/status.h"
-#include "experiments/measure.h"
+#include "core/base/thread_pool.h"
 #include "core/runtime/plan.h"
 #include "core/runtime/session.h"
 #include "experiments/model.h"

@@ -4,7 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/base/status.h"
-#include "experiments/measure.h"
+#include "core/base/thread_pool.h"
 #include "eval/size.h"
 #include "experiments/expand.h"
 #include "experiments/model.h"

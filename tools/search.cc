@@ -9,7 +9,7 @@
 #include "core/base/file.h"
 #include "core/base/proto.h"
 #include "core/base/status.h"
-#include "experiments/measure.h"
+#include "core/base/thread_pool.h"
 #include "experiments/runner.h"
 #include "experiments/search/search.h"
 #include "experiments/text_config.h"

@@ -63,6 +63,9 @@ class ThreadPool {
 // The number of CPUs this process may use (its affinity mask), at least 1.
 int AvailableCpus();
 
+// A count that a user gave, or for 0 all CPUs.
+inline int ThreadsOrAll(int threads) { return threads > 0 ? threads : AvailableCpus(); }
+
 // task(i) for each i in [0, count), on `pool` where there is one.
 template <typename Task>
 void ForEach(ThreadPool* pool, int64_t count, const Task& task) {

@@ -82,11 +82,11 @@ class PreparedInput {
   void Pad(const float* x, ThreadPool& pool);
   void RoundToBf16(const KernelTable& table, const float* x, ThreadPool& pool);
   void RoundToTiles(const KernelTable& table, const float* x, ThreadPool& pool);
-  // Prepares sums(), of floats() or as Quantize left them.
   // The row without its outliers, which go to token_outliers_[t].
   const float* TakeOutliers(int64_t t, const float* row, float* scratch);
   void GatherOutliers();
   void SumFloats(ThreadPool& pool);
+  // Prepares sums(), of floats() or as Quantize left them.
   void PrepareSums(const KernelTable& table, ThreadPool& pool);
 
   InputForm form_;
