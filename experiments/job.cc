@@ -68,10 +68,12 @@ Event ToProto(const std::string& what, const CountedEvent& event) {
 // A message may quote a file's bytes, and reports are JSON.
 std::string ErrorText(const absl::Status& status) { return text::WellFormed(status.message()); }
 
+ModelStore StoreOf(const Job& job) { return ModelStore(job.store(), {job.other_store().begin(), job.other_store().end()}); }
+
 // Applies the steps of a build to a graph, from the longest beginning that is there.
 class Builder {
  public:
-  Builder(const Job& job, ThreadPool& pool) : job_(job), pool_(pool), store_(job.store()) {}
+  Builder(const Job& job, ThreadPool& pool) : job_(job), pool_(pool), store_(StoreOf(job)) {}
 
   absl::StatusOr<BuildReport> Run() {
     NIBBLE_ASSIGN_OR_RETURN(const OpenedModel source, OpenModel(job_.model()));
@@ -123,6 +125,7 @@ class Builder {
   BuildReport ReportOf(const Context& context) const {
     BuildReport report = begun_;
     report.set_history(context.history());
+    report.set_seconds(begun_.seconds() + absl::ToDoubleSeconds(absl::Now() - start_));
     report.clear_event();  // the context has taken them up
     for (const auto& [what, event] : context.events()) *report.add_event() = ToProto(what, event);
     for (const LossCurve& curve : context.curves()) *report.add_training() = ToProto(curve);
@@ -135,6 +138,7 @@ class Builder {
   ThreadPool& pool_;
   ModelStore store_;
   BuildReport begun_;  // of the steps that were there
+  const absl::Time start_ = absl::Now();
 };
 
 absl::StatusOr<BuiltModel> Load(const ModelStore& store, const std::string& key) {
@@ -148,7 +152,7 @@ absl::StatusOr<BuiltModel> Load(const ModelStore& store, const std::string& key)
 absl::StatusOr<std::vector<Metric>> Measure(const Job& job) {
   const Measurement& measurement = job.measurement();
   const MetricRequest& request = measurement.metric();
-  const ModelStore store(job.store());
+  const ModelStore store = StoreOf(job);
   if (request.has_memory()) return MeasureMemory(request.memory(), store.PathOf(measurement.model_key()), job.threads());
   NIBBLE_ASSIGN_OR_RETURN(const OpenedModel source, OpenModel(job.model()));
   NIBBLE_ASSIGN_OR_RETURN(const BuiltModel model, Load(store, measurement.model_key()));
@@ -177,19 +181,35 @@ MeasurementReport DoMeasurement(const Job& job) {
   const auto metrics = Measure(job);
   report.set_seconds(absl::ToDoubleSeconds(absl::Now() - start));
   if (!metrics.ok()) report.set_error(ErrorText(metrics.status()));
+  *report.mutable_machine() = ThisMachine(ThreadsOrAll(job.threads()));
   for (const Metric& metric : metrics.value_or(std::vector<Metric>())) *report.add_metric() = metric;
   return report;
 }
 
-absl::Status DoJob(const std::string& path) {
+Machine ThisMachine(int threads) {
+  const kernels::MachineInfo info = kernels::DescribeMachine();
+  Machine machine;
+  machine.set_cpu(info.cpu);
+  machine.set_features(info.features);
+  machine.set_kernel_table(info.kernel_table);
+  machine.set_cpus(info.cpus);
+  machine.set_threads(threads);
+  return machine;
+}
+
+absl::Status DoJob(const std::string& path, const JobPlaces& places) {
   Job job;
   NIBBLE_RETURN_IF_ERROR(ReadTextFile(path, &job));
+  for (size_t i = 0; i < places.stores.size(); ++i) {
+    if (i == 0) job.set_store(places.stores[i]);
+    else job.add_other_store(places.stores[i]);
+  }
   if (job.has_build() == job.has_measurement()) return absl::InvalidArgumentError(absl::StrCat(path, ": needs a build or a measurement"));
   if (job.build().key_size() != job.build().pipeline().step_size()) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": ", job.build().key_size(), " keys for ", job.build().pipeline().step_size(), " steps"));
   }
   NIBBLE_ASSIGN_OR_RETURN(const std::string json, job.has_build() ? ProtoToJson(DoBuild(job)) : ProtoToJson(DoMeasurement(job)));
-  return WriteFile(ReportPath(path), json);
+  return WriteFile(places.report.empty() ? ReportPath(path) : places.report, json);
 }
 
 }  // namespace nibble

@@ -4,6 +4,7 @@
 #define NIBBLE_EXPERIMENTS_JOB_H_
 
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
@@ -14,17 +15,25 @@ namespace nibble {
 // Where the report of the job in `path` goes: beside it.
 std::string ReportPath(absl::string_view path);
 
+// Where a job finds and leaves things, when not where its file says.
+struct JobPlaces {
+  std::vector<std::string> stores;  // of built models: the first is written to, all are looked through
+  std::string report;               // "": ReportPath
+};
+
 // Does the job that the file holds (text form) and writes its BuildReport or
-// MeasurementReport, as JSON, to ReportPath. What the job's model, method or data are to
-// blame for stands there; an error here is a job that cannot be read or a report that
-// cannot be written.
-absl::Status DoJob(const std::string& path);
+// MeasurementReport, as JSON. What the job's model, method or data are to blame for stands
+// there; an error here is a job that cannot be read or a report that cannot be written.
+absl::Status DoJob(const std::string& path, const JobPlaces& places = {});
 
 // A build by itself: the report, and in the store the model and the beginnings to keep.
 BuildReport DoBuild(const Job& job);
 
 // A measurement by itself.
 MeasurementReport DoMeasurement(const Job& job);
+
+// The machine that this process runs on, without its peaks.
+Machine ThisMachine(int threads);
 
 }  // namespace nibble
 

@@ -18,7 +18,12 @@ constexpr char kReport[] = "build.json";
 
 }  // namespace
 
-std::string ModelStore::PathOf(const std::string& key) const { return absl::StrCat(folder_, "/", key); }
+std::string ModelStore::PathOf(const std::string& key) const {
+  for (const std::string& other : others_) {
+    if (FileExists(absl::StrCat(other, "/", key, "/", kReport))) return absl::StrCat(other, "/", key);
+  }
+  return absl::StrCat(folder_, "/", key);
+}
 
 bool ModelStore::Has(const std::string& key) const { return FileExists(absl::StrCat(PathOf(key), "/", kReport)); }
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -18,7 +19,8 @@ namespace nibble {
 
 class ModelStore {
  public:
-  explicit ModelStore(std::string folder) : folder_(std::move(folder)) {}
+  // `others`: folders of other stores, which are only read.
+  explicit ModelStore(std::string folder, std::vector<std::string> others = {}) : folder_(std::move(folder)), others_(std::move(others)) {}
 
   bool Has(const std::string& key) const;
   // The folder of a model, which every command loads.
@@ -37,6 +39,7 @@ class ModelStore {
 
  private:
   const std::string folder_;
+  const std::vector<std::string> others_;
 };
 
 }  // namespace nibble

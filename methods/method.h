@@ -116,8 +116,11 @@ class Method {
  public:
   virtual ~Method() = default;
 
-  // Whether the method needs a tokenizer and data to train on.
-  virtual bool learns() const { return false; }
+  // About how many tokens of data pass through the model, forward, while the method
+  // learns or calibrates; a backward pass counts as two. Estimates of time go by it.
+  virtual double LearningTokens() const { return 0; }
+  // Whether the method needs a tokenizer and data.
+  bool learns() const { return LearningTokens() > 0; }
 
   // Whether what it makes depends on the machine that makes it, as timings do.
   virtual bool depends_on_machine() const { return false; }

@@ -236,6 +236,58 @@ TEST(Cli, RunWritesAReportAndResumes) {
   ExpectOutcome(absl::StrCat("report ", dir, "/out ", dir, "/none"), 2, {"none/run.json"});
 }
 
+// The figures of a run's quality metrics, sizes too.
+std::map<std::string, double> FiguresOf(const std::string& folder) {
+  std::map<std::string, double> figures;
+  const auto text = ReadFile(folder + "/results.json");
+  const auto json = text.ok() ? ParseJson(*text, "results.json") : text.status();
+  EXPECT_OK(json);
+  for (const auto& record : (*json)["records"]) {
+    figures[absl::StrCat(record["variant"].get<std::string>(), " ", record["metric"].get<std::string>())] = record["value"].get<double>();
+  }
+  return figures;
+}
+
+TEST(Cli, JobsOfAPlanGatherToTheSameRun) {
+  const std::string dir = TestTempDir(), config = dir + "/c.textproto", jobs = dir + "/jobs";
+  ASSERT_OK(WriteFile(config, R"(name: "planned"
+model { source: "configs/models/novelist" }
+baseline { name: "bf16" step { [nibble.baseline] {} } }
+variant { name: "w4/group 32" step { [nibble.rtn] { group_size: 32 } } }
+variant { name: "twice" step { [nibble.rtn] {} } step { [nibble.rtn] { bits: 8 } } }
+metric { perplexity { text: "quickstart/passages" window: 64 limit: 2 } }
+metric { divergence { text: "quickstart/passages" window: 64 limit: 2 } }
+metric { size {} }
+)"));
+  const std::string listed = " --variant bf16 --variant 'w4/group 32' --variant twice --metrics ";
+  ExpectOutcome(absl::StrCat("plan ", config, " --out ", jobs, listed, 2), 2, {"c.textproto: its build target lists", "metrics = 3"});
+  ExpectOutcome(absl::StrCat("plan ", config, " --out ", jobs, listed, 3), 0, {});
+  for (const char* variant : {"bf16", "w4_group_32", "twice"}) {
+    const std::string job = absl::StrCat("job ", jobs, "/", variant), stores = absl::StrCat(" --alone --store ", dir, "/", variant, " --store ", dir, "/bf16");
+    ExpectOutcome(absl::StrCat(job, ".build.textproto", stores), 0, {});
+    for (int i = 0; i < 3; ++i) {
+      const std::string report = absl::StrCat(jobs, "/", variant, ".", i, ".json");
+      ExpectOutcome(absl::StrCat("gather ", jobs, " --out ", dir, "/early"), 2, {".json"});  // not all have ended
+      std::filesystem::remove_all(dir + "/early");
+      ExpectOutcome(absl::StrCat(job, ".", i, ".textproto --report ", report, stores), 0, {});
+    }
+  }
+  ExpectOutcome(absl::StrCat("gather ", jobs, " --out ", dir, "/gathered"), 0, {});
+  ExpectOutcome(absl::StrCat("run ", config, " --out ", dir, "/run --work ", dir, "/work"), 1, {"already quantized"});
+  const auto gathered = FiguresOf(dir + "/gathered");
+  EXPECT_EQ(gathered, FiguresOf(dir + "/run"));
+  EXPECT_EQ(gathered.count("w4/group 32 size_mib"), 1);
+  ASSERT_OK_AND_ASSIGN(const std::string markdown, ReadFile(dir + "/gathered/report.md"));
+  EXPECT_THAT(markdown, ::testing::HasSubstr("already quantized"));
+}
+
+TEST(Cli, ADryRunEstimatesEachJob) {
+  const std::string dir = TestTempDir();
+  const std::string run = absl::StrCat("run ", WriteConfig(dir, ""), " --dry-run");
+  ExpectOutcome(run, 0, {"job: build llama32", "job: measure w4 size_mib", "MiB", "in all on this machine", "4 variants, 3 metrics, 0 gates; 12 measurements"});
+  ExpectOutcome(run + " --set model.source=/no/such/model", 0, {"no estimates: ", "/no/such/model", "12 measurements"});
+}
+
 TEST(Cli, ResultsJsonHoldsTheRecords) {
   const std::string dir = TestTempDir();
   ExpectOutcome(absl::StrCat("run ", WriteConfig(dir, ""), " --out ", dir, "/out"), 0, {});

@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "boost/program_options.hpp"
+#include "experiments/expand.h"
 
 namespace nibble::tools {
 
@@ -62,6 +63,8 @@ Command SearchCommand();
 Command TrainCommand();
 Command DatasetsCommand();
 Command JobCommand();
+Command PlanCommand();
+Command GatherCommand();
 
 // Options that several commands have, each read in one place (options.cc).
 
@@ -74,8 +77,8 @@ std::string OutFolderOf(const Options& options);
 // The commit of the source tree, for reports; "" where the launcher does not say it.
 std::string SourceCommit();
 
-// "FIELD=VALUE" split at the first "=".
-absl::StatusOr<std::pair<std::string, std::string>> SplitAssignment(const std::string& text);
+// Each --set, "FIELD=VALUE", split at its first "=".
+absl::StatusOr<std::vector<Override>> OverridesOf(const Options& options);
 
 }  // namespace nibble::tools
 

@@ -96,8 +96,8 @@ absl::StatusOr<Task> ParseTask(const Options& options) {
     task.request.mutable_multiple_choice()->set_limit(limit);
     task.request.mutable_multiple_choice()->set_format(kind == "hellaswag" ? MultipleChoice::HELLASWAG : MultipleChoice::AUTO);
   }
-  for (const std::string& assignment : options.List("set")) {
-    NIBBLE_ASSIGN_OR_RETURN(const auto pair, SplitAssignment(assignment));
+  NIBBLE_ASSIGN_OR_RETURN(const std::vector<Override> overrides, OverridesOf(options));
+  for (const Override& pair : overrides) {
     if (pair.first == "dtype") {
       task.dtype = pair.second;
     } else if (task.request.has_perplexity()) {

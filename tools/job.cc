@@ -1,28 +1,47 @@
 // nibble job: one job of a run, as the process that `nibble run` starts for it.
 
+#include <fcntl.h>
+#include <sys/file.h>
+
 #include "core/base/status.h"
 #include "core/base/subprocess.h"
 #include "experiments/job.h"
 #include "tools/command.h"
 
 namespace nibble::tools {
+namespace {
+
+// The lock goes with the process.
+absl::Status WaitForOthers() {
+  const std::string path = "/tmp/nibble-job.lock";
+  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  if (fd >= 0 && ::flock(fd, LOCK_EX) == 0) return absl::OkStatus();
+  return absl::FailedPreconditionError("--alone: cannot lock " + path);
+}
+
+}  // namespace
 
 Command JobCommand() {
   namespace po = boost::program_options;
   Command command;
   command.name = "job";
   command.summary = "Does one job of a run, a text nibble.Job; its report goes to a .json beside the file.";
-  command.usage = "job FILE [--parent PID] [--memory-limit MIB]";
-  command.examples = "  nibble job out/quickstart/jobs/measure-0123456789abcdef.textproto\n";
+  command.usage = "job FILE [--report FILE] [--store DIR ...] [--alone] [--parent PID] [--memory-limit MIB]";
+  command.examples =
+      "  nibble job out/quickstart/jobs/measure-0123456789abcdef.textproto\n"
+      "  nibble job jobs/int4.2.textproto --store models/int4 --store models/bf16 --report int4.2.json --alone\n";
   command.hidden = true;
   command.options.add_options()("file", po::value<std::string>(), "the job")("parent", po::value<int>(), "end when this process ends")(
-      "memory-limit", po::value<int64_t>(), "MiB of private memory");
+      "memory-limit", po::value<int64_t>(), "MiB of private memory")("report", po::value<std::string>(), "write the report there")(
+      "store", po::value<std::vector<std::string>>()->composing(), "a folder of built models; the first is written to, others are read too")(
+      "alone", "wait until no other job of this machine with --alone runs: they would share its CPUs");
   command.positional = {"file"};
   command.required = {"file"};
   command.run = [](const Options& options) -> absl::StatusOr<int> {
     if (options.Has("parent")) EndWithParent(options.Get<int>("parent"));
     if (options.Has("memory-limit")) NIBBLE_RETURN_IF_ERROR(LimitMemory(options.Get<int64_t>("memory-limit") << 20));
-    NIBBLE_RETURN_IF_ERROR(DoJob(options.Text("file")));
+    if (options.Has("alone")) NIBBLE_RETURN_IF_ERROR(WaitForOthers());
+    NIBBLE_RETURN_IF_ERROR(DoJob(options.Text("file"), {options.List("store"), options.Text("report")}));
     return kDone;
   };
   return command;

@@ -20,7 +20,8 @@ namespace po = boost::program_options;
 std::vector<Command> AllCommands() {
   return {RunCommand(),      ReportCommand(),  GateCommand(),    QuantizeCommand(), EvalCommand(),
           BenchCommand(),    GenerateCommand(), InspectCommand(), MethodsCommand(),  SearchCommand(),
-          TrainCommand(),    DatasetsCommand(), JobCommand()};
+          TrainCommand(),    DatasetsCommand(), JobCommand(),
+          PlanCommand(),     GatherCommand()};
 }
 
 void PrintOverview(const std::vector<Command>& commands) {

@@ -1,6 +1,5 @@
 #include <cstdlib>
 #include <filesystem>
-#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -25,10 +24,14 @@ std::string SourceCommit() {
   return commit != nullptr ? commit : "";
 }
 
-absl::StatusOr<std::pair<std::string, std::string>> SplitAssignment(const std::string& text) {
-  const size_t equals = text.find('=');
-  if (equals == std::string::npos || equals == 0) return absl::InvalidArgumentError(absl::StrCat("'", text, "' is not FIELD=VALUE"));
-  return std::make_pair(text.substr(0, equals), text.substr(equals + 1));
+absl::StatusOr<std::vector<Override>> OverridesOf(const Options& options) {
+  std::vector<Override> overrides;
+  for (const std::string& text : options.List("set")) {
+    const size_t equals = text.find('=');
+    if (equals == std::string::npos || equals == 0) return absl::InvalidArgumentError(absl::StrCat("'", text, "' is not FIELD=VALUE"));
+    overrides.emplace_back(text.substr(0, equals), text.substr(equals + 1));
+  }
+  return overrides;
 }
 
 }  // namespace nibble::tools

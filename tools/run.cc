@@ -3,11 +3,16 @@
 #include <cstdio>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "core/base/file.h"
+#include "core/base/progress.h"
 #include "core/base/proto.h"
 #include "core/base/status.h"
 #include "core/base/suggest.h"
+#include "core/kernels/machine.h"
+#include "experiments/estimate.h"
 #include "experiments/runner.h"
+#include "experiments/run_plan.h"
 #include "methods/method.h"
 #include "reports/gate.h"
 #include "reports/report.h"
@@ -19,6 +24,9 @@ namespace {
 
 namespace po = boost::program_options;
 
+// Of the fp32 peak that products of a whole model reach.
+constexpr double kUsualShare = 0.5;
+
 std::string CommandLine(const Options& options, const std::string& out) {
   std::string command = absl::StrCat("./nibble run ", options.Text("config"), " --out ", out);
   for (const std::string& only : options.List("only")) absl::StrAppend(&command, " --only '", only, "'");
@@ -27,12 +35,42 @@ std::string CommandLine(const Options& options, const std::string& out) {
   return command;
 }
 
-// What would run, without a model.
-void PrintPlan(const ExpandedExperiment& experiment) {
+void PrintVariants(const ExpandedExperiment& experiment) {
   for (const ExpandedVariant& variant : experiment.variants) {
     std::printf("%s%s: %s\n", variant.name.c_str(), variant.is_baseline ? " (baseline)" : "", PipelineToString(variant.pipeline.step()).c_str());
   }
   for (const MetricRequest& metric : experiment.metrics) std::printf("metric: %s\n", ProtoToLine(metric).c_str());
+}
+
+std::string Mib(double bytes) { return absl::StrFormat("%.0f MiB", bytes / (1 << 20)); }
+
+// The jobs with what each is thought to need on this machine.
+void PrintJobs(const RunPlan& plan) {
+  TimeEstimator estimator(plan, kUsualShare * 1e9 * kernels::MeasureFmaPeak(plan.threads()));
+  const double bytes = static_cast<double>(plan.model().source.weight_bytes);
+  double seconds = 0;
+  const auto print = [&](const std::string& job, double time, double memory) {
+    std::printf("job: %-60s about %8s, %s\n", job.c_str(), FormatSeconds(time).c_str(), Mib(memory).c_str());
+    seconds += time;
+  };
+  for (const PlannedVariant& variant : plan.variants()) {
+    const std::string& name = variant.variant->name;
+    print(absl::StrCat("build ", name), estimator.OfBuild(variant), BuildMemory(plan));
+    for (size_t i = 0; i < variant.measurements.size(); ++i) {
+      const double models = RunPlan::IsBeside(variant, variant.measurements[i]) ? 2 : 1;
+      print(absl::StrCat("measure ", name, " ", plan.columns()[i].names[0]), estimator.OfMeasurement(variant, variant.measurements[i]),
+            MeasurementMemory(models * bytes));
+    }
+  }
+  std::printf("about %s in all on this machine (by counts of operations: within a factor of two or three)\n", FormatSeconds(seconds).c_str());
+}
+
+// What would run. The config is checked; a model that is not there leaves the jobs out.
+void PrintPlan(const ExpandedExperiment& experiment, RunPlanOptions options) {
+  PrintVariants(experiment);
+  const auto plan = RunPlan::Make(experiment, std::move(options));
+  if (plan.ok()) PrintJobs(*plan);
+  else std::printf("no estimates: %s\n", std::string(plan.status().message()).c_str());
   std::printf("%zu variants, %zu metrics, %d gates; %zu measurements\n", experiment.variants.size(), experiment.metrics.size(),
               experiment.config.gate_size(), experiment.variants.size() * experiment.metrics.size());
 }
@@ -44,20 +82,16 @@ absl::Status SetBackend(const std::string& name, RunOptions* run) {
 }
 
 absl::StatusOr<int> Run(const Options& options) {
-  std::vector<Override> overrides;
-  for (const std::string& text : options.List("set")) {
-    NIBBLE_ASSIGN_OR_RETURN(Override assignment, SplitAssignment(text));
-    overrides.push_back(std::move(assignment));
-  }
+  NIBBLE_ASSIGN_OR_RETURN(const std::vector<Override> overrides, OverridesOf(options));
   NIBBLE_ASSIGN_OR_RETURN(const ExpandedExperiment experiment, LoadExperiment(options.Text("config"), overrides));
-  if (options.Has("dry-run")) {
-    PrintPlan(experiment);
-    return kDone;
-  }
   RunOptions run;
   run.out = OutFolderOf(options);
   run.only = options.List("only");
   NIBBLE_ASSIGN_OR_RETURN(run.threads, ThreadsOf(options));
+  if (options.Has("dry-run")) {
+    PrintPlan(experiment, {.only = run.only, .threads = run.threads});
+    return kDone;
+  }
   run.commit = SourceCommit();
   run.command = CommandLine(options, run.out);
   if (options.Has("backend")) NIBBLE_RETURN_IF_ERROR(SetBackend(options.Text("backend"), &run));
@@ -91,7 +125,7 @@ Command RunCommand() {
       "out", po::value<std::string>(), "the run's folder (default out/<config's name>); a run on an existing folder does what is missing")(
       "only", po::value<std::vector<std::string>>()->composing(), "run this variant beside the baseline; may be repeated")(
       "set", po::value<std::vector<std::string>>()->composing(), "override a field of the config; may be repeated")(
-      "dry-run", "check the config, print variants and metrics, and stop")(
+      "dry-run", "check the config, print variants, metrics and jobs with estimates of their time and memory, and stop")(
       "work", po::value<std::string>(),
       "where trainings are kept: a killed one goes on, a finished one is used again (default ~/.cache/nibble/training)")(
       "backend", po::value<std::string>(), "where jobs run: local (default), or slurm, as job arrays of a cluster that sees this folder")(

@@ -44,10 +44,8 @@ absl::StatusOr<int> Run(const Options& options) {
   const std::string path = options.Text("config");
   ModelTraining config;
   NIBBLE_RETURN_IF_ERROR(ReadTextFile(path, &config));
-  for (const std::string& text : options.List("set")) {
-    NIBBLE_ASSIGN_OR_RETURN(const auto assignment, SplitAssignment(text));
-    NIBBLE_RETURN_IF_ERROR(Annotate(SetField(&config, assignment.first, assignment.second), "--set"));
-  }
+  NIBBLE_ASSIGN_OR_RETURN(const std::vector<Override> overrides, OverridesOf(options));
+  for (const auto& [field, value] : overrides) NIBBLE_RETURN_IF_ERROR(Annotate(SetField(&config, field, value), "--set"));
   const std::string directory = DirectoryOf(path);
   NIBBLE_RETURN_IF_ERROR(Annotate(ResolveIncludedData(&config, directory), path));
   const std::string name = Name(config, path);

@@ -8,9 +8,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <functional>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
@@ -25,35 +25,16 @@ constexpr char kSelf[] = "/proc/self/exe";
 constexpr size_t kMostWords = 1000;  // bytes of last words
 
 // Gives everything that can be read from `fd`, which is closed, piece by piece.
-void Drain(int fd, const std::function<void(const char*, size_t)>& take) {
+void Drain(int fd, const std::function<void(absl::string_view)>& take) {
   char buffer[4096];
   while (true) {
     const ssize_t n = ::read(fd, buffer, sizeof(buffer));
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) break;
-    take(buffer, static_cast<size_t>(n));
+    take({buffer, static_cast<size_t>(n)});
   }
   ::close(fd);
 }
-
-// Keeps the last line that has something in it.
-class LastLine {
- public:
-  void Take(const char* text, size_t size) {
-    for (size_t i = 0; i < size; ++i) {
-      if (text[i] == '\n' || text[i] == '\r') {
-        if (!line_.empty()) last_ = std::move(line_);
-        line_.clear();
-      } else if (line_.size() < kMostWords) {
-        line_.push_back(text[i]);
-      }
-    }
-  }
-  std::string Get() const { return line_.empty() ? last_ : line_; }
-
- private:
-  std::string line_, last_;
-};
 
 absl::Status CannotStart(const std::string& title, int error) {
   const std::string message = absl::StrCat("cannot start '", title, "': ", std::strerror(error));
@@ -109,7 +90,7 @@ std::string Ending::Text() const {
 absl::StatusOr<std::string> RunProgram(const std::string& program, const std::vector<std::string>& arguments, const std::string& title) {
   NIBBLE_ASSIGN_OR_RETURN(const Child child, Spawn(program, arguments, title, STDOUT_FILENO));
   std::string text;
-  Drain(child.pipe, [&](const char* bytes, size_t size) { text.append(bytes, size); });
+  Drain(child.pipe, [&](absl::string_view piece) { text.append(piece.data(), piece.size()); });
   const Ending ending = Await(child.pid);
   if (!ending.ok()) return absl::AbortedError(absl::StrCat("'", title, "' ", ending.signal != 0 ? "was " : "", ending.Text()));
   return text;
@@ -117,20 +98,40 @@ absl::StatusOr<std::string> RunProgram(const std::string& program, const std::ve
 
 absl::StatusOr<std::string> RunSelf(const std::vector<std::string>& arguments) { return RunProgram(kSelf, arguments, TitleOf(arguments)); }
 
-absl::StatusOr<Ending> RunToEnd(const std::string& program, const std::vector<std::string>& arguments, const std::string& title) {
+void LastLine::Take(absl::string_view text) {
+  for (const char c : text) {
+    if (c == '\n' || c == '\r') {
+      if (!line_.empty()) last_ = std::move(line_);
+      line_.clear();
+    } else if (line_.size() < kMostWords) {
+      line_.push_back(c);
+    }
+  }
+}
+
+void PassOn(absl::string_view text) {
+  // Nobody may be there to read it.
+  for (ssize_t n = 1; !text.empty() && n > 0; text.remove_prefix(static_cast<size_t>(std::max<ssize_t>(n, 0)))) {
+    n = ::write(STDERR_FILENO, text.data(), text.size());
+  }
+}
+
+absl::StatusOr<Ending> RunToEnd(const std::string& program, const std::vector<std::string>& arguments, const std::string& title,
+                                const Listener& listener) {
   NIBBLE_ASSIGN_OR_RETURN(const Child child, Spawn(program, arguments, title, STDERR_FILENO));
   LastLine last;
-  Drain(child.pipe, [&](const char* bytes, size_t size) {
-    last.Take(bytes, size);
-    // Nobody may be there to read it.
-    for (ssize_t n = 1; size > 0 && n > 0; bytes += n, size -= static_cast<size_t>(n)) n = ::write(STDERR_FILENO, bytes, size);
+  Drain(child.pipe, [&](absl::string_view text) {
+    last.Take(text);
+    listener(text);
   });
   Ending ending = Await(child.pid);
   ending.last_words = last.Get();
   return ending;
 }
 
-absl::StatusOr<Ending> RunSelfToEnd(const std::vector<std::string>& arguments) { return RunToEnd(kSelf, arguments, TitleOf(arguments)); }
+absl::StatusOr<Ending> RunSelfToEnd(const std::vector<std::string>& arguments, const Listener& listener) {
+  return RunToEnd(kSelf, arguments, TitleOf(arguments), listener);
+}
 
 void EndWithParent(int parent) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);

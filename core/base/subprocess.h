@@ -2,10 +2,12 @@
 #ifndef NIBBLE_CORE_BASE_SUBPROCESS_H_
 #define NIBBLE_CORE_BASE_SUBPROCESS_H_
 
+#include <functional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 
 namespace nibble {
 
@@ -29,10 +31,26 @@ struct Ending {
   std::string Text() const;
 };
 
-// Runs a program, or this executable; its standard error passes through to ours. An error: it
-// cannot be started.
-absl::StatusOr<Ending> RunToEnd(const std::string& program, const std::vector<std::string>& arguments, const std::string& title);
-absl::StatusOr<Ending> RunSelfToEnd(const std::vector<std::string>& arguments);
+// Takes what a child writes to its standard error, as it comes.
+using Listener = std::function<void(absl::string_view)>;
+
+// Writes it to ours.
+void PassOn(absl::string_view text);
+
+// Runs a program, or this executable. An error: it cannot be started.
+absl::StatusOr<Ending> RunToEnd(const std::string& program, const std::vector<std::string>& arguments, const std::string& title,
+                                const Listener& listener = PassOn);
+absl::StatusOr<Ending> RunSelfToEnd(const std::vector<std::string>& arguments, const Listener& listener = PassOn);
+
+// The last line of a stream that has something in it; a carriage return ends a line too.
+class LastLine {
+ public:
+  void Take(absl::string_view text);
+  const std::string& Get() const { return line_.empty() ? last_ : line_; }
+
+ private:
+  std::string line_, last_;
+};
 
 // For a child process: ends it when the process that started it, `parent`, ends. Linux
 // alone; elsewhere the child goes on.

@@ -280,7 +280,7 @@ class AqlmMethod : public Method {
     return std::make_unique<AqlmMethod>(options, std::move(scheme));
   }
 
-  bool learns() const override { return true; }
+  double LearningTokens() const override { return CalibrationTokens(options_, 6) + 3 * options_.fine_tuning().epochs() * CalibrationTokens(options_, 1); }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     NIBBLE_ASSIGN_OR_RETURN(std::vector<size_t> selected, SelectBlockLinears(graph, options_.layers()));

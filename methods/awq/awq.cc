@@ -236,7 +236,7 @@ class AwqMethod : public Method {
     return std::make_unique<AwqMethod>(options, std::move(scheme));
   }
 
-  bool learns() const override { return true; }
+  double LearningTokens() const override { return CalibrationTokens(options_, 1 + options_.grid()); }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     NIBBLE_ASSIGN_OR_RETURN(const std::vector<size_t> selected, SelectBlockLinears(graph, options_.layers()));

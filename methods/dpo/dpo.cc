@@ -22,7 +22,7 @@ class DpoMethod : public Method {
     return std::make_unique<DpoMethod>(options);
   }
 
-  bool learns() const override { return true; }
+  double LearningTokens() const override { return 2 * TrainingTokens(options_.data().window(), options_.training()); }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     NIBBLE_ASSIGN_OR_RETURN(const train::Sequences pairs, ReadPreferenceData(context, options_.data()));

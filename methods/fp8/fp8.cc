@@ -36,7 +36,7 @@ class Fp8Method : public Method {
     return std::make_unique<Fp8Method>(options, std::move(ranges));
   }
 
-  bool learns() const override { return ranges_.has_value(); }
+  double LearningTokens() const override { return ranges_.has_value() ? ranges_->LearningTokens() : 0; }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     const std::vector<std::string> layers = LayersOrBlocks(options_.layers());

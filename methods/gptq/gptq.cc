@@ -151,7 +151,7 @@ class GptqMethod : public Method {
     return std::make_unique<GptqMethod>(options, std::move(scheme));
   }
 
-  bool learns() const override { return true; }
+  double LearningTokens() const override { return CalibrationTokens(options_, 6); }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     NIBBLE_ASSIGN_OR_RETURN(const std::vector<size_t> selected, SelectBlockLinears(graph, options_.layers()));

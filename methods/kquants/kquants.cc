@@ -63,7 +63,7 @@ class KquantsMethod : public Method {
     return std::make_unique<KquantsMethod>(options);
   }
 
-  bool learns() const override { return options_.has_data(); }
+  double LearningTokens() const override { return options_.has_data() ? CalibrationTokens(options_, 1) : 0; }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     Importance importance;

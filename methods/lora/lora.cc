@@ -50,7 +50,7 @@ class LoraMethod : public Method {
     return std::make_unique<LoraMethod>(options);
   }
 
-  bool learns() const override { return options_.has_data(); }
+  double LearningTokens() const override { return options_.has_data() ? TrainingTokens(options_.data().window(), options_.training()) : 0; }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     NIBBLE_RETURN_IF_ERROR(Attach(graph));

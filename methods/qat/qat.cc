@@ -48,7 +48,7 @@ class QatMethod : public Method {
     return std::make_unique<QatMethod>(options);
   }
 
-  bool learns() const override { return true; }
+  double LearningTokens() const override { return TrainingTokens(options_.data().window(), options_.training()); }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     if (options_.quantize().empty()) {

@@ -49,7 +49,7 @@ class QuantoMethod : public Method {
     return std::make_unique<QuantoMethod>(options, std::move(ranges));
   }
 
-  bool learns() const override { return ranges_.has_value(); }
+  double LearningTokens() const override { return ranges_.has_value() ? ranges_->LearningTokens() : 0; }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     NIBBLE_RETURN_IF_ERROR(EncodeOps(context, graph, LayersOrBlocks(options_.layers()), WeightScheme(options_)));

@@ -17,7 +17,7 @@ class SftMethod : public Method {
     return std::make_unique<SftMethod>(options);
   }
 
-  bool learns() const override { return true; }
+  double LearningTokens() const override { return TrainingTokens(options_.data().window(), options_.training()); }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     NIBBLE_ASSIGN_OR_RETURN(const train::Sequences sequences, ReadTrainingData(context, options_.data()));

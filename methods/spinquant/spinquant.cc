@@ -63,7 +63,11 @@ class SpinquantMethod : public Method {
     return std::make_unique<SpinquantMethod>(options);
   }
 
-  bool learns() const override { return options_.has_learn(); }
+  double LearningTokens() const override {
+    const RotationLearning& learn = options_.learn();
+    const double forward = static_cast<double>(learn.steps()) * learn.batch() * learn.data().window();
+    return options_.has_learn() ? (learn.recompute_blocks() ? 4 : 3) * forward : 0;
+  }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     NIBBLE_RETURN_IF_ERROR(ir::UntieHead(graph));

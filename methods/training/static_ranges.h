@@ -17,6 +17,9 @@ struct StaticRanges {
   double momentum = 0.9;  // of the observer's moving average
   QuantScheme scheme;     // PER_TENSOR, without its fixed range
   std::function<absl::StatusOr<FixedRange>(const calibration::RangeObserver&)> range;
+
+  // Method::LearningTokens of the observation.
+  double LearningTokens() const { return static_cast<double>(samples * data.window()); }
 };
 
 // Observes what the linears `selected` of the graph as it is read, one block at a time,

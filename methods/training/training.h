@@ -36,6 +36,14 @@ absl::Status CheckCalibration(const Options& options, absl::string_view method) 
   return absl::InvalidArgumentError(absl::StrCat("samples: ", options.samples(), " must be 1 or more"));
 }
 
+// Method::LearningTokens of a calibration whose batches pass through the model so often.
+template <typename Options>
+double CalibrationTokens(const Options& options, double passes) {
+  return passes * options.samples() * options.data().window();
+}
+// The same of a training.
+double TrainingTokens(int64_t window, const TrainingOptions& options);
+
 // What a method calibrates on: `samples` sequences of the data, or all of fewer,
 // which is a counted event. An error without data.
 absl::StatusOr<std::vector<calibration::Batch>> CalibrationBatches(Context& context, const ir::Graph& graph, const TrainingData& data,

@@ -1,0 +1,99 @@
+#include "experiments/gather.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "core/base/file.h"
+#include "core/base/proto.h"
+#include "core/base/status.h"
+#include "experiments/job.h"
+#include "experiments/result_log.h"
+
+namespace nibble {
+namespace {
+
+std::string SlugOf(const PlannedVariant& variant) {
+  std::string slug = variant.variant->name;
+  std::replace_if(slug.begin(), slug.end(), [](char c) { return !absl::ascii_isalnum(c) && c != '.' && c != '-' && c != '='; }, '_');
+  return slug;
+}
+
+std::string BuildName(const PlannedVariant& variant) { return SlugOf(variant) + ".build"; }
+
+absl::Status WriteJob(const std::string& folder, const std::string& name, const Job& job) {
+  return WriteFile(absl::StrCat(folder, "/", name, ".textproto"), ProtoToText(job));
+}
+
+// Reports of one type by the names of their jobs, each read once.
+template <typename Report>
+class Reports {
+ public:
+  explicit Reports(std::string folder) : folder_(std::move(folder)) {}
+
+  absl::StatusOr<const Report*> Get(const std::string& name) {
+    if (const auto it = reports_.find(name); it != reports_.end()) return &it->second;
+    const std::string path = absl::StrCat(folder_, "/", name, ".json");
+    NIBBLE_ASSIGN_OR_RETURN(const std::string json, ReadFile(path));
+    NIBBLE_RETURN_IF_ERROR(Annotate(JsonToProto(json, &reports_[name]), path));
+    return &reports_[name];
+  }
+
+ private:
+  const std::string folder_;
+  std::map<std::string, Report> reports_;
+};
+
+}  // namespace
+
+absl::Status WritePlan(const RunPlan& run, const std::string& folder) {
+  NIBBLE_RETURN_IF_ERROR(MakeDirectories(folder));
+  JobPlan plan;
+  *plan.mutable_run() = run.Head();
+  std::set<std::string> slugs;
+  for (const PlannedVariant& variant : run.variants()) {
+    if (!slugs.insert(SlugOf(variant)).second) {
+      return absl::InvalidArgumentError(absl::StrCat("two variants have files called ", SlugOf(variant), "; rename '", variant.variant->name, "'"));
+    }
+    NIBBLE_RETURN_IF_ERROR(WriteJob(folder, BuildName(variant), run.BuildJob(variant, {})));
+    for (size_t i = 0; i < variant.measurements.size(); ++i) {
+      JobPlan::Row& row = *plan.add_row();
+      *row.mutable_result() = run.ResultOf(variant, variant.measurements[i]);
+      row.set_build(BuildName(variant));
+      if (RunPlan::IsBeside(variant, variant.measurements[i])) row.set_baseline_build(BuildName(run.baseline()));
+      row.set_measurement(absl::StrCat(SlugOf(variant), ".", i));
+      NIBBLE_RETURN_IF_ERROR(WriteJob(folder, row.measurement(), run.MeasurementJob(variant, variant.measurements[i])));
+    }
+  }
+  NIBBLE_ASSIGN_OR_RETURN(const std::string json, ProtoToJson(plan, /*pretty=*/true));
+  return WriteFile(folder + "/plan.json", json);
+}
+
+absl::Status GatherReports(const std::string& folder, const std::string& out) {
+  JobPlan plan;
+  NIBBLE_ASSIGN_OR_RETURN(const std::string json, ReadFile(folder + "/plan.json"));
+  NIBBLE_RETURN_IF_ERROR(Annotate(JsonToProto(json, &plan), folder + "/plan.json"));
+  NIBBLE_RETURN_IF_ERROR(MakeDirectories(out));
+  NIBBLE_ASSIGN_OR_RETURN(const std::string head, ProtoToJson(plan.run(), /*pretty=*/true));
+  NIBBLE_RETURN_IF_ERROR(WriteFile(out + "/run.json", head));
+  NIBBLE_ASSIGN_OR_RETURN(ResultLog log, ResultLog::Open(out));
+  Reports<BuildReport> builds(folder);
+  Reports<MeasurementReport> measurements(folder);
+  for (const JobPlan::Row& row : plan.row()) {
+    NIBBLE_ASSIGN_OR_RETURN(const BuildReport* build, builds.Get(row.build()));
+    NIBBLE_ASSIGN_OR_RETURN(const MeasurementReport* measurement, measurements.Get(row.measurement()));
+    absl::StatusOr<BuildReport> baseline = BuildReport();
+    if (row.has_baseline_build()) {
+      NIBBLE_ASSIGN_OR_RETURN(const BuildReport* report, builds.Get(row.baseline_build()));
+      baseline = *report;
+    }
+    JobResult result = row.result();
+    Complete(*build, row.has_baseline_build() ? &baseline : nullptr, *measurement, &result);
+    NIBBLE_RETURN_IF_ERROR(log.Append(result));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace nibble

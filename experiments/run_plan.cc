@@ -1,0 +1,201 @@
+#include "experiments/run_plan.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "core/base/file.h"
+#include "core/base/proto.h"
+#include "core/base/status.h"
+#include "core/base/suggest.h"
+#include "core/base/thread_pool.h"
+#include "core/kernels/machine.h"
+#include "core/text/utf8.h"
+#include "methods/method.h"
+
+namespace nibble {
+
+bool NeedsBaseline(const MetricRequest& request) { return request.has_latency() || request.has_divergence(); }
+
+bool RunPlan::IsBeside(const PlannedVariant& variant, const PlannedMeasurement& measurement) {
+  return !variant.variant->is_baseline && NeedsBaseline(*measurement.request);
+}
+
+RunPlan::RunPlan(const ExpandedExperiment& experiment, RunPlanOptions options, OpenedModel model)
+    : experiment_(experiment),
+      options_(std::move(options)),
+      model_(std::move(model)),
+      threads_(ThreadsOrAll(options_.threads > 0 ? options_.threads : experiment.config.threads())) {}
+
+absl::StatusOr<RunPlan> RunPlan::Make(const ExpandedExperiment& experiment, RunPlanOptions options) {
+  NIBBLE_ASSIGN_OR_RETURN(OpenedModel model, OpenModel(experiment.config.model().source()));
+  NIBBLE_RETURN_IF_ERROR(CheckFitsMemory(model));
+  RunPlan plan(experiment, std::move(options), std::move(model));
+  NIBBLE_ASSIGN_OR_RETURN(plan.model_hash_, plan.model_.source.Hash());
+  // The program's own bytes are the code version: any change may move a number.
+  NIBBLE_ASSIGN_OR_RETURN(plan.code_version_, Sha256OfFile("/proc/self/exe"));
+  NIBBLE_RETURN_IF_ERROR(plan.NameColumns());
+  NIBBLE_RETURN_IF_ERROR(plan.ChooseVariants());
+  return plan;
+}
+
+absl::Status RunPlan::NameColumns() {
+  size_t first = 0;
+  for (const MetricRequest& request : experiment_.metrics) {
+    NIBBLE_ASSIGN_OR_RETURN(std::vector<std::string> names, MetricNames(request, experiment_.directory));
+    columns_.push_back({first, std::move(names)});
+    first += columns_.back().names.size();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RunPlan::ChooseVariants() {
+  std::vector<std::string> names;
+  for (const ExpandedVariant& variant : experiment_.variants) names.push_back(variant.name);
+  for (const std::string& name : options_.only) {
+    if (std::find(names.begin(), names.end(), name) == names.end()) {
+      return absl::InvalidArgumentError(absl::StrCat("--only: ", UnknownName("variant", name, names)));
+    }
+  }
+  InputHashes hashes(experiment_.directory);
+  const std::string root = Sha256(absl::StrCat(model_hash_, "\n", code_version_, "\n", kernels::DescribeMachine().kernel_table));
+  for (const ExpandedVariant& variant : experiment_.variants) {
+    const bool chosen = options_.only.empty() || std::find(options_.only.begin(), options_.only.end(), variant.name) != options_.only.end();
+    if (variant.is_baseline || chosen) NIBBLE_RETURN_IF_ERROR(AddVariant(variant, root, hashes));
+  }
+  return absl::OkStatus();
+}
+
+// Everything that can move what a step makes names its model, those before it included.
+absl::Status RunPlan::AddVariant(const ExpandedVariant& variant, const std::string& root, InputHashes& hashes) {
+  PlannedVariant planned;
+  planned.variant = &variant;
+  std::string made = root;
+  for (const Step& step : variant.pipeline.step()) {
+    made = Sha256(absl::StrCat(made, "\n", ProtoToLine(step), "\n", hashes.OfStep(step)));
+    planned.keys.push_back(made);
+    NIBBLE_ASSIGN_OR_RETURN(const auto method, MakeMethod(step));
+    planned.learns.push_back(method->learns());
+  }
+  variants_.push_back(std::move(planned));
+  return AddMeasurements(variants_.back(), hashes);
+}
+
+absl::Status RunPlan::AddMeasurements(PlannedVariant& variant, InputHashes& hashes) const {
+  for (const MetricRequest& request : experiment_.metrics) {
+    PlannedMeasurement measurement;
+    measurement.request = &request;
+    NIBBLE_ASSIGN_OR_RETURN(measurement.data_hash, hashes.OfMetric(request));
+    std::string parts = absl::StrCat(variant.variant->name, "\n", variant.model_key(), "\n", ProtoToLine(request), "\n", measurement.data_hash);
+    if (NeedsBaseline(request)) absl::StrAppend(&parts, "\n", baseline().model_key());
+    measurement.key = Sha256(parts);
+    variant.measurements.push_back(std::move(measurement));
+  }
+  return absl::OkStatus();
+}
+
+RunInfo RunPlan::Head() const {
+  RunInfo info;
+  info.set_name(experiment_.config.name());
+  info.set_config_path(experiment_.path);
+  info.set_config(ProtoToText(experiment_.config));
+  info.set_command(options_.command);
+  info.set_model(model_.source.source);
+  info.set_model_hash(model_hash_);
+  if (!model_.source.note.empty()) info.set_model_note(model_.source.note);
+  if (!options_.commit.empty()) info.set_commit(options_.commit);
+  for (const ExpandedVariant& variant : experiment_.variants) {
+    info.add_variant(variant.name);
+    info.add_pipeline(PipelineToString(variant.pipeline.step()));
+    if (variant.repetition.has_value()) *info.add_repetition() = *variant.repetition;
+    if (variant.untrained.empty()) continue;
+    Lineage* lineage = info.add_lineage();
+    lineage->set_variant(variant.name);
+    lineage->set_untrained(variant.untrained);
+    if (!variant.twin.empty()) lineage->set_twin(variant.twin);
+  }
+  for (const Gate& gate : experiment_.config.gate()) *info.add_gate() = gate;
+  *info.mutable_contrast() = experiment_.config.contrast();
+  for (const EarlierResult& earlier : experiment_.earlier) *info.add_earlier() = earlier;
+  for (const std::string& name : experiment_.metric_names) info.add_metric_order(name);
+  return info;
+}
+
+Job RunPlan::NewJob() const {
+  Job job;
+  job.set_model(model_.source.source);
+  job.set_model_hash(model_hash_);
+  job.set_directory(experiment_.directory);
+  job.set_threads(threads_);
+  if (!options_.store.empty()) job.set_store(options_.store);
+  return job;
+}
+
+Job RunPlan::BuildJob(const PlannedVariant& variant, const std::set<std::string>& keep) const {
+  Job job = NewJob();
+  Build& build = *job.mutable_build();
+  *build.mutable_pipeline() = variant.variant->pipeline;
+  build.set_work(options_.work);
+  for (size_t i = 0; i < variant.keys.size(); ++i) {
+    build.add_key(variant.keys[i]);
+    if (variant.learns[i] && keep.count(variant.keys[i]) > 0) build.add_keep(variant.keys[i]);
+  }
+  return job;
+}
+
+Job RunPlan::MeasurementJob(const PlannedVariant& variant, const PlannedMeasurement& measurement) const {
+  Job job = NewJob();
+  *job.mutable_measurement()->mutable_metric() = *measurement.request;
+  job.mutable_measurement()->set_model_key(variant.model_key());
+  if (IsBeside(variant, measurement)) job.mutable_measurement()->set_baseline_key(baseline().model_key());
+  return job;
+}
+
+JobResult RunPlan::ResultOf(const PlannedVariant& variant, const PlannedMeasurement& measurement) const {
+  JobResult result;
+  result.set_key(measurement.key);
+  result.set_variant(variant.variant->name);
+  result.set_is_baseline(variant.variant->is_baseline);
+  result.set_pipeline(PipelineToString(variant.variant->pipeline.step()));
+  result.set_job(ProtoToLine(*measurement.request));
+  result.set_code_version(code_version_);
+  result.set_data_hash(measurement.data_hash);
+  return result;
+}
+
+namespace {
+
+// Why there is no measurement, or "".
+std::string ErrorOf(const absl::StatusOr<BuildReport>& build, const absl::StatusOr<BuildReport>* baseline,
+                    const absl::StatusOr<MeasurementReport>& measurement) {
+  const auto of_build = [](const absl::StatusOr<BuildReport>& report) {
+    return report.ok() ? report->error() : std::string(report.status().message());
+  };
+  if (const std::string error = of_build(build); !error.empty()) return error;
+  if (baseline != nullptr) {
+    if (const std::string error = of_build(*baseline); !error.empty()) return absl::StrCat("the baseline could not be built: ", error);
+  }
+  return measurement.ok() ? measurement->error() : std::string(measurement.status().message());
+}
+
+}  // namespace
+
+void Complete(const absl::StatusOr<BuildReport>& build, const absl::StatusOr<BuildReport>* baseline,
+              const absl::StatusOr<MeasurementReport>& measurement, JobResult* result) {
+  if (build.ok()) {
+    *result->mutable_event() = build->event();
+    *result->mutable_training() = build->training();
+    *result->mutable_layer() = build->layer();
+    *result->mutable_table() = build->table();
+  }
+  result->set_measured_at(absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", absl::Now(), absl::UTCTimeZone()));
+  const std::string error = ErrorOf(build, baseline, measurement);
+  if (!error.empty()) result->set_error(text::WellFormed(error));
+  if (!measurement.ok()) return;
+  result->set_seconds(measurement->seconds());
+  if (measurement->has_machine()) *result->mutable_machine() = measurement->machine();
+  if (error.empty()) *result->mutable_metric() = measurement->metric();
+}
+
+}  // namespace nibble
