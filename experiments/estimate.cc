@@ -103,7 +103,7 @@ double TimeEstimator::TokensOfTask(const MetricRequest& request) const {
   std::string sample;
   for (const datasets::TaskItem& item : task->items) {
     bytes += static_cast<double>(task->preambles[item.preamble].size()) + BytesOf(item.contexts) + BytesOf(item.continuations);
-    if (sample.size() < 1 << 12) sample += item.context(0);
+    if (sample.size() < 1 << 12) sample += item.context(0) + (item.continuations.empty() ? "" : item.continuations[0]);
   }
   return TokensOfBytes(*plan_.model().source.tokenizer, sample, bytes);
 }

@@ -185,6 +185,7 @@ void Complete(const absl::StatusOr<BuildReport>& build, const absl::StatusOr<Bui
               const absl::StatusOr<MeasurementReport>& measurement, JobResult* result) {
   if (build.ok()) {
     *result->mutable_event() = build->event();
+    result->set_build_seconds(build->seconds());
     *result->mutable_training() = build->training();
     *result->mutable_layer() = build->layer();
     *result->mutable_table() = build->table();

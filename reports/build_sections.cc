@@ -186,8 +186,11 @@ Section PartsSection(const RunTable& table) {
 Section PipelinesSection(const RunTable& table) {
   Section section{"Pipelines", {}};
   for (const std::string& variant : table.variants()) {
-    const std::string& pipeline = table.Build(variant).pipeline();
-    section.blocks.push_back(doc::Paragraph{Text().StrongData(variant)});
+    const JobResult& build = table.Build(variant);
+    const std::string& pipeline = build.pipeline();
+    Text title = Text().StrongData(variant);
+    if (build.has_build_seconds()) title.Words(absl::StrCat(", built in ", Decimals(build.build_seconds(), 1), " s"));
+    section.blocks.push_back(doc::Paragraph{std::move(title)});
     if (pipeline.empty()) {
       section.blocks.push_back(doc::Paragraph{Words("not run")});
     } else {

@@ -245,6 +245,14 @@ TEST(Contrasts, CompareVariantsPairByPair) {
   EXPECT_THAT(text, HasSubstr("| ptq | w2\\|sim | accuracy/arc ↑ (%) | +25.0 pp [-54.6, +104.6]; 1 gained, 0 lost, p 1.0 |  |"));
 }
 
+TEST(Markdown, PipelinesSayHowLongTheyTook) {
+  SmallRun small = MakeSmallRun();
+  for (JobResult& result : small.results) {
+    if (result.variant() == "ptq") result.set_build_seconds(12.34);
+  }
+  EXPECT_THAT(MakeReport(small.run, small.results).markdown, HasSubstr("**ptq**, built in 12.3 s\n\n```\nptq { }\n```\n"));
+}
+
 TEST(Markdown, MissingIntervalsAreExplained) {
   SmallRun small = MakeSmallRun();
   small.results[4].mutable_metric(0)->set_convention("strided");

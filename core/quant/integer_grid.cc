@@ -7,6 +7,7 @@
 
 #include "absl/base/casts.h"
 #include "absl/strings/str_cat.h"
+#include "core/base/clones.h"
 #include "core/base/status.h"
 #include "core/quant/format.h"
 #include "core/quant/scale_type.h"
@@ -49,60 +50,53 @@ MinMax PercentileRange(absl::Span<const float> values, double share) {
   return {std::max(full.min, -magnitudes[index]), std::min(full.max, magnitudes[index])};
 }
 
-// Doubles that are computed side by side; compilers take as many at a time as the
-// machine's vectors hold, with the same result in each.
-constexpr size_t kLanes = 8;
+// Doubles that are computed side by side, as many at a time as the machine's vectors hold,
+// with the same result in each.
+constexpr size_t kLanes = 16;
 using Doubles = double __attribute__((vector_size(kLanes * sizeof(double))));
 using Words = uint64_t __attribute__((vector_size(kLanes * sizeof(double))));
 
-// d^norm for d >= 0, to 1e-9: 2^(norm log2 d) by series in a fixed order, the same on
-// every machine. log2 m = 2 / ln 2 artanh((m - 1) / (m + 1)) for m in [1 / sqrt 2, sqrt 2).
-// Searches of grids take millions of powers, so there is no branch and no call in it.
-class Power {
- public:
-  explicit Power(double norm) : norm_(norm) {}
+// Adding it leaves an integer's bits at the low end; 1.5 x 2^52 for integers of both signs.
+constexpr double kUnsigned = 4503599627370496.0, kSigned = 6755399441055744.0;
 
-  // No value may be a subnormal double; differences of floats are none.
-  Doubles operator()(Doubles d) const {
-    if (norm_ == 2) return d * d;
-    const Doubles power = Exp2(norm_ * Log2(d));
-    return d == 0 ? Doubles{} : power;
-  }
+// 2 / ln 2 artanh((m - 1) / (m + 1)) for the mantissa m in [1 / sqrt 2, sqrt 2).
+inline void Log2(const Doubles& d, Doubles* log) {
+  const Words bits = (Words)d;
+  const Doubles half = (Doubles)((bits & 0x000FFFFFFFFFFFFF) | 0x3FE0000000000000);  // [0.5, 1)
+  const Doubles low = half < 0.70710678118654752 ? Doubles{} + 1 : Doubles{};
+  const Doubles m = half + low * half;
+  const Doubles exponent = (Doubles)((bits >> 52) | absl::bit_cast<uint64_t>(kUnsigned)) - (kUnsigned + 1022) - low;
+  const Doubles t = (m - 1) / (m + 1), s = t * t;
+  const Doubles series = t * (1 + s * (1.0 / 3 + s * (1.0 / 5 + s * (1.0 / 7 + s * (1.0 / 9 + s * (1.0 / 11))))));
+  *log = exponent + 2.8853900817779268 * series;
+}
 
- private:
-  // Adding it leaves an integer's bits at the low end; 1.5 x 2^52 for integers of both signs.
-  static constexpr double kUnsigned = 4503599627370496.0, kSigned = 6755399441055744.0;
+// 0 below -1000, infinite above 1000.
+inline void Exp2(const Doubles& y, Doubles* power) {
+  constexpr double kMost = 1000;
+  const Doubles above = y > -kMost ? y : Doubles{} - kMost, bounded = above < kMost ? above : Doubles{} + kMost;
+  const Doubles shifted = bounded + kSigned, x = (bounded - (shifted - kSigned)) * 0.69314718055994531;
+  const Doubles high = 1.0 / 120 + x * (1.0 / 720 + x * (1.0 / 5040 + x * (1.0 / 40320 + x * (1.0 / 362880))));
+  const Doubles series = 1 + x * (1 + x * (1.0 / 2 + x * (1.0 / 6 + x * (1.0 / 24 + x * high))));
+  const Doubles within = series * (Doubles)(((Words)shifted + 1023) << 52);
+  const Doubles finite = y < -kMost ? Doubles{} : within;
+  *power = y > kMost ? Doubles{} + std::numeric_limits<double>::infinity() : finite;
+}
 
-  static Doubles Log2(Doubles d) {
-    const Words bits = (Words)d;
-    const Doubles half = (Doubles)((bits & 0x000FFFFFFFFFFFFF) | 0x3FE0000000000000);  // [0.5, 1)
-    const Doubles low = half < 0.70710678118654752 ? Doubles{} + 1 : Doubles{};
-    const Doubles m = half + low * half;
-    const Doubles exponent = (Doubles)((bits >> 52) | absl::bit_cast<uint64_t>(kUnsigned)) - (kUnsigned + 1022) - low;
-    const Doubles t = (m - 1) / (m + 1), s = t * t;
-    const Doubles series = t * (1 + s * (1.0 / 3 + s * (1.0 / 5 + s * (1.0 / 7 + s * (1.0 / 9 + s * (1.0 / 11))))));
-    return exponent + 2.8853900817779268 * series;
-  }
-
-  // 0 below -1000, infinite above 1000.
-  static Doubles Exp2(Doubles y) {
-    constexpr double kMost = 1000;
-    const Doubles above = y > -kMost ? y : Doubles{} - kMost, bounded = above < kMost ? above : Doubles{} + kMost;
-    const Doubles shifted = bounded + kSigned, x = (bounded - (shifted - kSigned)) * 0.69314718055994531;
-    const Doubles high = 1.0 / 120 + x * (1.0 / 720 + x * (1.0 / 5040 + x * (1.0 / 40320 + x * (1.0 / 362880))));
-    const Doubles series = 1 + x * (1 + x * (1.0 / 2 + x * (1.0 / 6 + x * (1.0 / 24 + x * high))));
-    const Doubles power = series * (Doubles)(((Words)shifted + 1023) << 52);
-    const Doubles finite = y < -kMost ? Doubles{} : power;
-    return y > kMost ? Doubles{} + std::numeric_limits<double>::infinity() : finite;
-  }
-
-  const double norm_;
-};
+// Replaces d >= 0 by d^norm to 1e-9, 2^(norm log2 d) by series in a fixed order: the same on
+// every machine. Searches of grids take millions of powers, so there is no branch and no
+// call in it. No value may be a subnormal double; differences of floats are none.
+NIBBLE_CLONES void Raise(double norm, Doubles* d) {
+  Doubles log, power;
+  Log2(*d, &log);
+  Exp2(norm * log, &power);
+  *d = *d == 0 ? Doubles{} : power;
+}
 
 // A sum of powers, in order.
 class PowerSum {
  public:
-  explicit PowerSum(const Power& power) : power_(power) {}
+  explicit PowerSum(double norm) : norm_(norm) {}
 
   void Add(double value) {
     values_[count_] = value;
@@ -117,22 +111,23 @@ class PowerSum {
 
  private:
   void Flush() {
-    const Doubles powers = power_(values_);
-    for (size_t i = 0; i < kLanes; ++i) sum_ += powers[i];
+    if (norm_ == 2) values_ *= values_;
+    else Raise(norm_, &values_);
+    for (size_t i = 0; i < kLanes; ++i) sum_ += values_[i];
     values_ = Doubles{};
     count_ = 0;
   }
 
-  const Power& power_;
+  const double norm_;
   Doubles values_ = {};
   size_t count_ = 0;
   double sum_ = 0;
 };
 
 // Sum over the group of |decoded - x|^norm; gives up beyond `limit`.
-double CodingError(const Grid& grid, int bits, absl::Span<const float> values, const Power& power, double limit) {
+double CodingError(const Grid& grid, int bits, absl::Span<const float> values, double norm, double limit) {
   const int32_t max_code = (1 << bits) - 1;
-  PowerSum error(power);
+  PowerSum error(norm);
   for (const float v : values) {
     error.Add(std::fabs(static_cast<double>(DecodeValue(grid, EncodeValue(grid, v, max_code))) - v));
     if (error.so_far() >= limit) return error.so_far();
@@ -142,9 +137,9 @@ double CodingError(const Grid& grid, int bits, absl::Span<const float> values, c
 
 // At least what values beyond a range lose on any narrower one: a grid reaches a
 // step, and a scale's rounding, beyond its range at most.
-double ClippingError(const MinMax& range, float scale, absl::Span<const float> values, const Power& power) {
+double ClippingError(const MinMax& range, float scale, absl::Span<const float> values, double norm) {
   const double high = 1.01 * (static_cast<double>(range.max) + scale), low = 1.01 * (static_cast<double>(range.min) - scale);
-  PowerSum error(power);
+  PowerSum error(norm);
   for (const float v : values) {
     if (v > high) error.Add(v - high);
     if (v < low) error.Add(low - v);
@@ -155,7 +150,6 @@ double ClippingError(const MinMax& range, float scale, absl::Span<const float> v
 absl::StatusOr<Grid> MseGrid(const QuantScheme& scheme, int bits, absl::Span<const float> values) {
   const RangeRule::Mse& mse = scheme.range().mse();
   const MinMax range = RangeOf(values);
-  const Power power(mse.norm());
   const int steps = static_cast<int>(std::lround(mse.max_shrink() * mse.grid()));
   Grid best;
   double best_error = std::numeric_limits<double>::infinity();
@@ -163,12 +157,12 @@ absl::StatusOr<Grid> MseGrid(const QuantScheme& scheme, int bits, absl::Span<con
     const float p = 1.0f - static_cast<float>(i) / static_cast<float>(mse.grid());
     const MinMax clipped = {range.min * p, range.max * p};
     NIBBLE_ASSIGN_OR_RETURN(const Grid grid, GridForRange(scheme, bits, clipped.min, clipped.max));
-    const double error = CodingError(grid, bits, values, power, best_error);
+    const double error = CodingError(grid, bits, values, mse.norm(), best_error);
     if (error < best_error) {
       best_error = error;
       best = grid;
     }
-    if (ClippingError(clipped, grid.scale, values, power) >= best_error) break;
+    if (ClippingError(clipped, grid.scale, values, mse.norm()) >= best_error) break;
   }
   return best;
 }

@@ -32,10 +32,10 @@ struct Grid {
   int32_t zero = 0;   // in the unsigned domain
 };
 
-// round(x * inverse) + zero, within +-2^21 of the zero point.
+// round(x * inverse) + zero, within +-2^21 of the zero point; NaN is the lower bound.
 inline int32_t UnclampedCode(const Grid& grid, float x) {
   float v = grid.inverse != 0 ? x * grid.inverse : x / grid.scale;
-  v = v < -2097152.0f ? -2097152.0f : (v > 2097152.0f ? 2097152.0f : v);
+  v = v > -2097152.0f ? (v < 2097152.0f ? v : 2097152.0f) : -2097152.0f;
   return static_cast<int32_t>(RoundHalfEven(v)) + grid.zero;
 }
 

@@ -20,7 +20,7 @@
 #include "core/kernels/few_tokens.h"
 #include "core/kernels/linear.h"
 #include "core/quant/formats/aqlm/additive.h"
-#include "core/quant/formats/aqlm/clones.h"
+#include "core/base/clones.h"
 #include "core/quant/formats/aqlm/nearest.h"
 
 namespace nibble::additive {

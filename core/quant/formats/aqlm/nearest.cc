@@ -4,7 +4,7 @@
 #include <limits>
 
 #include "core/base/divide.h"
-#include "core/quant/formats/aqlm/clones.h"
+#include "core/base/clones.h"
 
 namespace nibble::additive {
 namespace {
