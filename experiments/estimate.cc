@@ -1,6 +1,7 @@
 #include "experiments/estimate.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "core/base/status.h"
 #include "datasets/registry.h"
@@ -31,6 +32,17 @@ double TokensOfBytes(const text::Tokenizer& tokenizer, absl::string_view beginni
   return bytes * static_cast<double>(tokenizer.Encode(sample).size()) / static_cast<double>(sample.size());
 }
 
+// That a token is multiplied with.
+double WeightsOf(const ir::Graph& graph) {
+  double weights = 0;
+  for (const ir::Op& op : graph.ops()) {
+    if (!op.is_linear()) continue;
+    const Shape& shape = graph.parameter(*op.weight).shape();
+    weights += std::accumulate(shape.begin(), shape.end(), 1.0, [](double product, int64_t size) { return product * static_cast<double>(size); });
+  }
+  return weights;
+}
+
 double BytesOf(const std::vector<std::string>& texts) {
   double bytes = 0;
   for (const std::string& text : texts) bytes += static_cast<double>(text.size());
@@ -39,19 +51,19 @@ double BytesOf(const std::vector<std::string>& texts) {
 
 }  // namespace
 
-double BuildMemory(const RunPlan& plan) { return kProcessBytes + kBuildFactor * static_cast<double>(plan.model().source.weight_bytes); }
+double BuildMemory(const RunPlan& plan, const PlannedVariant& variant) {
+  double copies = 0;
+  for (const Step& step : variant.variant->pipeline.step()) {
+    const auto method = MakeMethod(step);
+    if (method.ok()) copies = std::max(copies, (*method)->LearningCopies());
+  }
+  return kProcessBytes + kBuildFactor * static_cast<double>(plan.model().source.weight_bytes) + copies * 4 * WeightsOf(plan.model().graph);
+}
 
 double MeasurementMemory(double model_bytes) { return kProcessBytes + kMeasurementFactor * model_bytes; }
 
-TimeEstimator::TimeEstimator(const RunPlan& plan, double operations_per_second) : plan_(plan), operations_per_second_(operations_per_second) {
-  const ir::Graph& graph = plan.model().graph;
-  for (const ir::Op& op : graph.ops()) {
-    if (!op.is_linear()) continue;
-    double elements = 1;
-    for (const int64_t size : graph.parameter(*op.weight).shape()) elements *= static_cast<double>(size);
-    weights_ += elements;
-  }
-}
+TimeEstimator::TimeEstimator(const RunPlan& plan, double operations_per_second)
+    : plan_(plan), operations_per_second_(operations_per_second), weights_(WeightsOf(plan.model().graph)) {}
 
 double TimeEstimator::OfBuild(const PlannedVariant& variant) const {
   double tokens = kEncodingTokens;

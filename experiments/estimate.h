@@ -1,5 +1,5 @@
 // What a job is thought to need, before it runs: time from the tokens that pass through the
-// model, memory from the size of models. It is rough, within a factor of two or three; it
+// model, memory from the size of models and what learning holds beside them. It is rough, within a factor of two or three; it
 // weighs what is left of a run, is printed by `--dry-run`, and a job whose memory is not
 // there is not started.
 #ifndef NIBBLE_EXPERIMENTS_ESTIMATE_H_
@@ -14,7 +14,7 @@
 namespace nibble {
 
 // Bytes of private memory.
-double BuildMemory(const RunPlan& plan);
+double BuildMemory(const RunPlan& plan, const PlannedVariant& variant);
 // Of a job that loads models whose files have so many bytes.
 double MeasurementMemory(double model_bytes);
 
@@ -35,7 +35,7 @@ class TimeEstimator {
 
   const RunPlan& plan_;
   const double operations_per_second_;
-  double weights_ = 0;  // that a token is multiplied with
+  const double weights_;  // that a token is multiplied with
   std::map<const MetricRequest*, double> tokens_;
 };
 

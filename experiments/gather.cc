@@ -84,13 +84,12 @@ absl::Status GatherReports(const std::string& folder, const std::string& out) {
   for (const JobPlan::Row& row : plan.row()) {
     NIBBLE_ASSIGN_OR_RETURN(const BuildReport* build, builds.Get(row.build()));
     NIBBLE_ASSIGN_OR_RETURN(const MeasurementReport* measurement, measurements.Get(row.measurement()));
-    absl::StatusOr<BuildReport> baseline = BuildReport();
+    const BuildReport* baseline = nullptr;
     if (row.has_baseline_build()) {
-      NIBBLE_ASSIGN_OR_RETURN(const BuildReport* report, builds.Get(row.baseline_build()));
-      baseline = *report;
+      NIBBLE_ASSIGN_OR_RETURN(baseline, builds.Get(row.baseline_build()));
     }
     JobResult result = row.result();
-    Complete(*build, row.has_baseline_build() ? &baseline : nullptr, *measurement, &result);
+    Complete(*build, baseline, *measurement, &result);
     NIBBLE_RETURN_IF_ERROR(log.Append(result));
   }
   return absl::OkStatus();

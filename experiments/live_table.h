@@ -24,7 +24,6 @@ class LiveTable {
   void SetCell(size_t row, size_t column, std::string text) { cells_[row][column] = std::move(text); }
   // Under the table, one line each; "" for none.
   void SetFooter(std::string job, std::string share) { footer_ = {std::move(job), std::move(share)}; }
-  void SetShare(absl::string_view share) { footer_[1] = std::string(share); }
 
   // The lines of the table in so much room; what of it does not fit is counted in words.
   std::vector<std::string> Lines(Size size) const;

@@ -7,6 +7,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/strip.h"
 #include "core/base/progress.h"
+#include "eval/statistics.h"
 
 namespace nibble {
 namespace {
@@ -19,11 +20,7 @@ std::vector<std::string> NamesOf(const RunPlan& plan) {
   return names;
 }
 
-// A speed of simulated arithmetic means nothing.
-std::string ValueText(const Metric& metric) {
-  const bool withheld = metric.arithmetic() == SIMULATED && (metric.aggregate() == Metric::RATE || metric.aggregate() == Metric::TIME);
-  return withheld ? "simulated" : absl::StrFormat("%.5g", metric.value());
-}
+std::string ValueText(const Metric& metric) { return IsWithheld(metric) ? "simulated" : absl::StrFormat("%.5g", metric.value()); }
 
 std::string CurveText(const TrainingCurve& curve) {
   if (curve.loss().empty()) return "";
@@ -47,8 +44,6 @@ void RunDisplay::Draw(const std::string& line) {
   table_.SetFooter(absl::StrFormat("[%d/%d, %s left] %s", done_, jobs_, TimeLeft(), job_), heard_);
   table_.Draw(stderr, TerminalSize(), line);
 }
-
-void RunDisplay::Say(const std::string& line) { Draw(line); }
 
 // By the estimates' share of what they said for what is done; before the first job by what
 // they say themselves.

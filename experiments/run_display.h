@@ -21,10 +21,9 @@ class RunDisplay {
   // The plan must outlive it; `jobs` of its measurements are to be done.
   RunDisplay(const RunPlan& plan, bool terminal, int jobs, double estimated_seconds);
 
-  bool terminal() const { return terminal_; }
-
-  // A line that stays.
-  void Say(const std::string& line);
+  // Draws the table anew, under a line that stays ("" for none); without a terminal the line
+  // is all.
+  void Draw(const std::string& line = "");
 
   // A job starts: the build of a variant's model, or one of its measurements (its place).
   void Start(const PlannedVariant& variant, std::optional<size_t> measurement);
@@ -42,8 +41,6 @@ class RunDisplay {
 
   size_t RowOf(const PlannedVariant& variant) const;
   void SetCells(const PlannedVariant& variant, size_t measurement, const std::string& text);
-  // Says `line`, and draws the table anew.
-  void Draw(const std::string& line = "");
   std::string TimeLeft() const;
 
   const RunPlan& plan_;

@@ -164,34 +164,21 @@ JobResult RunPlan::ResultOf(const PlannedVariant& variant, const PlannedMeasurem
   return result;
 }
 
-namespace {
-
-// Why there is no measurement, or "".
-std::string ErrorOf(const absl::StatusOr<BuildReport>& build, const absl::StatusOr<BuildReport>* baseline,
-                    const absl::StatusOr<MeasurementReport>& measurement) {
-  const auto of_build = [](const absl::StatusOr<BuildReport>& report) {
-    return report.ok() ? report->error() : std::string(report.status().message());
-  };
-  if (const std::string error = of_build(build); !error.empty()) return error;
-  if (baseline != nullptr) {
-    if (const std::string error = of_build(*baseline); !error.empty()) return absl::StrCat("the baseline could not be built: ", error);
-  }
-  return measurement.ok() ? measurement->error() : std::string(measurement.status().message());
+std::string BuildError(const BuildReport& build, const BuildReport* baseline) {
+  if (build.has_error()) return build.error();
+  if (baseline != nullptr && baseline->has_error()) return absl::StrCat("the baseline could not be built: ", baseline->error());
+  return "";
 }
 
-}  // namespace
-
-void Complete(const absl::StatusOr<BuildReport>& build, const absl::StatusOr<BuildReport>* baseline,
-              const absl::StatusOr<MeasurementReport>& measurement, JobResult* result) {
-  if (build.ok()) {
-    *result->mutable_event() = build->event();
-    result->set_build_seconds(build->seconds());
-    *result->mutable_training() = build->training();
-    *result->mutable_layer() = build->layer();
-    *result->mutable_table() = build->table();
-  }
+void Complete(const BuildReport& build, const BuildReport* baseline, const absl::StatusOr<MeasurementReport>& measurement, JobResult* result) {
+  *result->mutable_event() = build.event();
+  result->set_build_seconds(build.seconds());
+  *result->mutable_training() = build.training();
+  *result->mutable_layer() = build.layer();
+  *result->mutable_table() = build.table();
   result->set_measured_at(absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", absl::Now(), absl::UTCTimeZone()));
-  const std::string error = ErrorOf(build, baseline, measurement);
+  std::string error = BuildError(build, baseline);
+  if (error.empty()) error = measurement.ok() ? measurement->error() : std::string(measurement.status().message());
   if (!error.empty()) result->set_error(text::WellFormed(error));
   if (!measurement.ok()) return;
   result->set_seconds(measurement->seconds());

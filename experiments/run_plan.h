@@ -22,7 +22,7 @@ struct RunPlanOptions {
   std::vector<std::string> only;  // variants beside the baseline; all when empty
   int threads = 0;                // 0: the config's, or all CPUs
   std::string store;              // the folder of built models
-  std::string work;               // where trainings are kept; "" keeps none
+  std::string work;               // where trainings are kept, to go on with or to take finished; "" keeps none
   std::string commit;             // of the source tree, for the report
   std::string command;            // what reproduces the run
 };
@@ -97,11 +97,13 @@ class RunPlan {
   std::vector<Columns> columns_;
 };
 
-// Completes a result by the reports of its jobs; a report that is an error was never
-// written, because the job's process did not come to its end. `baseline` is null where
-// IsBeside is false.
-void Complete(const absl::StatusOr<BuildReport>& build, const absl::StatusOr<BuildReport>* baseline,
-              const absl::StatusOr<MeasurementReport>& measurement, JobResult* result);
+// Why a measurement's models are not there, or "". `baseline` is null where IsBeside is
+// false.
+std::string BuildError(const BuildReport& build, const BuildReport* baseline);
+
+// Completes a result by the reports of its jobs. A measurement's report that is an error was
+// never written: its models are not there, or its process did not come to its end.
+void Complete(const BuildReport& build, const BuildReport* baseline, const absl::StatusOr<MeasurementReport>& measurement, JobResult* result);
 
 }  // namespace nibble
 

@@ -27,7 +27,6 @@
 #include "experiments/result_log.h"
 #include "experiments/run_display.h"
 #include "experiments/slurm.h"
-#include "experiments/run_plan.h"
 
 namespace nibble {
 namespace {
@@ -116,7 +115,7 @@ class JobStarter {
       const std::string what = absl::StrCat("the job's process ", ending.signal != 0 ? "was " : "", ending.Text());
       if (ending.signal == 0) return absl::AbortedError(what);
       if (*restarts + 1 == kMostAttempts) return absl::AbortedError(absl::StrCat(what, "; so it ended ", kMostAttempts, " times"));
-      display.Say(what + "; starting it again");
+      display.Draw(what + "; starting it again");
     }
   }
 
@@ -212,7 +211,7 @@ class Runner {
   }
 
   PlannedJob BuildJob(const PlannedVariant& variant, const std::set<std::string>& wanted) const {
-    return {plan_.BuildJob(variant, wanted), absl::StrCat("build-", variant.model_key().substr(0, 16)), BuildMemory(plan_)};
+    return {plan_.BuildJob(variant, wanted), absl::StrCat("build-", variant.model_key().substr(0, 16)), BuildMemory(plan_, variant)};
   }
 
   PlannedJob MeasurementJob(const Work& work, const Task& task) const {
@@ -287,24 +286,24 @@ class Runner {
   absl::Status RunVariant(size_t index) {
     const Work& work = work_[index];
     const std::set<std::string> wanted = WantedAfter(index);
-    absl::StatusOr<BuildReport> baseline = BuildReport();
+    BuildReport baseline;
     if (ComparesWithBaseline(work)) baseline = EnsureBuilt(plan_.baseline(), wanted);
-    const absl::StatusOr<BuildReport> built = EnsureBuilt(*work.variant, wanted);
+    const BuildReport built = EnsureBuilt(*work.variant, wanted);
     for (const Task& task : work.tasks) NIBBLE_RETURN_IF_ERROR(RunTask(work, task, built, baseline));
     return absl::OkStatus();
   }
 
-  absl::Status RunTask(const Work& work, const Task& task, const absl::StatusOr<BuildReport>& built, const absl::StatusOr<BuildReport>& baseline) {
-    const bool beside = IsBeside(work, task);
+  absl::Status RunTask(const Work& work, const Task& task, const BuildReport& built, const BuildReport& baseline_report) {
+    const BuildReport* baseline = IsBeside(work, task) ? &baseline_report : nullptr;
     JobResult result = plan_.ResultOf(*work.variant, MeasurementOf(work, task));
     *result.mutable_machine() = machine_;
     int restarts = 0;
     absl::StatusOr<MeasurementReport> report = absl::AbortedError("its model was not built");
-    if (!built->has_error() && !(beside && baseline->has_error())) {
+    if (BuildError(built, baseline).empty()) {
       display_->Start(*work.variant, task.place);
       report = starter_.Run<MeasurementReport>(MeasurementJob(work, task), *display_, &restarts);
     }
-    Complete(built, beside ? &baseline : nullptr, report, &result);
+    Complete(built, baseline, report, &result);
     CountRestarts(restarts, result.mutable_event());
     ++(result.has_error() ? summary_.failed : summary_.done);
     display_->Measured(*work.variant, task.place, result, task.seconds + (&task == &work.tasks[0] ? work.build_seconds : 0));
@@ -331,13 +330,8 @@ absl::StatusOr<RunSummary> RunExperiment(const ExpandedExperiment& experiment, c
   NIBBLE_ASSIGN_OR_RETURN(const FolderLock lock, FolderLock::Take(options.out));
   if (::isatty(STDERR_FILENO) != 0) ::setenv(kTerminalVariable, "1", 1);
   NIBBLE_ASSIGN_OR_RETURN(ResultLog log, ResultLog::Open(options.out));
-  RunPlanOptions planned;
-  planned.only = options.only;
-  planned.threads = options.threads;
+  RunPlanOptions planned = options.plan;
   planned.store = options.out + "/models";
-  planned.work = options.work;
-  planned.commit = options.commit;
-  planned.command = options.command;
   NIBBLE_ASSIGN_OR_RETURN(const RunPlan plan, RunPlan::Make(experiment, std::move(planned)));
   return Runner(plan, options, std::move(log)).Run();
 }

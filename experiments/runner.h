@@ -7,24 +7,20 @@
 #define NIBBLE_EXPERIMENTS_RUNNER_H_
 
 #include <string>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "experiments/expand.h"
+#include "experiments/run_plan.h"
 
 namespace nibble {
 
 struct RunOptions {
-  std::string out;                // the run's folder
-  std::vector<std::string> only;  // variants to run beside the baseline; all when empty
-  int threads = 0;                // 0: the config's, or all CPUs
-  std::string commit;             // of the source tree, for the report
-  std::string command;            // what reproduces the run
+  std::string out;              // the run's folder
+  RunPlanOptions plan;          // its store is the folder's own
   enum class Backend { kLocal, kSlurm };
   Backend backend = Backend::kLocal;
-  std::string slurm_arguments;    // of sbatch
-  int64_t memory_limit = 0;       // bytes that a job may have; 0: what the machine has
-  std::string work;               // where trainings are kept, to go on with or to take finished; "" keeps none
+  std::string slurm_arguments;  // of sbatch
+  int64_t memory_limit = 0;     // bytes that a job may have; 0: what the machine has
 };
 
 struct RunSummary {
@@ -34,7 +30,7 @@ struct RunSummary {
 };
 
 // Errors: a model that does not load, a folder that cannot be written, an
-// unknown variant in `only`. Failures of single jobs are counted, not returned.
+// unknown variant in `plan.only`. Failures of single jobs are counted, not returned.
 absl::StatusOr<RunSummary> RunExperiment(const ExpandedExperiment& experiment, const RunOptions& options);
 
 }  // namespace nibble

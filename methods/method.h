@@ -119,6 +119,9 @@ class Method {
   // About how many tokens of data pass through the model, forward, while the method
   // learns or calibrates; a backward pass counts as two. Estimates of time go by it.
   virtual double LearningTokens() const { return 0; }
+  // About how many fp32 copies of all weights learning holds at once: weights, gradients, an
+  // optimizer's moments. Estimates of memory go by it.
+  virtual double LearningCopies() const { return 0; }
   // Whether the method needs a tokenizer and data.
   bool learns() const { return LearningTokens() > 0; }
 

@@ -1,17 +1,13 @@
 // nibble plan, nibble gather: an experiment's jobs as files, and the report of what they
 // left, for Bazel (experiments/defs.bzl).
 
-#include <cstdio>
-
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "core/base/status.h"
 #include "experiments/expand.h"
 #include "experiments/gather.h"
 #include "experiments/run_plan.h"
-#include "reports/gate.h"
 #include "reports/report.h"
-#include "reports/run_log.h"
 #include "tools/command.h"
 
 namespace nibble::tools {

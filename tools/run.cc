@@ -55,7 +55,7 @@ void PrintJobs(const RunPlan& plan) {
   };
   for (const PlannedVariant& variant : plan.variants()) {
     const std::string& name = variant.variant->name;
-    print(absl::StrCat("build ", name), estimator.OfBuild(variant), BuildMemory(plan));
+    print(absl::StrCat("build ", name), estimator.OfBuild(variant), BuildMemory(plan, variant));
     for (size_t i = 0; i < variant.measurements.size(); ++i) {
       const double models = RunPlan::IsBeside(variant, variant.measurements[i]) ? 2 : 1;
       print(absl::StrCat("measure ", name, " ", plan.columns()[i].names[0]), estimator.OfMeasurement(variant, variant.measurements[i]),
@@ -86,18 +86,18 @@ absl::StatusOr<int> Run(const Options& options) {
   NIBBLE_ASSIGN_OR_RETURN(const ExpandedExperiment experiment, LoadExperiment(options.Text("config"), overrides));
   RunOptions run;
   run.out = OutFolderOf(options);
-  run.only = options.List("only");
-  NIBBLE_ASSIGN_OR_RETURN(run.threads, ThreadsOf(options));
+  run.plan.only = options.List("only");
+  NIBBLE_ASSIGN_OR_RETURN(run.plan.threads, ThreadsOf(options));
   if (options.Has("dry-run")) {
-    PrintPlan(experiment, {.only = run.only, .threads = run.threads});
+    PrintPlan(experiment, run.plan);
     return kDone;
   }
-  run.commit = SourceCommit();
-  run.command = CommandLine(options, run.out);
+  run.plan.commit = SourceCommit();
+  run.plan.command = CommandLine(options, run.out);
   if (options.Has("backend")) NIBBLE_RETURN_IF_ERROR(SetBackend(options.Text("backend"), &run));
   run.slurm_arguments = options.Text("slurm");
   if (options.Has("memory-limit")) run.memory_limit = options.Get<int64_t>("memory-limit") << 20;
-  run.work = options.Has("work") ? options.Text("work") : CacheDirectory() + "/training";
+  run.plan.work = options.Has("work") ? options.Text("work") : CacheDirectory() + "/training";
   NIBBLE_ASSIGN_OR_RETURN(const RunSummary summary, RunExperiment(experiment, run));
   NIBBLE_RETURN_IF_ERROR(WriteReport(run.out));
   NIBBLE_ASSIGN_OR_RETURN(const RunLog log, ReadRunLog(run.out));

@@ -52,9 +52,9 @@ absl::StatusOr<int> Compare(const ::nibble::Search& search, const std::vector<Mi
   NIBBLE_ASSIGN_OR_RETURN(const ExpandedExperiment experiment, LoadExperiment(path, {}));
   RunOptions run;
   run.out = out;
-  NIBBLE_ASSIGN_OR_RETURN(run.threads, ThreadsOf(options));
-  run.commit = SourceCommit();
-  run.command = absl::StrCat("./nibble search ", options.Text("config"), " --model ", search.model().source(), " --out ", out);
+  NIBBLE_ASSIGN_OR_RETURN(run.plan.threads, ThreadsOf(options));
+  run.plan.commit = SourceCommit();
+  run.plan.command = absl::StrCat("./nibble search ", options.Text("config"), " --model ", search.model().source(), " --out ", out);
   NIBBLE_ASSIGN_OR_RETURN(const RunSummary summary, RunExperiment(experiment, run));
   NIBBLE_RETURN_IF_ERROR(WriteReport(out));
   std::printf("%d measured, %d reused, %d failed; reports: %s/search.md, %s/report.md\n", summary.done, summary.reused, summary.failed,

@@ -8,7 +8,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -111,8 +110,10 @@ void LastLine::Take(absl::string_view text) {
 
 void PassOn(absl::string_view text) {
   // Nobody may be there to read it.
-  for (ssize_t n = 1; !text.empty() && n > 0; text.remove_prefix(static_cast<size_t>(std::max<ssize_t>(n, 0)))) {
-    n = ::write(STDERR_FILENO, text.data(), text.size());
+  while (!text.empty()) {
+    const ssize_t written = ::write(STDERR_FILENO, text.data(), text.size());
+    if (written <= 0) return;
+    text.remove_prefix(static_cast<size_t>(written));
   }
 }
 

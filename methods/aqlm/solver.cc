@@ -7,9 +7,9 @@
 #include <utility>
 
 #include "core/base/check.h"
+#include "core/base/clones.h"
 #include "core/base/divide.h"
 #include "core/base/status.h"
-#include "core/base/clones.h"
 #include "core/quant/formats/aqlm/nearest.h"
 #include "core/tensor/blas.h"
 

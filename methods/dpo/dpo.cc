@@ -23,6 +23,7 @@ class DpoMethod : public Method {
   }
 
   double LearningTokens() const override { return 2 * TrainingTokens(options_.data().window(), options_.training()); }
+  double LearningCopies() const override { return kTrainingCopies; }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     NIBBLE_ASSIGN_OR_RETURN(const train::Sequences pairs, ReadPreferenceData(context, options_.data()));

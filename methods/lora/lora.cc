@@ -51,6 +51,7 @@ class LoraMethod : public Method {
   }
 
   double LearningTokens() const override { return options_.has_data() ? TrainingTokens(options_.data().window(), options_.training()) : 0; }
+  double LearningCopies() const override { return options_.has_data() ? kFrozenCopies : 0; }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     NIBBLE_RETURN_IF_ERROR(Attach(graph));

@@ -49,6 +49,8 @@ class QatMethod : public Method {
   }
 
   double LearningTokens() const override { return TrainingTokens(options_.data().window(), options_.training()); }
+  // The weights of the forward pass are rounded copies.
+  double LearningCopies() const override { return kTrainingCopies + 1 + (options_.has_distill() ? kFrozenCopies : 0); }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     if (options_.quantize().empty()) {

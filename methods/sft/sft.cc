@@ -18,6 +18,7 @@ class SftMethod : public Method {
   }
 
   double LearningTokens() const override { return TrainingTokens(options_.data().window(), options_.training()); }
+  double LearningCopies() const override { return kTrainingCopies; }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     NIBBLE_ASSIGN_OR_RETURN(const train::Sequences sequences, ReadTrainingData(context, options_.data()));

@@ -11,6 +11,7 @@
 #include "methods/method.h"
 #include "methods/spinquant/learning.h"
 #include "methods/spinquant/spinquant.pb.h"
+#include "methods/training/training.h"
 
 namespace nibble {
 namespace {
@@ -64,10 +65,10 @@ class SpinquantMethod : public Method {
   }
 
   double LearningTokens() const override {
-    const RotationLearning& learn = options_.learn();
-    const double forward = static_cast<double>(learn.steps()) * learn.batch() * learn.data().window();
-    return options_.has_learn() ? (learn.recompute_blocks() ? 4 : 3) * forward : 0;
+    return options_.has_learn() ? TrainingTokens(options_.learn().data().window(), options_.learn()) : 0;
   }
+  // Weights, what rotating and rounding makes of them, and gradients.
+  double LearningCopies() const override { return options_.has_learn() ? 3 : 0; }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     NIBBLE_RETURN_IF_ERROR(ir::UntieHead(graph));

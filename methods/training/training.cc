@@ -56,11 +56,6 @@ LossCurve CurveOf(const train::TrainerOptions& options, const train::Training& t
 
 }  // namespace
 
-double TrainingTokens(int64_t window, const TrainingOptions& options) {
-  const double forward = static_cast<double>(options.steps()) * options.batch() * static_cast<double>(window);
-  return (options.recompute_blocks() ? 4 : 3) * forward;
-}
-
 absl::Status CheckQuantizeSteps(const google::protobuf::RepeatedPtrField<Step>& steps) {
   for (const Step& step : steps) {
     NIBBLE_ASSIGN_OR_RETURN(const auto method, MakeMethod(step));

@@ -41,8 +41,17 @@ template <typename Options>
 double CalibrationTokens(const Options& options, double passes) {
   return passes * options.samples() * options.data().window();
 }
-// The same of a training.
-double TrainingTokens(int64_t window, const TrainingOptions& options);
+// The same of a training; Options: TrainingOptions or what has its fields.
+template <typename Options>
+double TrainingTokens(int64_t window, const Options& options) {
+  const double forward = static_cast<double>(options.steps()) * options.batch() * static_cast<double>(window);
+  return (options.recompute_blocks() ? 4 : 3) * forward;
+}
+// Method::LearningCopies of a training of all weights: they, their gradients and AdamW's
+// two moments.
+constexpr double kTrainingCopies = 4;
+// Of one that learns something else: the weights.
+constexpr double kFrozenCopies = 1;
 
 // What a method calibrates on: `samples` sequences of the data, or all of fewer,
 // which is a counted event. An error without data.

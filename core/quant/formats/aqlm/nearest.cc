@@ -3,8 +3,8 @@
 #include <cstring>
 #include <limits>
 
-#include "core/base/divide.h"
 #include "core/base/clones.h"
+#include "core/base/divide.h"
 
 namespace nibble::additive {
 namespace {
