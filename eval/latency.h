@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -25,7 +26,7 @@ struct LatencyCase {
   int64_t decode = 32;    // tokens that each stream decodes, one by one
   int streams = 1;        // prompts, and tokens of a decode step
   bool profile = false;
-  CacheType cache_type = CacheType::kFp32;
+  std::optional<CacheType> cache_type;  // none: CacheSchemesOf
 };
 
 // One plan made ready for timing. A runner alternates the rounds of several

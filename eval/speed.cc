@@ -150,11 +150,10 @@ class SpeedRun {
       if (step.kind == PlanStep::Kind::kAttention) {
         const double width = static_cast<double>(step.op.head_dim), tokens = static_cast<double>(profile.tokens) / passes;
         op.ops += 4 * static_cast<double>(step.op.heads) * width * context * tokens;
-        const auto bits = [&](const std::optional<QuantScheme>& scheme) {
-          return CacheBits(scheme.has_value() ? CacheTypeOf(*scheme) : options_.cache_type);
-        };
-        op.bytes += static_cast<double>(step.op.kv_heads) * width * context * (bits(step.op.keys) + bits(step.op.values)) / 8 *
-                    static_cast<double>(profile.calls) / passes;
+        const CacheSchemes schemes = CacheSchemesOf(step.op, options_.cache_type);
+        const int bits = CacheBits(CacheTypeOf(schemes.keys)) + CacheBits(CacheTypeOf(schemes.values));
+        op.bytes += static_cast<double>(step.op.kv_heads) * width * context * bits / 8 * static_cast<double>(profile.calls) / passes;
+        if (Attention::ReadsPairs(step.op, schemes, plan_.table())) op.products = Products::kBf16;
       }
     }
     OpSpeed& head = entry("head");

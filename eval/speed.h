@@ -5,6 +5,7 @@
 #define NIBBLE_EVAL_SPEED_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,7 +28,7 @@ struct SpeedOptions {
   std::vector<int64_t> streams = {1, 2, 4, 8, 16};      // decoded at once, at a depth of 128
   int64_t decode = 32;                                  // tokens of each decode
   int rounds = 5;                                       // after a warm-up
-  CacheType cache_type = CacheType::kFp32;
+  std::optional<CacheType> cache_type;                  // none: CacheSchemesOf
 };
 
 // Tokens a second of one case. name: "prefill/512", "decode/512" (after 512

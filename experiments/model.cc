@@ -36,11 +36,12 @@ absl::StatusOr<std::unique_ptr<Plan>> PlanOf(const OpenedModel& model) {
   return plan;
 }
 
-absl::Status SetLinearInputs(absl::string_view dtype, ir::Graph& graph) {
+absl::Status SetProductInputs(absl::string_view dtype, ir::Graph& graph) {
   if (dtype == "fp32") return absl::OkStatus();
   if (dtype != "bf16") return absl::InvalidArgumentError(absl::StrCat("dtype: expected fp32 or bf16, got '", dtype, "'"));
   for (ir::Op& op : graph.mutable_ops()) {
-    if (op.is_linear() && !op.activation.has_value()) op.activation = FloatScheme("bf16");
+    const bool multiplies = op.is_linear() || op.kind == ir::OpKind::kAttention;
+    if (multiplies && !op.activation.has_value()) op.activation = FloatScheme("bf16");
   }
   return ir::Verify(graph);
 }

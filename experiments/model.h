@@ -31,9 +31,9 @@ absl::Status CheckFitsMemory(const OpenedModel& model);
 // the model.
 absl::StatusOr<std::unique_ptr<Plan>> PlanOf(const OpenedModel& model);
 
-// "bf16" rounds each linear's input to bf16 where the graph has no scheme for
-// it, as hardware with bf16 products does; "fp32" leaves the graph as it is.
-absl::Status SetLinearInputs(absl::string_view dtype, ir::Graph& graph);
+// "bf16" rounds what linears and attention multiply to bf16 where the graph has no scheme
+// for it, as hardware with bf16 products does; "fp32" leaves the graph as it is.
+absl::Status SetProductInputs(absl::string_view dtype, ir::Graph& graph);
 
 // Writes `graph`, made from `source` by `pipeline`, so that OpenModel reads it again.
 // "folder": encoded parameters in safetensors, activation schemes in nibble.json, the

@@ -131,14 +131,16 @@ absl::StatusOr<int> Bench(const Options& options) {
   NIBBLE_ASSIGN_OR_RETURN(speed.prefill, ParseList(options, "prefill"));
   NIBBLE_ASSIGN_OR_RETURN(speed.depth, ParseList(options, "depth"));
   NIBBLE_ASSIGN_OR_RETURN(speed.streams, ParseList(options, "streams"));
-  NIBBLE_ASSIGN_OR_RETURN(speed.cache_type, ParseCacheType(options.Text("cache")));
+  if (options.Has("cache")) {
+    NIBBLE_ASSIGN_OR_RETURN(speed.cache_type, ParseCacheType(options.Text("cache")));
+  }
   nlohmann::json earlier;
   if (options.Has("compare")) {
     NIBBLE_ASSIGN_OR_RETURN(const std::string text, ReadFile(options.Text("compare")));
     NIBBLE_ASSIGN_OR_RETURN(earlier, ParseJson(text, options.Text("compare")));
   }
   NIBBLE_ASSIGN_OR_RETURN(OpenedModel model, OpenModel(options.Text("model")));
-  NIBBLE_RETURN_IF_ERROR(SetLinearInputs(options.Text("dtype"), model.graph));
+  NIBBLE_RETURN_IF_ERROR(SetProductInputs(options.Text("dtype"), model.graph));
   NIBBLE_ASSIGN_OR_RETURN(const auto plan, PlanOf(model));
   ThreadPool pool(threads);
   NIBBLE_ASSIGN_OR_RETURN(const eval::SpeedReport report, eval::MeasureSpeed(*plan, pool, speed));
@@ -177,10 +179,10 @@ Command BenchCommand() {
       "prefill", po::value<std::string>()->default_value("64,128,512,2048"), "tokens of the prompts; 0 for none")(
       "depth", po::value<std::string>()->default_value("128,512,2048"), "tokens before a decode; 0 for none")(
       "streams", po::value<std::string>()->default_value("1,2,4,8,16"), "streams decoded at once; 0 for none")(
-      "decode", po::value<int>()->default_value(32), "tokens of a decode")("cache", po::value<std::string>()->default_value("fp32"),
-                                                                           "KV cache: fp32, fp16, bf16, int8 or int4")(
+      "decode", po::value<int>()->default_value(32), "tokens of a decode")(
+      "cache", po::value<std::string>(), "KV cache: fp32, fp16, bf16, int8 or int4 (default: as --dtype)")(
       "dtype", po::value<std::string>()->default_value("fp32"),
-      "inputs of linears that quantize none: fp32, or bf16 for hardware with bf16 products")("threads", po::value<int>(), "threads (default: all CPUs)")("rounds", po::value<int>()->default_value(5), "after one warm-up")(
+      "inputs of products that quantize none: fp32, or bf16 for hardware with bf16 products")("threads", po::value<int>(), "threads (default: all CPUs)")("rounds", po::value<int>()->default_value(5), "after one warm-up")(
       "json", po::value<std::string>(), "write the figures there")("compare", po::value<std::string>(),
                                                                    "an earlier --json file: print both and the ratio");
   command.required = {"model"};

@@ -128,7 +128,7 @@ absl::Status WriteRecords(const std::string& path, const OpenedModel& model, std
 absl::StatusOr<int> Eval(const Options& options) {
   NIBBLE_ASSIGN_OR_RETURN(const Task task, ParseTask(options));
   NIBBLE_ASSIGN_OR_RETURN(OpenedModel model, OpenModel(options.Text("model")));
-  NIBBLE_RETURN_IF_ERROR(SetLinearInputs(task.dtype, model.graph));
+  NIBBLE_RETURN_IF_ERROR(SetProductInputs(task.dtype, model.graph));
   BuiltModel built{"model", model.source.pipeline, model.graph, nullptr};
   NIBBLE_ASSIGN_OR_RETURN(built.plan, PlanOf(model));
   NIBBLE_ASSIGN_OR_RETURN(const int threads, ThreadsOf(options));
@@ -166,7 +166,7 @@ Command EvalCommand() {
       "multiple_choice, hellaswag, task; PATH a file or a known set")(
       "set", po::value<std::vector<std::string>>()->composing(),
       "perplexity: convention=gptq|llamacpp, window=N; tasks: shots=N, window=N (rolling perplexity); all: dtype=fp32|bf16 (bf16 rounds "
-      "linears' inputs too)")(
+      "what is multiplied, and the KV cache, to it)")(
       "limit", po::value<int>(), "windows, or items of each file, from the start (default: all)")(
       "json", po::value<std::string>(), "write the records here")("threads", po::value<int>(), "threads (default: all CPUs)");
   command.required = {"model", "task"};

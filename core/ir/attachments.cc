@@ -10,8 +10,8 @@ namespace {
 
 absl::Status SetActivation(Graph& graph, const std::string& module, const QuantScheme& scheme) {
   auto& ops = graph.mutable_ops();
-  const auto op = std::find_if(ops.begin(), ops.end(), [&](const Op& o) { return o.name == module && o.is_linear(); });
-  if (op == ops.end()) return absl::InvalidArgumentError(absl::StrCat("activation scheme for '", module, "', which is not a linear of the model"));
+  const auto op = std::find_if(ops.begin(), ops.end(), [&](const Op& o) { return o.name == module && (o.is_linear() || o.kind == OpKind::kAttention); });
+  if (op == ops.end()) return absl::InvalidArgumentError(absl::StrCat("activation scheme for '", module, "', which is no linear or attention of the model"));
   op->activation = scheme;
   return absl::OkStatus();
 }

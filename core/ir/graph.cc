@@ -144,7 +144,8 @@ class Verifier {
       NIBBLE_RETURN_IF_ERROR(CheckCacheScheme(*scheme, op.head_dim));
     }
     if (op.activation.has_value()) {
-      if (!op.is_linear()) return absl::InvalidArgumentError("only linears carry an activation scheme");
+      const bool attends = op.kind == OpKind::kAttention && op.activation->format() == "bf16";
+      if (!op.is_linear() && !attends) return absl::InvalidArgumentError("only linears carry an activation scheme, and attention bf16");
       NIBBLE_RETURN_IF_ERROR(ValidateScheme(*op.activation));
     }
     return absl::OkStatus();

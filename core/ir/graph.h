@@ -87,7 +87,9 @@ struct Op {
   int layer = -1;  // decoder block, -1 outside
 
   std::optional<ParameterId> weight;      // embed, norm, linear, logits
-  std::optional<QuantScheme> activation;  // linear, logits: scheme of the input
+  // linear, logits: scheme of the input; attention: bf16, what its products round queries
+  // and softmax weights to.
+  std::optional<QuantScheme> activation;
 
   float eps = 0;                 // norm
   float scale = 1;               // add

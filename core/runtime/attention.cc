@@ -4,9 +4,14 @@
 #include <cmath>
 #include <limits>
 
+#include "core/base/clones.h"
+#include "core/base/divide.h"
+#include "core/tensor/half.h"
+
 namespace nibble {
 namespace {
 
+using kernels::kTileFloats;
 using kernels::kTileStride;
 using kernels::kTileTokens;
 
@@ -19,7 +24,23 @@ void Grow(std::vector<T>& v, int64_t size) {
   if (static_cast<int64_t>(v.size()) < size) v.resize(size);
 }
 
+NIBBLE_CLONES void RoundToBf16(const float* x, int64_t n, float* out) {
+  for (int64_t i = 0; i < n; ++i) out[i] = Bf16ToFloat(FloatToBf16(x[i]));
+}
+
 }  // namespace
+
+bool Attention::ReadsPairs(const ir::Op& op, const CacheSchemes& schemes, const kernels::KernelTable& table) {
+  return op.activation.has_value() && schemes.keys.format() == "bf16" && schemes.values.format() == "bf16" && op.head_dim % 2 == 0 &&
+         table.multiply_bf16_panels != nullptr;
+}
+
+void Attention::Operand(const float* x, int64_t n, bool pairs, float* out) const {
+  if (!pairs) return rounds() ? RoundToBf16(x, n, out) : static_cast<void>(std::copy(x, x + n, out));
+  auto* rounded = reinterpret_cast<uint16_t*>(out);
+  table_.round_to_bf16(x, n, rounded);
+  if (n % 2 != 0) rounded[n] = 0;
+}
 
 int64_t Attention::Oldest(int64_t position) const {
   return op_.sliding_window.has_value() ? std::max<int64_t>(0, position + 1 - *op_.sliding_window) : 0;
@@ -41,7 +62,8 @@ void Attention::Run(const KvCache& cache, const std::vector<TokenRun>& runs, con
 void Attention::RunTask(const KvCache& cache, const Task& task, const float* q, float* out, Scratch& scratch) const {
   const int64_t d = op_.head_dim, width = op_.heads * d, rows = task.tokens * group();
   Grow(scratch.queries, rows * kTileStride);
-  Grow(scratch.scores, kTileTokens * kTileStride);
+  Grow(scratch.scores, kTileFloats);
+  if (rounds()) Grow(scratch.weights, kTileFloats);
   Grow(scratch.parts, kTileTokens * d);
   Grow(scratch.keys, cache.block_floats());
   Grow(scratch.values, cache.block_floats());
@@ -53,7 +75,9 @@ void Attention::RunTask(const KvCache& cache, const Task& task, const float* q, 
   const int64_t first_row = task.run->begin + task.first, first_head = task.kv_head * group();
   const auto offset = [&](int64_t row) { return (first_row + row / group()) * width + (first_head + row % group()) * d; };
   for (int64_t row = 0; row < rows; ++row) {
-    for (int64_t c = 0; c < d; ++c) scratch.queries[row * kTileStride + c] = scale * q[offset(row) + c];
+    float query[kernels::kPanelDepth];
+    for (int64_t c = 0; c < d; ++c) query[c] = scale * q[offset(row) + c];
+    Operand(query, d, cache.pairs(), scratch.queries.data() + row * kTileStride);
   }
   const int64_t start = task.run->position + task.first, last = start + task.tokens - 1;
   for (int64_t block = Oldest(start) / cache.block_positions(); block <= last / cache.block_positions(); ++block) {
@@ -69,36 +93,43 @@ void Attention::RunTask(const KvCache& cache, const Task& task, const float* q, 
 // far, and the weighted sum of its values.
 void Attention::AddBlock(const KvCache& cache, const Task& task, int64_t block, Scratch& scratch) const {
   const int64_t d = op_.head_dim, rows = task.tokens * group(), block_begin = block * cache.block_positions();
-  const int64_t start = task.run->position + task.first;
-  const int64_t stored = std::min(cache.block_positions(), start + task.tokens - block_begin);
+  const int64_t stored = std::min(cache.block_positions(), task.run->position + task.first + task.tokens - block_begin);
   const float* keys = cache.Keys(table_, task.run->stream, task.kv_head, block, stored, scratch.keys.data());
   const float* values = cache.Values(table_, task.run->stream, task.kv_head, block, stored, scratch.values.data());
+  const auto multiply = cache.pairs() ? table_.multiply_bf16_panels : table_.multiply_panels;
+  const int64_t in_a_float = cache.pairs() ? 2 : 1;
   float* scores = scratch.scores.data();
+  float* weights = rounds() ? scratch.weights.data() : scores;
   for (int64_t row = 0; row < rows; row += kTileTokens) {
     const int64_t n = std::min(kTileTokens, rows - row);
-    table_.multiply_panels(keys, cache.key_step(), stored, d, scratch.queries.data() + row * kTileStride, n, false, scores, kTileStride);
+    multiply(keys, cache.key_step(), stored, d / in_a_float, scratch.queries.data() + row * kTileStride, n, false, scores, kTileStride);
     float factors[kTileTokens];
-    for (int64_t i = 0; i < n; ++i) {
-      // Positions [begin, end) of the block are seen by this query.
-      const int64_t position = start + (row + i) / group();
-      const int64_t end = std::clamp<int64_t>(position + 1 - block_begin, 0, stored);
-      const int64_t begin = std::clamp<int64_t>(Oldest(position) - block_begin, 0, end);
-      float* line = scores + i * kTileStride;
-      float& max = scratch.max[row + i];
-      const float before = max;
-      factors[i] = 1;
-      if (begin < end) {
-        const float sum = table_.softmax_step(line + begin, end - begin, &max);
-        factors[i] = std::exp(before - max);
-        scratch.total[row + i] = scratch.total[row + i] * factors[i] + sum;
-      }
-      std::fill(line, line + begin, 0.0f);
-      std::fill(line + end, line + stored, 0.0f);
-    }
-    table_.multiply_panels(values, cache.value_step(), d, stored, scores, n, false, scratch.parts.data(), d);
+    Weigh(task, row, n, block_begin, stored, factors, scratch);
+    for (int64_t i = 0; rounds() && i < n; ++i) Operand(scores + i * kTileStride, stored, cache.pairs(), weights + i * kTileStride);
+    multiply(values, cache.value_step(), d, CeilDiv(stored, in_a_float), weights, n, false, scratch.parts.data(), d);
     for (int64_t i = 0; i < n; ++i) {
       table_.scale_add(1.0f, scratch.parts.data() + i * d, factors[i], d, scratch.sums.data() + (row + i) * d);
     }
+  }
+}
+
+void Attention::Weigh(const Task& task, int64_t row, int64_t n, int64_t block_begin, int64_t stored, float* factors, Scratch& scratch) const {
+  for (int64_t i = 0; i < n; ++i) {
+    // Positions [begin, end) of the block are seen by this query.
+    const int64_t position = task.run->position + task.first + (row + i) / group();
+    const int64_t end = std::clamp<int64_t>(position + 1 - block_begin, 0, stored);
+    const int64_t begin = std::clamp<int64_t>(Oldest(position) - block_begin, 0, end);
+    float* line = scratch.scores.data() + i * kTileStride;
+    float& max = scratch.max[row + i];
+    const float before = max;
+    factors[i] = 1;
+    if (begin < end) {
+      const float sum = table_.softmax_step(line + begin, end - begin, &max);
+      factors[i] = std::exp(before - max);
+      scratch.total[row + i] = scratch.total[row + i] * factors[i] + sum;
+    }
+    std::fill(line, line + begin, 0.0f);
+    std::fill(line + end, line + stored, 0.0f);
   }
 }
 

@@ -1,7 +1,8 @@
 // Causal attention over a KvCache with an online softmax (Milakov and
 // Gimelshein 2018; tiled as in FlashAttention, Dao et al. 2022): scores of one
 // block of positions at a time, so that memory does not grow with the context
-// and long prompts stay in the cache.
+// and long prompts stay in the cache. An op with a bf16 activation rounds queries, after
+// they are scaled, and softmax weights to bf16; sums stay fp32.
 #ifndef NIBBLE_CORE_RUNTIME_ATTENTION_H_
 #define NIBBLE_CORE_RUNTIME_ATTENTION_H_
 
@@ -27,6 +28,9 @@ class Attention {
  public:
   Attention(const ir::Op& op, const kernels::KernelTable& table) : op_(op), table_(table) {}
 
+  // Whether its products read pairs from a cache of such schemes.
+  static bool ReadsPairs(const ir::Op& op, const CacheSchemes& schemes, const kernels::KernelTable& table);
+
   // q, out: [rows, heads * head_dim]; the runs' keys and values are stored.
   // Results do not depend on the pool, nor on how tokens came in runs beyond
   // the rounding of sums.
@@ -41,13 +45,18 @@ class Attention {
   };
   // What a worker needs, kept between calls.
   struct Scratch {
-    std::vector<float> keys, values, queries, scores, sums, parts;
+    std::vector<float> keys, values, queries, scores, weights, sums, parts;
     std::vector<float> max, total;
   };
 
   void RunTask(const KvCache& cache, const Task& task, const float* q, float* out, Scratch& scratch) const;
   void AddBlock(const KvCache& cache, const Task& task, int64_t block, Scratch& scratch) const;
+  // Softmax weights of n query rows from `row` on, in place of their scores.
+  void Weigh(const Task& task, int64_t row, int64_t n, int64_t block_begin, int64_t stored, float* factors, Scratch& scratch) const;
+  // n floats as a product's operand: as they are, or rounded, and packed to pairs.
+  void Operand(const float* x, int64_t n, bool pairs, float* out) const;
   int64_t Oldest(int64_t position) const;
+  bool rounds() const { return op_.activation.has_value(); }
   int64_t group() const { return op_.heads / op_.kv_heads; }
 
   const ir::Op& op_;

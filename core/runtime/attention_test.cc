@@ -7,7 +7,7 @@
 #include "core/base/rng.h"
 #include "core/base/testing.h"
 #include "core/quant/integer_grid.h"
-#include "core/tensor/dtype.h"
+#include "core/tensor/half.h"
 
 namespace nibble {
 namespace {
@@ -92,11 +92,13 @@ INSTANTIATE_TEST_SUITE_P(Attention, EveryTable, ::testing::ValuesIn(kernels::Ava
                          [](const auto& info) { return info.param->name; });
 
 // A prompt and then tokens one by one, over several blocks of positions.
-std::vector<float> Attend(const kernels::KernelTable& table, const Sequence& s, CacheType type, int64_t prompt, int threads) {
-  const ir::Op op = MakeOp(s.shape);
+std::vector<float> Attend(const kernels::KernelTable& table, const Sequence& s, CacheType type, int64_t prompt, int threads, bool rounds = false) {
+  ir::Op op = MakeOp(s.shape);
+  if (rounds) op.activation = FloatScheme("bf16");
   const int64_t q_width = s.shape.heads * s.shape.head_dim, kv_width = s.shape.kv_heads * s.shape.head_dim;
   ThreadPool pool(threads);
-  KvCache cache(CacheScheme(type, s.shape.head_dim), CacheScheme(type, s.shape.head_dim), 2, s.shape.kv_heads, s.shape.head_dim, s.length);
+  const CacheSchemes schemes = {CacheScheme(type, s.shape.head_dim), CacheScheme(type, s.shape.head_dim)};
+  KvCache cache(schemes, 2, s.shape.kv_heads, s.shape.head_dim, s.length, Attention::ReadsPairs(op, schemes, table));
   Attention attention(op, table);
   std::vector<float> out(s.length * q_width);
   for (int64_t begin = 0; begin < s.length; begin = std::max(begin + 1, prompt)) {
@@ -129,6 +131,77 @@ TEST_P(EveryTable, PromptsAndTokensAgreeWithTheDefinition) {
   }
 }
 
+// What bf16 products are defined to do, on a table that may have none.
+void MultiplyPairs(const float* panels, int64_t panel_step, int64_t rows, int64_t pairs, const float* tile, int64_t tokens, bool accumulate,
+                   float* y, int64_t ldy) {
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int64_t r = 0; r < rows; ++r) {
+      const auto* w = reinterpret_cast<const uint16_t*>(panels + r / kernels::kBlockRows * panel_step + r % kernels::kBlockRows);
+      const auto* x = reinterpret_cast<const uint16_t*>(tile + t * kernels::kTileStride);
+      float sum = 0;
+      for (int64_t k = 0; k < 2 * pairs; ++k) sum += Bf16ToFloat(w[k / 2 * 2 * kernels::kBlockRows + k % 2]) * Bf16ToFloat(x[k]);
+      y[t * ldy + r] = accumulate ? y[t * ldy + r] + sum : sum;
+    }
+  }
+}
+
+kernels::KernelTable WithPairs(kernels::KernelTable table) {
+  table.multiply_bf16_panels = MultiplyPairs;
+  table.round_to_bf16 = [](const float* x, int64_t n, uint16_t* out) { std::transform(x, x + n, out, [](float v) { return FloatToBf16(v); }); };
+  return table;
+}
+
+kernels::KernelTable WithoutPairs(kernels::KernelTable table) {
+  table.multiply_bf16_panels = nullptr;
+  return table;
+}
+
+// A softmax weight is off by at most 2^-9 of itself, so a sum of values by 2^-9 of their
+// mean size and what rounded scores (within 1e-5 here) make of it.
+TEST_P(EveryTable, RoundedProductsAgreeWithTheDefinition) {
+  Rng rng(3);
+  const Shape shapes[] = {{4, 1, 64, {}}, {3, 3, 12, {}}, {9, 3, 20, 37}, {2, 1, 5, 300}, {8, 2, 128, {}}};
+  for (const Shape& shape : shapes) {
+    const int64_t d = shape.head_dim;
+    Sequence s(shape, 271, rng);
+    std::vector<std::vector<float>> outs;
+    for (const kernels::KernelTable& table : {*GetParam(), WithPairs(*GetParam()), WithoutPairs(*GetParam())}) {
+      outs.push_back(Attend(table, s, CacheType::kBf16, 261, 2, /*rounds=*/true));
+    }
+    const std::vector<float> k = StoredHeads(CacheType::kBf16, s.k, d), v = StoredHeads(CacheType::kBf16, s.v, d);
+    const float scale = 1 / std::sqrt(static_cast<float>(d));
+    for (float& q : s.q) q = Bf16ToFloat(FloatToBf16(scale * q)) / scale;
+    for (int64_t t = 0; t < s.length; t += t < 20 || t > s.length - 20 ? 1 : 13) {
+      const int64_t head = static_cast<int64_t>(rng.Below(shape.heads)), channel = static_cast<int64_t>(rng.Below(d));
+      const double expected = s.Expected(k, v, t, head, channel);
+      const float bound = t == 0 ? 3e-6f : 6e-3f;  // one weight, 1, is exact
+      for (const auto& out : outs) ASSERT_NEAR(out[(t * shape.heads + head) * d + channel], expected, bound) << "token " << t << " of " << d;
+    }
+  }
+}
+
+// Values beyond an odd number of them belong to an earlier text.
+TEST_P(EveryTable, PairsForgetWhatWasRewound) {
+  Rng rng(4);
+  const Shape shape = {2, 1, 16, {}};
+  Sequence s(shape, 9, rng);
+  ir::Op op = MakeOp(shape);
+  op.activation = FloatScheme("bf16");
+  const kernels::KernelTable table = WithPairs(*GetParam());
+  ThreadPool pool(1);
+  const CacheSchemes schemes = CacheSchemesOf(op, std::nullopt);
+  const auto run = [&](bool used) {
+    KvCache cache(schemes, 1, 1, 16, 9, /*pairs=*/true);
+    const std::vector<float> endless(16, std::numeric_limits<float>::infinity());
+    for (int64_t p = 0; used && p < 9; ++p) cache.Store(0, 0, p, endless.data(), endless.data());
+    for (int64_t p = 0; p < 7; ++p) cache.Store(0, 0, p, s.k.data() + 16 * p, s.v.data() + 16 * p);
+    std::vector<float> out(7 * 32);
+    Attention(op, table).Run(cache, {{0, 0, 0, 7}}, s.q.data(), out.data(), pool);
+    return out;
+  };
+  EXPECT_EQ(run(true), run(false));
+}
+
 TEST_P(EveryTable, ThreadsDoNotChangeTheResult) {
   Rng rng(2);
   const Sequence s({6, 2, 16, {}}, 300, rng);
@@ -140,7 +213,7 @@ TEST_P(EveryTable, ThreadsDoNotChangeTheResult) {
 TEST(KvCacheTest, IntegersKeepConstantsAndSurviveBadValues) {
   const auto& table = *kernels::AvailableTables().front();
   for (const CacheType type : {CacheType::kInt8, CacheType::kInt4}) {
-    KvCache cache(CacheScheme(type, 4), CacheScheme(type, 4), 1, 1, 4, 16);
+    KvCache cache({CacheScheme(type, 4), CacheScheme(type, 4)}, 1, 1, 4, 16);
     const float infinity = std::numeric_limits<float>::infinity();
     const std::vector<float> constant(4, -2.5f), bad = {1, std::nanf(""), 2, 3}, endless = {1, infinity, 2, 3};
     cache.Store(0, 0, 0, constant.data(), constant.data());
@@ -157,7 +230,7 @@ TEST(KvCacheTest, IntegersKeepConstantsAndSurviveBadValues) {
 
 TEST(KvCacheTest, KeysAndValuesApart) {
   const auto& table = *kernels::AvailableTables().front();
-  KvCache cache(CacheScheme(CacheType::kInt4, 4), CacheScheme(CacheType::kFp32, 4), 1, 1, 4, 16);
+  KvCache cache({CacheScheme(CacheType::kInt4, 4), CacheScheme(CacheType::kFp32, 4)}, 1, 1, 4, 16);
   const std::vector<float> x = {0.1f, 0.7f, -1.3f, 0.2f};
   cache.Store(0, 0, 0, x.data(), x.data());
   std::vector<float> scratch(cache.block_floats()), expected = x;
@@ -170,7 +243,7 @@ TEST(KvCacheTest, KeysAndValuesApart) {
 
 TEST(KvCacheTest, BytesFollowTheSchemes) {
   const auto bytes = [](CacheType keys, CacheType values) {
-    return KvCache(CacheScheme(keys, 64), CacheScheme(values, 64), 1, 8, 64, 2048).byte_size();
+    return KvCache({CacheScheme(keys, 64), CacheScheme(values, 64)}, 1, 8, 64, 2048).byte_size();
   };
   const int64_t full = bytes(CacheType::kFp32, CacheType::kFp32), scales = 2 * 4 * 8 * 2048;  // a scale and a least value for each head
   EXPECT_EQ(bytes(CacheType::kFp16, CacheType::kFp16) * 2, full);

@@ -5,8 +5,8 @@
 #include <cstring>
 #include <limits>
 
+#include "core/base/check.h"
 #include "core/base/divide.h"
-#include "core/ir/graph.h"
 #include "core/quant/integer_grid.h"
 #include "core/tensor/dtype.h"
 
@@ -14,7 +14,6 @@ namespace nibble {
 namespace {
 
 using kernels::kBlockRows;
-
 
 }  // namespace
 
@@ -45,18 +44,26 @@ QuantScheme CacheScheme(CacheType type, int64_t head_dim) {
   }
 }
 
-KvCache::KvCache(const QuantScheme& keys, const QuantScheme& values, int streams, int64_t kv_heads, int64_t head_dim, int64_t max_positions)
+CacheSchemes CacheSchemesOf(const ir::Op& op, std::optional<CacheType> type) {
+  const CacheType products = op.activation.has_value() ? CacheType::kBf16 : CacheType::kFp32;
+  const QuantScheme otherwise = CacheScheme(type.value_or(products), op.head_dim);
+  return {op.keys.value_or(otherwise), op.values.value_or(otherwise)};
+}
+
+KvCache::KvCache(const CacheSchemes& schemes, int streams, int64_t kv_heads, int64_t head_dim, int64_t max_positions, bool pairs)
     : kv_heads_(kv_heads),
       head_dim_(head_dim),
       value_panels_(CeilDiv(head_dim, kBlockRows)),
       block_positions_(std::min(kernels::kPanelDepth, CeilDiv(max_positions, kBlockRows) * kBlockRows)),
-      blocks_(CeilDiv(max_positions, block_positions_)) {
+      blocks_(CeilDiv(max_positions, block_positions_)),
+      pairs_(pairs) {
   const int64_t positions = streams * kv_heads * blocks_ * block_positions_;
-  keys_.scheme = keys;
-  values_.scheme = values;
+  keys_.scheme = schemes.keys;
+  values_.scheme = schemes.values;
   for (Plane* plane : {&keys_, &values_}) {
     plane->type = CacheTypeOf(plane->scheme);
     if (plane->integer()) plane->scales.resize(positions), plane->lows.resize(positions);
+    NIBBLE_CHECK(!pairs || (plane->type == CacheType::kBf16 && head_dim % 2 == 0));
   }
   // A kernel may read one panel beyond an odd number of them.
   keys_.elements.resize((positions + kBlockRows) * head_dim * CacheBits(keys_.type) / 8);
@@ -113,10 +120,22 @@ void KvCache::PutHead(Plane& plane, int64_t position, const float* x, const At& 
 
 void KvCache::Store(int stream, int64_t kv_head, int64_t position, const float* k, const float* v) {
   const int64_t first = FirstPosition(stream, kv_head, position / block_positions_), p = position % block_positions_;
+  if (pairs_) return StorePair(first, p, k, v);
   const int64_t key = first * head_dim_ + p / kBlockRows * key_step() + p % kBlockRows;
   const int64_t value = first * value_panels_ * kBlockRows + p * kBlockRows;
   PutHead(keys_, first + p, k, [&](int64_t c) { return key + c * kBlockRows; });
   PutHead(values_, first + p, v, [&](int64_t c) { return value + c / kBlockRows * value_step() + c % kBlockRows; });
+}
+
+void KvCache::StorePair(int64_t first, int64_t p, const float* k, const float* v) {
+  const int64_t key = first * head_dim_ + p / kBlockRows * kBlockRows * head_dim_ + p % kBlockRows * 2;
+  const int64_t value = first * value_panels_ * kBlockRows + p / 2 * 2 * kBlockRows + p % 2;
+  for (int64_t c = 0; c < head_dim_; ++c) {
+    Put(keys_, key + c / 2 * 2 * kBlockRows + c % 2, k[c]);
+    const int64_t at = value + c / kBlockRows * block_positions_ * kBlockRows + c % kBlockRows * 2;
+    Put(values_, at, v[c]);
+    if (p % 2 == 0) Put(values_, at + 1, 0);
+  }
 }
 
 void KvCache::Decode(const kernels::KernelTable& table, const Plane& plane, int64_t begin, int64_t n, bool by_lane, int64_t position,
@@ -136,6 +155,7 @@ const float* KvCache::Keys(const kernels::KernelTable& table, int stream, int64_
                            float* scratch) const {
   const int64_t first = FirstPosition(stream, kv_head, block), begin = first * head_dim_;
   if (keys_.type == CacheType::kFp32) return reinterpret_cast<const float*>(keys_.elements.data()) + begin;
+  if (pairs_) return reinterpret_cast<const float*>(keys_.elements.data()) + begin / 2;
   for (int64_t p = 0; p < stored; p += kBlockRows) {
     Decode(table, keys_, begin + p * head_dim_, head_dim_, true, first + p, scratch + p * head_dim_);
   }
@@ -146,6 +166,7 @@ const float* KvCache::Values(const kernels::KernelTable& table, int stream, int6
                              float* scratch) const {
   const int64_t first = FirstPosition(stream, kv_head, block), begin = first * value_panels_ * kBlockRows;
   if (values_.type == CacheType::kFp32) return reinterpret_cast<const float*>(values_.elements.data()) + begin;
+  if (pairs_) return reinterpret_cast<const float*>(values_.elements.data()) + begin / 2;
   for (int64_t panel = 0; panel < value_panels_; ++panel) {
     Decode(table, values_, begin + panel * value_step(), stored, false, first, scratch + panel * value_step());
   }

@@ -4,13 +4,19 @@
 // kPanelDepth. For each KV head of a block:
 //   keys:   [block / 16][head_dim][16]: the panel of 16 positions
 //   values: [head_dim / 16][block][16]: the panel of 16 channels
-// Query heads that share a KV head read the same panels (GQA without a copy).
+// Query heads that share a KV head read the same panels (GQA without a copy). A cache of
+// pairs, for products of bf16 operands, keeps two consecutive channels of a key, or
+// positions of a value, where the others keep one float:
+//   keys:   [block / 16][head_dim / 2][16][2]
+//   values: [head_dim / 16][block / 2][16][2]
 #ifndef NIBBLE_CORE_RUNTIME_KV_CACHE_H_
 #define NIBBLE_CORE_RUNTIME_KV_CACHE_H_
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
+#include "core/ir/graph.h"
 #include "core/kernels/kernel_table.h"
 #include "core/quant/encoded.h"
 
@@ -19,8 +25,8 @@ namespace nibble {
 // How keys or values are stored. 16-bit caches round to nearest even. Integer
 // caches keep codes on the grid that their scheme gives for each head of each
 // position (SpinQuant's KV quantizers with the head as the group), and its scale
-// and the value of code 0 in fp32. A block is decoded while it is in use;
-// arithmetic stays fp32.
+// and the value of code 0 in fp32. A block is decoded to fp32 while it is in use, unless it
+// is of pairs.
 enum class CacheType { kFp32, kFp16, kBf16, kInt8, kInt4 };
 
 // Of one stored channel, scales left out.
@@ -31,10 +37,17 @@ int CacheBits(CacheType type);
 CacheType CacheTypeOf(const QuantScheme& scheme);
 QuantScheme CacheScheme(CacheType type, int64_t head_dim);
 
+struct CacheSchemes {
+  QuantScheme keys, values;
+};
+// Of an attention op: its own, or else `type`, or else what its products read: bf16 where
+// they round to bf16, fp32 where not.
+CacheSchemes CacheSchemesOf(const ir::Op& op, std::optional<CacheType> type);
+
 class KvCache {
  public:
-  // `keys` and `values` pass ir::CheckCacheScheme.
-  KvCache(const QuantScheme& keys, const QuantScheme& values, int streams, int64_t kv_heads, int64_t head_dim, int64_t max_positions);
+  // The schemes pass ir::CheckCacheScheme; `pairs` needs bf16 for both and an even head_dim.
+  KvCache(const CacheSchemes& schemes, int streams, int64_t kv_heads, int64_t head_dim, int64_t max_positions, bool pairs = false);
 
   // k, v: [head_dim] of one token and KV head, k already rotated. Calls for the
   // same head must not run at once: positions share bytes.
@@ -42,15 +55,17 @@ class KvCache {
 
   // The panels of the first `stored` positions of a block's keys or values as
   // fp32: where they lie, or decoded to `scratch` (block_floats() elements).
-  // Panels lie key_step() and value_step() elements apart.
+  // Panels lie key_step() and value_step() floats apart. Pairs are never decoded; those of
+  // an odd number of values end with 0.
   const float* Keys(const kernels::KernelTable& table, int stream, int64_t kv_head, int64_t block, int64_t stored, float* scratch) const;
   const float* Values(const kernels::KernelTable& table, int stream, int64_t kv_head, int64_t block, int64_t stored,
                       float* scratch) const;
 
   int64_t kv_heads() const { return kv_heads_; }
   int64_t block_positions() const { return block_positions_; }
-  int64_t key_step() const { return head_dim_ * kernels::kBlockRows; }
-  int64_t value_step() const { return block_positions_ * kernels::kBlockRows; }
+  bool pairs() const { return pairs_; }
+  int64_t key_step() const { return head_dim_ * kernels::kBlockRows / (pairs_ ? 2 : 1); }
+  int64_t value_step() const { return block_positions_ * kernels::kBlockRows / (pairs_ ? 2 : 1); }
   int64_t block_floats() const;
   int64_t byte_size() const;
 
@@ -67,6 +82,7 @@ class KvCache {
   // The first position of a block, counted over streams and heads.
   int64_t FirstPosition(int stream, int64_t kv_head, int64_t block) const;
   void Put(Plane& plane, int64_t i, float value) const;
+  void StorePair(int64_t first, int64_t p, const float* k, const float* v);
   // Codes of x[0..head_dim), at the position's place in the plane; at(c) is the
   // element of channel c.
   template <typename At>
@@ -76,6 +92,7 @@ class KvCache {
               float* out) const;
 
   const int64_t kv_heads_, head_dim_, value_panels_, block_positions_, blocks_;
+  const bool pairs_;
   Plane keys_, values_;
 };
 

@@ -101,29 +101,33 @@ class Interpreter {
   }
 
   absl::StatusOr<Matrix> Attention(const Op& op) {
-    const Matrix& q = In(op, 0);
-    Matrix k = In(op, 1), v = In(op, 2);
+    const int64_t d = op.head_dim, share = op.heads / op.kv_heads;
+    Matrix q = In(op, 0) / std::sqrt(static_cast<float>(d)), k = In(op, 1), v = In(op, 2);
+    if (op.activation.has_value()) NIBBLE_RETURN_IF_ERROR(Annotate(FakeQuantizeRows(*op.activation, q.rows(), q.cols(), q.data()), op.name));
     if (op.keys.has_value()) NIBBLE_RETURN_IF_ERROR(Annotate(FakeQuantizeRows(*op.keys, k.rows(), k.cols(), k.data()), op.name));
     if (op.values.has_value()) NIBBLE_RETURN_IF_ERROR(Annotate(FakeQuantizeRows(*op.values, v.rows(), v.cols(), v.data()), op.name));
     Matrix out(q.rows(), q.cols());
-    const int64_t d = op.head_dim, share = op.heads / op.kv_heads;
     for (int64_t h = 0; h < op.heads; ++h) {
       const int64_t kv = h / share;
-      Matrix scores = q.middleCols(h * d, d) * k.middleCols(kv * d, d).transpose() / std::sqrt(static_cast<float>(d));
-      for (Eigen::Index t = 0; t < scores.rows(); ++t) MaskedSoftmax(op, t, scores);
+      Matrix scores = q.middleCols(h * d, d) * k.middleCols(kv * d, d).transpose();
+      for (Eigen::Index t = 0; t < scores.rows(); ++t) NIBBLE_RETURN_IF_ERROR(MaskedSoftmax(op, t, scores));
       out.middleCols(h * d, d) = scores * v.middleCols(kv * d, d);
     }
     return out;
   }
 
-  static void MaskedSoftmax(const Op& op, Eigen::Index t, Matrix& scores) {
+  // The weights are rounded before they are divided by their sum.
+  static absl::Status MaskedSoftmax(const Op& op, Eigen::Index t, Matrix& scores) {
     const Eigen::Index first = op.sliding_window.has_value() ? std::max<Eigen::Index>(0, t + 1 - *op.sliding_window) : 0;
     auto visible = scores.row(t).segment(first, t + 1 - first);
     const float max = visible.maxCoeff();
     visible = (visible.array() - max).exp().matrix();
-    visible /= visible.sum();
+    const float sum = visible.sum();
+    if (op.activation.has_value()) NIBBLE_RETURN_IF_ERROR(FakeQuantizeRows(*op.activation, 1, visible.size(), visible.data()));
+    visible /= sum;
     scores.row(t).head(first).setZero();
     scores.row(t).tail(scores.cols() - t - 1).setZero();
+    return absl::OkStatus();
   }
 
   const ir::Graph& graph_;

@@ -24,9 +24,9 @@ const PlanStep* FindRope(const Plan& plan) {
 double LeastBytes(const Plan& plan, const SessionOptions& options) {
   double per_position = 0;  // of a stream
   for (const ir::Op& op : plan.attentions()) {
-    for (const auto& scheme : {op.keys, op.values}) {
-      const int bits = CacheBits(scheme.has_value() ? CacheTypeOf(*scheme) : options.cache_type);
-      per_position += static_cast<double>(op.kv_heads * op.head_dim * bits) / 8;
+    const CacheSchemes schemes = CacheSchemesOf(op, options.cache_type);
+    for (const QuantScheme& scheme : {schemes.keys, schemes.values}) {
+      per_position += static_cast<double>(op.kv_heads * op.head_dim * CacheBits(CacheTypeOf(scheme))) / 8;
     }
   }
   const PlanStep* rope = FindRope(plan);
@@ -69,8 +69,9 @@ Session::Session(const Plan& plan, ThreadPool& pool, const SessionOptions& optio
   arena_floats_ = arena_.mutable_as<float>().data();
   if (options.profile) profile_.resize(plan.steps().size() + 1);
   for (const ir::Op& op : plan.attentions()) {
-    const QuantScheme otherwise = CacheScheme(options.cache_type, op.head_dim);
-    caches_.emplace_back(op.keys.value_or(otherwise), op.values.value_or(otherwise), options.streams, op.kv_heads, op.head_dim, options.max_positions);
+    const CacheSchemes schemes = CacheSchemesOf(op, options.cache_type);
+    const bool pairs = Attention::ReadsPairs(op, schemes, plan.table());
+    caches_.emplace_back(schemes, options.streams, op.kv_heads, op.head_dim, options.max_positions, pairs);
     attentions_.emplace_back(op, plan.table());
   }
   if (const PlanStep* rope = FindRope(plan)) {

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -24,7 +25,7 @@ namespace nibble {
 struct SessionOptions {
   int streams = 1;
   int64_t max_positions = 2048;  // per stream
-  CacheType cache_type = CacheType::kFp32;  // where the graph does not say
+  std::optional<CacheType> cache_type;  // where the graph does not say; CacheSchemesOf
   bool profile = false;          // measure each step; costs two clock readings a step
 };
 
