@@ -63,7 +63,11 @@ absl::Status PreparedInput::FakeQuantize(const float* x, bool padded, ThreadPool
   return Annotate(error, absl::StrCat("activation of token ", first_bad));
 }
 
-void PreparedInput::Quantize(const KernelTable& table, absl::FunctionRef<const float*(int64_t, float*)> source, ThreadPool& pool) {
+void PreparedInput::PrepareFrom(const KernelTable& table, RowSource source, ThreadPool& pool) {
+  form_.kind == InputForm::Kind::kBf16 ? RoundToBf16(table, source, pool) : Quantize(table, source, pool);
+}
+
+void PreparedInput::Quantize(const KernelTable& table, RowSource source, ThreadPool& pool) {
   const int64_t groups = CeilDiv(form_.cols, form_.group);
   const bool dense = form_.group == form_.padded_group || groups == 1;
   stride_ = CodeStride(form_.padded_cols);
@@ -124,28 +128,31 @@ void PreparedInput::GatherOutliers() {
   std::stable_sort(outliers_.begin(), outliers_.end(), [](const InputOutlier& a, const InputOutlier& b) { return a.column < b.column; });
 }
 
-void PreparedInput::RoundToBf16(const KernelTable& table, const float* x, ThreadPool& pool) {
-  if (tokens_ > kFewTokens) return RoundToTiles(table, x, pool);
+void PreparedInput::RoundToBf16(const KernelTable& table, RowSource source, ThreadPool& pool) {
+  if (tokens_ > kFewTokens) return RoundToTiles(table, source, pool);
   stride_ = form_.cols;
   rows_.resize((tokens_ * form_.cols + 1) / 2);
   float_storage_.resize(tokens_ * form_.cols);
   uint16_t* rounded = reinterpret_cast<uint16_t*>(rows_.data());
   pool.ParallelFor(tokens_, [&](int64_t t, int) {
     const int64_t at = t * form_.cols;
-    table.round_to_bf16(x + at, form_.cols, rounded + at);
-    table.convert_bf16(rounded + at, form_.cols, float_storage_.data() + at);
+    float* const floats = float_storage_.data() + at;
+    table.round_to_bf16(source(t, floats), form_.cols, rounded + at);
+    table.convert_bf16(rounded + at, form_.cols, floats);
   });
   floats_ = float_storage_.data();
 }
 
-void PreparedInput::RoundToTiles(const KernelTable& table, const float* x, ThreadPool& pool) {
+void PreparedInput::RoundToTiles(const KernelTable& table, RowSource source, ThreadPool& pool) {
   constexpr int64_t kColumns = 2 * kPanelDepth;
   const int64_t ranges = CeilDiv(form_.cols, kColumns);
   rows_.resize(CeilDiv(tokens_, kTileTokens) * ranges * kTileFloats);
-  pool.ParallelFor(tokens_, [&](int64_t t, int) {
+  float_storage_.resize(pool.threads() * form_.cols);
+  pool.ParallelFor(tokens_, [&](int64_t t, int worker) {
+    const float* x = source(t, float_storage_.data() + worker * form_.cols);
     float* out = rows_.data() + t / kTileTokens * ranges * kTileFloats + t % kTileTokens * kTileStride;
     for (int64_t k = 0; k < form_.cols; k += kColumns, out += kTileFloats) {
-      table.round_to_bf16(x + t * form_.cols + k, std::min(kColumns, form_.cols - k), reinterpret_cast<uint16_t*>(out));
+      table.round_to_bf16(x + k, std::min(kColumns, form_.cols - k), reinterpret_cast<uint16_t*>(out));
     }
   });
   bf16_tiles_ = rows_.data();
@@ -179,9 +186,9 @@ absl::Status PreparedInput::Prepare(const InputForm& form, const KernelTable& ta
   const bool padded = tokens <= kFewTokens && form.padded_cols > form.cols;
   switch (form.kind) {
     case InputForm::Kind::kQuantized:
-      Quantize(table, [&](int64_t t, float*) { return x + t * form_.cols; }, pool);
+    case InputForm::Kind::kBf16:
+      PrepareFrom(table, [&](int64_t t, float*) { return x + t * form_.cols; }, pool);
       break;
-    case InputForm::Kind::kBf16: RoundToBf16(table, x, pool); break;
     case InputForm::Kind::kFakeQuantized: NIBBLE_RETURN_IF_ERROR(FakeQuantize(x, padded, pool)); break;
     case InputForm::Kind::kFloat:
     case InputForm::Kind::kPaddedFloat:
@@ -198,11 +205,11 @@ absl::Status PreparedInput::Prepare(const InputForm& form, const KernelTable& ta
 
 void PreparedInput::PrepareRows(const InputForm& form, const KernelTable& table, absl::FunctionRef<void(int64_t, float*)> make,
                                 int64_t tokens, ThreadPool& pool) {
-  NIBBLE_CHECK(form.kind == InputForm::Kind::kQuantized);
+  NIBBLE_CHECK(TakesRows(form));
   form_ = form;
   tokens_ = tokens;
-  floats_ = nullptr;
-  Quantize(
+  floats_ = bf16_tiles_ = nullptr;
+  PrepareFrom(
       table,
       [&](int64_t t, float* scratch) {
         make(t, scratch);

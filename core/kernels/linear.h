@@ -57,10 +57,12 @@ class PreparedInput {
   absl::Status Prepare(const InputForm& form, const KernelTable& table, const float* x, int64_t tokens, ThreadPool& pool);
 
   // The same for rows that make(t, row) computes one by one, so that what a
-  // norm or SwiGLU gives is quantized from the cache and never stored. A form
-  // that is not kQuantized is a check.
+  // norm or SwiGLU gives is quantized or rounded from the cache and never stored. A form
+  // that TakesRows does not name is a check.
   void PrepareRows(const InputForm& form, const KernelTable& table, absl::FunctionRef<void(int64_t, float*)> make, int64_t tokens,
                    ThreadPool& pool);
+
+  static bool TakesRows(const InputForm& form) { return form.kind == InputForm::Kind::kQuantized || form.kind == InputForm::Kind::kBf16; }
 
   int64_t tokens() const { return tokens_; }
   const InputForm& form() const { return form_; }
@@ -76,12 +78,15 @@ class PreparedInput {
   const std::vector<InputOutlier>& outliers() const { return outliers_; }
 
  private:
-  // row(t, scratch) gives a token's values, which may lie in the scratch.
-  void Quantize(const KernelTable& table, absl::FunctionRef<const float*(int64_t, float*)> row, ThreadPool& pool);
+  // source(t, scratch) gives a token's values, which may lie in the scratch.
+  using RowSource = absl::FunctionRef<const float*(int64_t, float*)>;
+  // A form that TakesRows names.
+  void PrepareFrom(const KernelTable& table, RowSource source, ThreadPool& pool);
+  void Quantize(const KernelTable& table, RowSource source, ThreadPool& pool);
   absl::Status FakeQuantize(const float* x, bool padded, ThreadPool& pool);
   void Pad(const float* x, ThreadPool& pool);
-  void RoundToBf16(const KernelTable& table, const float* x, ThreadPool& pool);
-  void RoundToTiles(const KernelTable& table, const float* x, ThreadPool& pool);
+  void RoundToBf16(const KernelTable& table, RowSource source, ThreadPool& pool);
+  void RoundToTiles(const KernelTable& table, RowSource source, ThreadPool& pool);
   // The row without its outliers, which go to token_outliers_[t].
   const float* TakeOutliers(int64_t t, const float* row, float* scratch);
   void GatherOutliers();

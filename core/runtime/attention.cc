@@ -24,6 +24,10 @@ void Grow(std::vector<T>& v, int64_t size) {
   if (static_cast<int64_t>(v.size()) < size) v.resize(size);
 }
 
+NIBBLE_CLONES void Scale(float factor, const float* x, int64_t n, float* out) {
+  for (int64_t i = 0; i < n; ++i) out[i] = factor * x[i];
+}
+
 NIBBLE_CLONES void RoundToBf16(const float* x, int64_t n, float* out) {
   for (int64_t i = 0; i < n; ++i) out[i] = Bf16ToFloat(FloatToBf16(x[i]));
 }
@@ -76,7 +80,7 @@ void Attention::RunTask(const KvCache& cache, const Task& task, const float* q, 
   const auto offset = [&](int64_t row) { return (first_row + row / group()) * width + (first_head + row % group()) * d; };
   for (int64_t row = 0; row < rows; ++row) {
     float query[kernels::kPanelDepth];
-    for (int64_t c = 0; c < d; ++c) query[c] = scale * q[offset(row) + c];
+    Scale(scale, q + offset(row), d, query);
     Operand(query, d, cache.pairs(), scratch.queries.data() + row * kTileStride);
   }
   const int64_t start = task.run->position + task.first, last = start + task.tokens - 1;
@@ -84,8 +88,7 @@ void Attention::RunTask(const KvCache& cache, const Task& task, const float* q, 
     AddBlock(cache, task, block, scratch);
   }
   for (int64_t row = 0; row < rows; ++row) {
-    const float inverse = 1.0f / scratch.total[row];
-    for (int64_t c = 0; c < d; ++c) out[offset(row) + c] = scratch.sums[row * d + c] * inverse;
+    Scale(1.0f / scratch.total[row], scratch.sums.data() + row * d, d, out + offset(row));
   }
 }
 

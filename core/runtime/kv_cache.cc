@@ -128,13 +128,17 @@ void KvCache::Store(int stream, int64_t kv_head, int64_t position, const float* 
 }
 
 void KvCache::StorePair(int64_t first, int64_t p, const float* k, const float* v) {
-  const int64_t key = first * head_dim_ + p / kBlockRows * kBlockRows * head_dim_ + p % kBlockRows * 2;
-  const int64_t value = first * value_panels_ * kBlockRows + p / 2 * 2 * kBlockRows + p % 2;
-  for (int64_t c = 0; c < head_dim_; ++c) {
-    Put(keys_, key + c / 2 * 2 * kBlockRows + c % 2, k[c]);
-    const int64_t at = value + c / kBlockRows * block_positions_ * kBlockRows + c % kBlockRows * 2;
-    Put(values_, at, v[c]);
-    if (p % 2 == 0) Put(values_, at + 1, 0);
+  auto* key = reinterpret_cast<uint16_t*>(keys_.elements.data()) + first * head_dim_ + p / kBlockRows * kBlockRows * head_dim_ + p % kBlockRows * 2;
+  for (int64_t c = 0; c < head_dim_; c += 2, key += 2 * kBlockRows) {
+    key[0] = FloatToBf16(k[c]);
+    key[1] = FloatToBf16(k[c + 1]);
+  }
+  auto* value = reinterpret_cast<uint16_t*>(values_.elements.data()) + first * value_panels_ * kBlockRows + p / 2 * 2 * kBlockRows;
+  for (int64_t begin = 0; begin < head_dim_; begin += kBlockRows, value += block_positions_ * kBlockRows) {
+    for (int64_t c = 0; c < std::min(kBlockRows, head_dim_ - begin); ++c) {
+      value[2 * c + p % 2] = FloatToBf16(v[begin + c]);
+      if (p % 2 == 0) value[2 * c + 1] = 0;
+    }
   }
 }
 

@@ -181,16 +181,16 @@ class PlanBuilder {
       if (steps[i].kind != PlanStep::Kind::kRmsNorm && steps[i].kind != PlanStep::Kind::kSiluMul) continue;
       const size_t readers = uses_[steps[i].op.output];
       bool fuse = readers > 0;
-      for (size_t j = i + 1; j <= i + readers && fuse; ++j) fuse = j < steps.size() && SharesQuantizedInput(steps[i + 1], steps[j], steps[i]);
+      for (size_t j = i + 1; j <= i + readers && fuse; ++j) fuse = j < steps.size() && SharesPreparedInput(steps[i + 1], steps[j], steps[i]);
       steps[i].fused = fuse;
       for (size_t j = i + 1; j <= i + readers && fuse; ++j) steps[j].producer = static_cast<int>(i);
     }
   }
 
-  bool SharesQuantizedInput(const PlanStep& first, const PlanStep& step, const PlanStep& producer) const {
+  bool SharesPreparedInput(const PlanStep& first, const PlanStep& step, const PlanStep& producer) const {
     if (first.linear < 0 || step.linear < 0 || step.op.inputs[0] != producer.op.output) return false;
     const kernels::InputForm& form = plan_->linears_[step.linear]->input_form();
-    return form.kind == kernels::InputForm::Kind::kQuantized && form == plan_->linears_[first.linear]->input_form();
+    return kernels::PreparedInput::TakesRows(form) && form == plan_->linears_[first.linear]->input_form();
   }
 
   absl::Status AddHead(const Op& op) {

@@ -33,7 +33,7 @@ struct PlanStep {
   // rotate step copies its input and does nothing else.
   std::shared_ptr<const Hadamard> rotation;
   // A norm or SwiGLU whose readers are all linears that share one quantized
-  // input is `fused`: nothing runs or is stored for it, and its readers name it
+  // or rounded input is `fused`: nothing runs or is stored for it, and its readers name it
   // as `producer` of their rows.
   bool fused = false;
   int producer = -1;        // index of steps()
