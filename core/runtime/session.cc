@@ -34,6 +34,11 @@ double LeastBytes(const Plan& plan, const SessionOptions& options) {
   return static_cast<double>(options.max_positions) * (per_position * options.streams + angles);
 }
 
+int64_t ChunkTokens(const Plan& plan) {
+  const int64_t width = std::accumulate(plan.slot_widths().begin(), plan.slot_widths().end(), int64_t{1});
+  return std::clamp(Session::kArenaBytes / (width * static_cast<int64_t>(sizeof(float))), Session::kLeastChunkTokens, Session::kMostChunkTokens);
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Session>> Session::Create(const Plan& plan, ThreadPool& pool, const SessionOptions& options) {
@@ -58,11 +63,15 @@ absl::StatusOr<std::unique_ptr<Session>> Session::Create(const Plan& plan, Threa
 }
 
 Session::Session(const Plan& plan, ThreadPool& pool, const SessionOptions& options)
-    : plan_(plan), pool_(pool), options_(options), positions_(options.streams, 0) {
+    : plan_(plan),
+      pool_(pool),
+      options_(options),
+      chunk_tokens_(std::min(ChunkTokens(plan), options.max_positions * options.streams)),
+      positions_(options.streams, 0) {
   int64_t floats = 0;
   for (const int64_t width : plan.slot_widths()) {
     slot_begins_.push_back(floats);
-    const int64_t size = width * std::min<int64_t>(kChunkTokens, options.max_positions * options.streams);
+    const int64_t size = width * chunk_tokens_;
     floats += (size + 15) / 16 * 16;
   }
   arena_ = Tensor::Zeros(DType::kF32, {floats});
@@ -114,7 +123,6 @@ absl::Status Session::CheckSegments(absl::Span<const Segment> segments) const {
 absl::Status Session::Forward(absl::Span<const Segment> segments, std::vector<float>* hidden) {
   NIBBLE_RETURN_IF_ERROR(CheckSegments(segments));
   if (hidden != nullptr) hidden->clear();
-  const int64_t capacity = std::min<int64_t>(kChunkTokens, options_.max_positions * options_.streams);
   tokens_.clear();
   runs_.clear();
   const auto flush = [&]() -> absl::Status {
@@ -131,14 +139,14 @@ absl::Status Session::Forward(absl::Span<const Segment> segments, std::vector<fl
   for (const Segment& segment : segments) {
     absl::Span<const int32_t> rest = segment.tokens;
     while (!rest.empty()) {
-      const int64_t room = capacity - static_cast<int64_t>(tokens_.size());
+      const int64_t room = chunk_tokens_ - static_cast<int64_t>(tokens_.size());
       const auto part = rest.subspan(0, std::min<int64_t>(room, rest.size()));
       const int64_t count = static_cast<int64_t>(part.size());
       runs_.push_back({segment.stream, positions_[segment.stream], static_cast<int64_t>(tokens_.size()), count});
       tokens_.insert(tokens_.end(), part.begin(), part.end());
       positions_[segment.stream] += count;
       rest.remove_prefix(part.size());
-      if (static_cast<int64_t>(tokens_.size()) == capacity) NIBBLE_RETURN_IF_ERROR(flush());
+      if (static_cast<int64_t>(tokens_.size()) == chunk_tokens_) NIBBLE_RETURN_IF_ERROR(flush());
     }
   }
   return flush();

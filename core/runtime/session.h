@@ -49,7 +49,7 @@ class Session {
   // Appends the segments' tokens to their streams (a stream at most once a
   // call). When `hidden` is given it receives the final normalized hidden
   // states [all tokens in order, hidden_size]. Long inputs run in chunks of
-  // kChunkTokens. Errors: a token outside the vocabulary, a stream beyond
+  // chunk_tokens(). Errors: a token outside the vocabulary, a stream beyond
   // max_positions (nothing is appended then).
   absl::Status Forward(absl::Span<const Segment> segments, std::vector<float>* hidden);
 
@@ -69,7 +69,11 @@ class Session {
   const std::vector<StepProfile>& profile() const { return profile_; }
   void ClearProfile() { profile_.assign(profile_.size(), {}); }
 
-  static constexpr int64_t kChunkTokens = 512;
+  // Tokens that pass through the plan together. The more there are, the less it counts that
+  // products make panels of weights anew for each chunk, and the larger is the arena: as
+  // many as kArenaBytes hold, but kLeastChunkTokens of wide models too.
+  static constexpr int64_t kLeastChunkTokens = 512, kMostChunkTokens = 2048, kArenaBytes = 32 << 20;
+  int64_t chunk_tokens() const { return chunk_tokens_; }
 
  private:
   Session(const Plan& plan, ThreadPool& pool, const SessionOptions& options);
@@ -93,6 +97,7 @@ class Session {
   const Plan& plan_;
   ThreadPool& pool_;
   const SessionOptions options_;
+  const int64_t chunk_tokens_;
   std::vector<int64_t> positions_;
   Tensor arena_;  // of all slots
   float* arena_floats_ = nullptr;
