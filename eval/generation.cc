@@ -60,7 +60,7 @@ class Generator {
         const int64_t kept = KeptTokens(held, prompt);
         session_.Rewind(index, kept);
         stream = {true, next_++, true, {}};
-        segments.push_back({index, prompt.subspan(kept)});
+        segments.push_back({index, prompt.subspan(kept), 1});
       }
     }
     return segments;
@@ -68,15 +68,9 @@ class Generator {
 
   // Logits after the last token of each segment.
   absl::Status LastLogits(const std::vector<Segment>& segments) {
-    const int64_t width = plan_.hidden_size(), count = static_cast<int64_t>(segments.size());
-    std::vector<float> rows;
-    const float* end = hidden_.data();
-    for (const Segment& segment : segments) {
-      end += static_cast<int64_t>(segment.tokens.size()) * width;
-      rows.insert(rows.end(), end - width, end);
-    }
+    const int64_t count = static_cast<int64_t>(segments.size());
     logits_.resize(count * plan_.vocab_size());
-    return session_.Logits(rows.data(), count, logits_.data());
+    return session_.Logits(hidden_.data(), count, logits_.data());
   }
 
   absl::Status Append(Stream& stream, const float* logits) {

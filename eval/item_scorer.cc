@@ -36,15 +36,15 @@ class BatchScorer {
       const int64_t kept = KeptTokens(cached_[s], items[s].shared);
       session_.Rewind(static_cast<int>(s), kept);
       cached_[s] = items[s].shared;
-      AddSegment(s, absl::MakeConstSpan(items[s].shared).subspan(kept), &segments);
+      AddSegment(s, absl::MakeConstSpan(items[s].shared).subspan(kept), 1, &segments);
     }
     std::vector<float> hidden;
     NIBBLE_RETURN_IF_ERROR(session_.Forward(segments, &hidden));
     shared_states_.assign(items.size() * width_, 0);
-    const float* end = hidden.data();
+    const float* state = hidden.data();
     for (const Segment& segment : segments) {
-      end += static_cast<int64_t>(segment.tokens.size()) * width_;
-      std::copy(end - width_, end, shared_states_.begin() + segment.stream * width_);
+      std::copy(state, state + width_, shared_states_.begin() + segment.stream * width_);
+      state += width_;
     }
     return absl::OkStatus();
   }
@@ -56,7 +56,7 @@ class BatchScorer {
     for (size_t s = 0; s < items.size(); ++s) {
       if (c >= items[s].tails.size()) continue;
       const auto tokens = absl::MakeConstSpan(items[s].tails[c].tokens);
-      AddSegment(s, tokens.first(tokens.size() - 1), &segments);
+      AddSegment(s, tokens.first(tokens.size() - 1), std::nullopt, &segments);
     }
     std::vector<float> hidden;
     NIBBLE_RETURN_IF_ERROR(session_.Forward(segments, &hidden));
@@ -72,8 +72,8 @@ class BatchScorer {
     return absl::OkStatus();
   }
 
-  static void AddSegment(size_t s, absl::Span<const int32_t> tokens, std::vector<Segment>* segments) {
-    if (!tokens.empty()) segments->push_back({static_cast<int>(s), tokens});
+  static void AddSegment(size_t s, absl::Span<const int32_t> tokens, std::optional<int64_t> wanted, std::vector<Segment>* segments) {
+    if (!tokens.empty()) segments->push_back({static_cast<int>(s), tokens, wanted});
   }
 
   // Appends the states that predict the targets, and the targets. `own`: states of

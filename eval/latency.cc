@@ -47,19 +47,15 @@ absl::StatusOr<std::unique_ptr<LatencyProbe>> LatencyProbe::Create(const Plan& p
 
 std::vector<Segment> LatencyProbe::Segments(int64_t begin, int64_t count) const {
   std::vector<Segment> segments;
-  for (int s = 0; s < case_.streams; ++s) segments.push_back({s, absl::MakeConstSpan(tokens_).subspan(begin, count)});
+  for (int s = 0; s < case_.streams; ++s) segments.push_back({s, absl::MakeConstSpan(tokens_).subspan(begin, count), 1});
   return segments;
 }
 
-// The head runs for the last position of each stream.
+// The head, and what follows the last attention, run for the last position of each stream.
 absl::Status LatencyProbe::Prefill() {
   for (int s = 0; s < case_.streams; ++s) session_->Rewind(s, 0);
   NIBBLE_RETURN_IF_ERROR(session_->Forward(Segments(0, case_.prefill), &hidden_));
-  for (int s = 0; s < case_.streams; ++s) {
-    const float* last = hidden_.data() + ((s + 1) * case_.prefill - 1) * plan_.hidden_size();
-    NIBBLE_RETURN_IF_ERROR(session_->Logits(last, 1, logits_.data()));
-  }
-  return absl::OkStatus();
+  return session_->Logits(hidden_.data(), case_.streams, logits_.data());
 }
 
 absl::Status LatencyProbe::Decode() {

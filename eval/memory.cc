@@ -25,8 +25,8 @@ absl::Status RunPrefill(const Plan& plan, Session& session, int64_t count) {
   std::vector<int32_t> tokens;
   for (int64_t i = 0; i < count; ++i) tokens.push_back(static_cast<int32_t>(rng.Below(plan.vocab_size())));
   std::vector<float> hidden, logits(plan.vocab_size());
-  NIBBLE_RETURN_IF_ERROR(session.Forward({Segment{0, tokens}}, &hidden));
-  return session.Logits(hidden.data() + (count - 1) * plan.hidden_size(), 1, logits.data());
+  NIBBLE_RETURN_IF_ERROR(session.Forward({Segment{0, tokens, 1}}, &hidden));
+  return session.Logits(hidden.data(), 1, logits.data());
 }
 
 }  // namespace

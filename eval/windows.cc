@@ -34,7 +34,7 @@ absl::Status ForwardBatch(Session& session, const TextWindows& windows, size_t b
   for (size_t s = 0; s < count; ++s) {
     const auto tokens = absl::MakeConstSpan(windows.windows[begin + s]);
     session.Rewind(static_cast<int>(s), 0);
-    segments.push_back({static_cast<int>(s), tokens.first(tokens.size() - 1)});
+    segments.push_back({static_cast<int>(s), tokens.first(tokens.size() - 1), windows.predictions()});
   }
   return session.Forward(segments, hidden);
 }
@@ -90,7 +90,7 @@ absl::Status VisitWindows(const Plan& plan, ThreadPool& pool, const TextWindows&
     const size_t count = std::min(streams, total - begin);
     NIBBLE_RETURN_IF_ERROR(ForwardBatch(*session, windows, begin, count, &hidden));
     for (size_t s = 0; s < count; ++s) {
-      const float* rows = hidden.data() + (static_cast<int64_t>(s) * positions + windows.first) * plan.hidden_size();
+      const float* rows = hidden.data() + static_cast<int64_t>(s) * windows.predictions() * plan.hidden_size();
       NIBBLE_RETURN_IF_ERROR(
           Annotate(visit(*session, begin + s, rows), absl::StrCat(windows.set, " window ", begin + s)));
       progress.Update(static_cast<int64_t>(begin + s + 1));

@@ -63,8 +63,8 @@ absl::StatusOr<int> Generate(const Options& options) {
   std::string shown = text_of();
   std::printf("%s", shown.c_str());
   for (int i = 0; i < count; ++i) {
-    NIBBLE_RETURN_IF_ERROR(Annotate(session->Forward({{0, next}}, &hidden), options.Text("model")));
-    NIBBLE_RETURN_IF_ERROR(session->Logits(hidden.data() + hidden.size() - plan->hidden_size(), 1, logits.data()));
+    NIBBLE_RETURN_IF_ERROR(Annotate(session->Forward({{0, next, 1}}, &hidden), options.Text("model")));
+    NIBBLE_RETURN_IF_ERROR(session->Logits(hidden.data(), 1, logits.data()));
     next = {ChooseToken(logits, options.Get<double>("temperature"), rng)};
     if (tokenizer.eos_id() == next[0]) break;
     tokens.push_back(next[0]);

@@ -255,6 +255,50 @@ TEST(Session, LongInputsRunInChunks) {
   EXPECT_LT(RelativeError(PlanLogits(*plan, tokens, 2), expected), 2e-5);
 }
 
+// On every kind of linear, with streams that want nothing, something and all, over chunks.
+TEST(Session, WantedStatesAreThoseOfAll) {
+  const LlamaConfig config = Shapes()[0];
+  for (const SchemePair& pair : SchemePairs()) {
+    const bool rounds = pair.activation.has_value();  // a number that differs in its last place may round another way
+    if (rounds ? pair.name != std::string("w4a8") && pair.name != std::string("bf16_abf16") : pair.name != std::string("fp32")) continue;
+    const double bound = rounds ? 2e-2 : 1e-5;
+    ir::Graph graph = Build(config);
+    Quantize(graph, pair);
+    ASSERT_OK_AND_ASSIGN(const auto plan, Plan::Create(graph, Table()));
+    ThreadPool pool(2);
+    const std::vector<int32_t> a = Tokens(Session::kMostChunkTokens + 9, config.vocab_size, 4), b = Tokens(40, config.vocab_size, 5);
+    const int64_t width = config.hidden_size, in_a = static_cast<int64_t>(a.size()), in_b = static_cast<int64_t>(b.size());
+    ASSERT_OK_AND_ASSIGN(const auto session, Session::Create(*plan, pool, {2, in_a}));
+    const auto run = [&](std::optional<int64_t> of_a, std::optional<int64_t> of_b) {
+      session->Rewind(0, 0);
+      session->Rewind(1, 0);
+      std::vector<float> hidden;
+      EXPECT_OK(session->Forward({{0, a, of_a}, {1, b, of_b}}, &hidden));
+      return hidden;
+    };
+    const std::vector<float> all = run({}, {});
+    const std::pair<int64_t, int64_t> counts[] = {{1, 1}, {12, 0}, {0, 40}, {in_a, 3}, {100, 40}};
+    for (const auto& [of_a, of_b] : counts) {
+      std::vector<float> expected(all.begin() + (in_a - of_a) * width, all.begin() + in_a * width);
+      expected.insert(expected.end(), all.end() - of_b * width, all.end());
+      const std::vector<float> found = run(of_a, of_b);
+      ASSERT_EQ(found.size(), expected.size());
+      EXPECT_LT(RelativeError(found, expected), bound) << pair.name << " " << of_a << " " << of_b;
+    }
+    EXPECT_EQ(run(0, 0).size(), 0u);
+    // What was not wanted is in the cache all the same.
+    std::vector<float> next, after;
+    const std::vector<int32_t> one = {1};
+    session->Rewind(0, in_a - 1);
+    ASSERT_OK(session->Forward({{0, one}}, &next));
+    run({}, {});
+    session->Rewind(0, in_a - 1);
+    ASSERT_OK(session->Forward({{0, one}}, &after));
+    EXPECT_LT(RelativeError(next, after), bound);
+    EXPECT_EQ(static_cast<int64_t>(all.size()), (in_a + in_b) * width);
+  }
+}
+
 TEST(Session, MistakesAreErrors) {
   const LlamaConfig config = Shapes()[0];
   const ir::Graph graph = Build(config);

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <numeric>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "core/base/memory.h"
@@ -83,6 +84,7 @@ Session::Session(const Plan& plan, ThreadPool& pool, const SessionOptions& optio
     caches_.emplace_back(schemes, options.streams, op.kv_heads, op.head_dim, options.max_positions, pairs);
     attentions_.emplace_back(op, plan.table());
   }
+  FindLateSlots();
   if (const PlanStep* rope = FindRope(plan)) {
     const auto& frequencies = rope->op.inverse_frequencies;
     for (int64_t p = 0; p < options.max_positions; ++p) {
@@ -123,26 +125,27 @@ absl::Status Session::CheckSegments(absl::Span<const Segment> segments) const {
 absl::Status Session::Forward(absl::Span<const Segment> segments, std::vector<float>* hidden) {
   NIBBLE_RETURN_IF_ERROR(CheckSegments(segments));
   if (hidden != nullptr) hidden->clear();
-  tokens_.clear();
-  runs_.clear();
   const auto flush = [&]() -> absl::Status {
     if (tokens_.empty()) return absl::OkStatus();
     NIBBLE_RETURN_IF_ERROR(RunChunk());
-    if (hidden != nullptr) {
-      const float* rows = Slot(plan_.final_slot());
-      hidden->insert(hidden->end(), rows, rows + static_cast<int64_t>(tokens_.size()) * plan_.hidden_size());
-    }
+    const float* rows = Slot(plan_.final_slot());
+    if (hidden != nullptr) hidden->insert(hidden->end(), rows, rows + rows_ * plan_.hidden_size());
     tokens_.clear();
     runs_.clear();
+    wanted_.clear();
     return absl::OkStatus();
   };
   for (const Segment& segment : segments) {
     absl::Span<const int32_t> rest = segment.tokens;
+    const int64_t wanted = hidden == nullptr ? 0 : segment.wanted_count();
     while (!rest.empty()) {
       const int64_t room = chunk_tokens_ - static_cast<int64_t>(tokens_.size());
       const auto part = rest.subspan(0, std::min<int64_t>(room, rest.size()));
       const int64_t count = static_cast<int64_t>(part.size());
-      runs_.push_back({segment.stream, positions_[segment.stream], static_cast<int64_t>(tokens_.size()), count});
+      const TokenRun run = {segment.stream, positions_[segment.stream], static_cast<int64_t>(tokens_.size()), count};
+      runs_.push_back(run);
+      const int64_t skipped = std::clamp<int64_t>(static_cast<int64_t>(rest.size()) - wanted, 0, count);
+      if (skipped < count) wanted_.push_back({run.stream, run.position + skipped, run.begin + skipped, count - skipped});
       tokens_.insert(tokens_.end(), part.begin(), part.end());
       positions_[segment.stream] += count;
       rest.remove_prefix(part.size());
@@ -153,7 +156,7 @@ absl::Status Session::Forward(absl::Span<const Segment> segments, std::vector<fl
 }
 
 template <typename Work>
-absl::Status Session::Profiled(size_t step, int64_t tokens, const Work& work) {
+absl::Status Session::Profiled(size_t step, const int64_t& tokens, const Work& work) {
   if (profile_.empty()) return work();
   const auto start = std::chrono::steady_clock::now();
   const absl::Status status = work();
@@ -165,15 +168,47 @@ absl::Status Session::Profiled(size_t step, int64_t tokens, const Work& work) {
 
 absl::Status Session::RunChunk() {
   prepared_value_ = -1;
-  for (size_t i = 0; i < plan_.steps().size(); ++i) {
-    NIBBLE_RETURN_IF_ERROR(Profiled(i, static_cast<int64_t>(tokens_.size()), [&] { return RunStep(plan_.steps()[i]); }));
+  rows_ = static_cast<int64_t>(tokens_.size());
+  for (size_t i = 0; i < plan_.steps().size() && rows_ > 0; ++i) {
+    NIBBLE_RETURN_IF_ERROR(Profiled(i, rows_, [&] { return RunStep(plan_.steps()[i]); }));
   }
   return absl::OkStatus();
 }
 
+void Session::FindLateSlots() {
+  const std::vector<PlanStep>& steps = plan_.steps();
+  const auto last = std::find_if(steps.rbegin(), steps.rend(), [](const PlanStep& step) { return step.kind == PlanStep::Kind::kAttention; });
+  last_attention_ = last == steps.rend() ? steps.size() : static_cast<size_t>(steps.rend() - last) - 1;
+  std::set<int> made, late;
+  for (size_t i = last_attention_; i < steps.size(); ++i) {
+    const size_t reads = i == last_attention_ ? 1 : steps[i].inputs.size();  // keys and values go to the cache
+    for (size_t k = 0; k < reads; ++k) {
+      if (made.count(steps[i].inputs[k]) == 0) late.insert(steps[i].inputs[k]);
+    }
+    made.insert(steps[i].output);
+  }
+  late_slots_.assign(late.begin(), late.end());
+}
+
+void Session::KeepWanted() {
+  int64_t kept = 0;
+  for (TokenRun& run : wanted_) {
+    for (const int slot : late_slots_) {
+      const int64_t width = plan_.slot_widths()[slot];
+      const float* rows = Slot(slot) + run.begin * width;
+      if (run.begin != kept) std::copy(rows, rows + run.count * width, Slot(slot) + kept * width);
+    }
+    run.begin = kept;
+    kept += run.count;
+  }
+  runs_ = wanted_;
+  rows_ = kept;
+  prepared_value_ = -1;
+}
+
 absl::Status Session::RunStep(const PlanStep& step) {
   if (step.fused) return absl::OkStatus();
-  const int64_t count = static_cast<int64_t>(tokens_.size());
+  const int64_t count = rows_;
   const int64_t width = plan_.slot_widths()[step.output];
   float* y = Slot(step.output);
   const float* a = step.inputs.empty() ? nullptr : Slot(step.inputs[0]);
@@ -300,6 +335,7 @@ void Session::Attend(const PlanStep& step) {
       }
     }
   });
+  if (&step == &plan_.steps()[last_attention_]) KeepWanted();
   attentions_[step.cache].Run(cache, runs_, Slot(step.inputs[0]), Slot(step.output), pool_);
 }
 

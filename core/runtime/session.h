@@ -39,6 +39,11 @@ struct StepProfile {
 struct Segment {
   int stream = 0;
   absl::Span<const int32_t> tokens;
+  // Hidden states are wanted of so many of its last tokens; none: of all. The others leave
+  // the plan at the last attention, when their keys and values are stored.
+  std::optional<int64_t> wanted = std::nullopt;
+
+  int64_t wanted_count() const { return wanted.value_or(static_cast<int64_t>(tokens.size())); }
 };
 
 class Session {
@@ -48,7 +53,7 @@ class Session {
 
   // Appends the segments' tokens to their streams (a stream at most once a
   // call). When `hidden` is given it receives the final normalized hidden
-  // states [all tokens in order, hidden_size]. Long inputs run in chunks of
+  // states [wanted tokens in order, hidden_size]; else none is wanted. Long inputs run in chunks of
   // chunk_tokens(). Errors: a token outside the vocabulary, a stream beyond
   // max_positions (nothing is appended then).
   absl::Status Forward(absl::Span<const Segment> segments, std::vector<float>* hidden);
@@ -79,10 +84,14 @@ class Session {
   Session(const Plan& plan, ThreadPool& pool, const SessionOptions& options);
   absl::Status CheckSegments(absl::Span<const Segment> segments) const;
   absl::Status RunChunk();
+  // Forgets the rows of the chunk that are not wanted; what steps still read moves up.
+  void KeepWanted();
+  void FindLateSlots();
   absl::Status RunStep(const PlanStep& step);
-  // Runs `work`, and adds its time to a step's profile where there is one.
+  // Runs `work`, and adds its time to a step's profile where there is one; `tokens` is read
+  // afterwards.
   template <typename Work>
-  absl::Status Profiled(size_t step, int64_t tokens, const Work& work);
+  absl::Status Profiled(size_t step, const int64_t& tokens, const Work& work);
   void Embed(const PlanStep& step);
   absl::Status RunLinear(const PlanStep& step, int64_t tokens);
   void MakeRow(const PlanStep& step, int64_t t, float* row) const;
@@ -103,7 +112,10 @@ class Session {
   float* arena_floats_ = nullptr;
   std::vector<int64_t> slot_begins_;
   std::vector<int32_t> tokens_;  // of the chunk that runs
-  std::vector<TokenRun> runs_;
+  std::vector<TokenRun> runs_, wanted_;
+  int64_t rows_ = 0;             // of the chunk that are still in the plan
+  size_t last_attention_ = 0;    // index of steps(); the number of steps where there is none
+  std::vector<int> late_slots_;  // that it or steps after it read, and steps before it made
   std::vector<KvCache> caches_;
   std::vector<Attention> attentions_;
   std::vector<float> rope_cos_, rope_sin_;  // [max_positions, head_dim / 2]
