@@ -1,7 +1,7 @@
 // What a job is thought to need, before it runs: time from the tokens that pass through the
-// model, memory from the size of models and what learning holds beside them. It is rough, within a factor of two or three; it
-// weighs what is left of a run, is printed by `--dry-run`, and a job whose memory is not
-// there is not started.
+// model, memory from the size of models and what learning holds beside them. It is rough,
+// within a factor of two or three; it weighs what is left of a run, is printed by
+// `--dry-run`, and a job whose memory is not there is not started.
 #ifndef NIBBLE_EXPERIMENTS_ESTIMATE_H_
 #define NIBBLE_EXPERIMENTS_ESTIMATE_H_
 

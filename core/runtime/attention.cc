@@ -39,8 +39,8 @@ bool Attention::ReadsPairs(const ir::Op& op, const CacheSchemes& schemes, const 
          table.multiply_bf16_panels != nullptr;
 }
 
-void Attention::Operand(const float* x, int64_t n, bool pairs, float* out) const {
-  if (!pairs) return rounds() ? RoundToBf16(x, n, out) : static_cast<void>(std::copy(x, x + n, out));
+void Attention::Round(const float* x, int64_t n, bool pairs, float* out) const {
+  if (!pairs) return RoundToBf16(x, n, out);
   auto* rounded = reinterpret_cast<uint16_t*>(out);
   table_.round_to_bf16(x, n, rounded);
   if (n % 2 != 0) rounded[n] = 0;
@@ -79,9 +79,10 @@ void Attention::RunTask(const KvCache& cache, const Task& task, const float* q, 
   const int64_t first_row = task.run->begin + task.first, first_head = task.kv_head * group();
   const auto offset = [&](int64_t row) { return (first_row + row / group()) * width + (first_head + row % group()) * d; };
   for (int64_t row = 0; row < rows; ++row) {
-    float query[kernels::kPanelDepth];
-    Scale(scale, q + offset(row), d, query);
-    Operand(query, d, cache.pairs(), scratch.queries.data() + row * kTileStride);
+    float scaled[kernels::kPanelDepth];
+    float* query = scratch.queries.data() + row * kTileStride;
+    Scale(scale, q + offset(row), d, rounds() ? scaled : query);
+    if (rounds()) Round(scaled, d, cache.pairs(), query);
   }
   const int64_t start = task.run->position + task.first, last = start + task.tokens - 1;
   for (int64_t block = Oldest(start) / cache.block_positions(); block <= last / cache.block_positions(); ++block) {
@@ -108,7 +109,7 @@ void Attention::AddBlock(const KvCache& cache, const Task& task, int64_t block, 
     multiply(keys, cache.key_step(), stored, d / in_a_float, scratch.queries.data() + row * kTileStride, n, false, scores, kTileStride);
     float factors[kTileTokens];
     Weigh(task, row, n, block_begin, stored, factors, scratch);
-    for (int64_t i = 0; rounds() && i < n; ++i) Operand(scores + i * kTileStride, stored, cache.pairs(), weights + i * kTileStride);
+    for (int64_t i = 0; rounds() && i < n; ++i) Round(scores + i * kTileStride, stored, cache.pairs(), weights + i * kTileStride);
     multiply(values, cache.value_step(), d, CeilDiv(stored, in_a_float), weights, n, false, scratch.parts.data(), d);
     for (int64_t i = 0; i < n; ++i) {
       table_.scale_add(1.0f, scratch.parts.data() + i * d, factors[i], d, scratch.sums.data() + (row + i) * d);

@@ -53,8 +53,8 @@ class Attention {
   void AddBlock(const KvCache& cache, const Task& task, int64_t block, Scratch& scratch) const;
   // Softmax weights of n query rows from `row` on, in place of their scores.
   void Weigh(const Task& task, int64_t row, int64_t n, int64_t block_begin, int64_t stored, float* factors, Scratch& scratch) const;
-  // n floats as a product's operand: as they are, or rounded, and packed to pairs.
-  void Operand(const float* x, int64_t n, bool pairs, float* out) const;
+  // n floats as a product's operand in bf16: as floats, or packed to pairs.
+  void Round(const float* x, int64_t n, bool pairs, float* out) const;
   int64_t Oldest(int64_t position) const;
   bool rounds() const { return op_.activation.has_value(); }
   int64_t group() const { return op_.heads / op_.kv_heads; }

@@ -125,16 +125,20 @@ absl::Status Session::CheckSegments(absl::Span<const Segment> segments) const {
 absl::Status Session::Forward(absl::Span<const Segment> segments, std::vector<float>* hidden) {
   NIBBLE_RETURN_IF_ERROR(CheckSegments(segments));
   if (hidden != nullptr) hidden->clear();
+  const auto begin = [&] {
+    tokens_.clear();
+    runs_.clear();
+    wanted_.clear();
+  };
   const auto flush = [&]() -> absl::Status {
     if (tokens_.empty()) return absl::OkStatus();
     NIBBLE_RETURN_IF_ERROR(RunChunk());
     const float* rows = Slot(plan_.final_slot());
     if (hidden != nullptr) hidden->insert(hidden->end(), rows, rows + rows_ * plan_.hidden_size());
-    tokens_.clear();
-    runs_.clear();
-    wanted_.clear();
+    begin();
     return absl::OkStatus();
   };
+  begin();  // a call that failed leaves its chunk
   for (const Segment& segment : segments) {
     absl::Span<const int32_t> rest = segment.tokens;
     const int64_t wanted = hidden == nullptr ? 0 : segment.wanted_count();
