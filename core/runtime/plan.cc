@@ -1,6 +1,8 @@
 #include "core/runtime/plan.h"
 
+#include <algorithm>
 #include <map>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "core/base/file.h"
@@ -33,6 +35,7 @@ class PlanBuilder {
       }
     }
     FuseProducers();
+    FindLateSlots();
     plan_->hidden_size_ = graph_.values()[graph_.head().inputs[0]].width;
     plan_->vocab_size_ = graph_.vocab_size();
     return std::move(plan_);
@@ -191,6 +194,21 @@ class PlanBuilder {
     if (first.linear < 0 || step.linear < 0 || step.op.inputs[0] != producer.op.output) return false;
     const kernels::InputForm& form = plan_->linears_[step.linear]->input_form();
     return kernels::PreparedInput::TakesRows(form) && form == plan_->linears_[first.linear]->input_form();
+  }
+
+  void FindLateSlots() {
+    const std::vector<PlanStep>& steps = plan_->steps_;
+    const auto last = std::find_if(steps.rbegin(), steps.rend(), [](const PlanStep& step) { return step.kind == PlanStep::Kind::kAttention; });
+    plan_->last_attention_ = last == steps.rend() ? steps.size() : static_cast<size_t>(steps.rend() - last) - 1;
+    std::set<int> made, late;
+    for (size_t i = plan_->last_attention_; i < steps.size(); ++i) {
+      const size_t reads = i == plan_->last_attention_ ? 1 : steps[i].inputs.size();  // keys and values go to the cache
+      for (size_t k = 0; k < reads; ++k) {
+        if (made.count(steps[i].inputs[k]) == 0) late.insert(steps[i].inputs[k]);
+      }
+      made.insert(steps[i].output);
+    }
+    plan_->late_slots_.assign(late.begin(), late.end());
   }
 
   absl::Status AddHead(const Op& op) {

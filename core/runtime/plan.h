@@ -55,6 +55,12 @@ class Plan {
   const std::vector<int64_t>& slot_widths() const { return slot_widths_; }
   // Attention ops, in cache order.
   const std::vector<ir::Op>& attentions() const { return attentions_; }
+  // Index of the last attention in steps(), their number where there is none. A token whose
+  // hidden state nobody wants may leave there, once its keys and values are stored.
+  size_t last_attention() const { return last_attention_; }
+  // Slots that the last attention or a step after it reads and a step before it made: the rows
+  // that must stay together when tokens leave.
+  const std::vector<int>& late_slots() const { return late_slots_; }
 
   int64_t hidden_size() const { return hidden_size_; }
   int64_t vocab_size() const { return vocab_size_; }
@@ -78,6 +84,8 @@ class Plan {
   std::unique_ptr<kernels::Linear> head_;
   std::vector<int64_t> slot_widths_;
   std::vector<ir::Op> attentions_;
+  size_t last_attention_ = 0;
+  std::vector<int> late_slots_;
   std::vector<std::string> simulated_;
   int final_slot_ = -1;
   int64_t hidden_size_ = 0, vocab_size_ = 0, weight_bytes_ = 0;

@@ -5,7 +5,6 @@
 #include <cmath>
 #include <cstring>
 #include <numeric>
-#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "core/base/memory.h"
@@ -84,7 +83,6 @@ Session::Session(const Plan& plan, ThreadPool& pool, const SessionOptions& optio
     caches_.emplace_back(schemes, options.streams, op.kv_heads, op.head_dim, options.max_positions, pairs);
     attentions_.emplace_back(op, plan.table());
   }
-  FindLateSlots();
   if (const PlanStep* rope = FindRope(plan)) {
     const auto& frequencies = rope->op.inverse_frequencies;
     for (int64_t p = 0; p < options.max_positions; ++p) {
@@ -179,25 +177,10 @@ absl::Status Session::RunChunk() {
   return absl::OkStatus();
 }
 
-void Session::FindLateSlots() {
-  const std::vector<PlanStep>& steps = plan_.steps();
-  const auto last = std::find_if(steps.rbegin(), steps.rend(), [](const PlanStep& step) { return step.kind == PlanStep::Kind::kAttention; });
-  last_attention_ = last == steps.rend() ? steps.size() : static_cast<size_t>(steps.rend() - last) - 1;
-  std::set<int> made, late;
-  for (size_t i = last_attention_; i < steps.size(); ++i) {
-    const size_t reads = i == last_attention_ ? 1 : steps[i].inputs.size();  // keys and values go to the cache
-    for (size_t k = 0; k < reads; ++k) {
-      if (made.count(steps[i].inputs[k]) == 0) late.insert(steps[i].inputs[k]);
-    }
-    made.insert(steps[i].output);
-  }
-  late_slots_.assign(late.begin(), late.end());
-}
-
 void Session::KeepWanted() {
   int64_t kept = 0;
   for (TokenRun& run : wanted_) {
-    for (const int slot : late_slots_) {
+    for (const int slot : plan_.late_slots()) {
       const int64_t width = plan_.slot_widths()[slot];
       const float* rows = Slot(slot) + run.begin * width;
       if (run.begin != kept) std::copy(rows, rows + run.count * width, Slot(slot) + kept * width);
@@ -339,7 +322,7 @@ void Session::Attend(const PlanStep& step) {
       }
     }
   });
-  if (&step == &plan_.steps()[last_attention_]) KeepWanted();
+  if (&step == &plan_.steps()[plan_.last_attention()]) KeepWanted();
   attentions_[step.cache].Run(cache, runs_, Slot(step.inputs[0]), Slot(step.output), pool_);
 }
 

@@ -86,7 +86,6 @@ class Session {
   absl::Status RunChunk();
   // Forgets the rows of the chunk that are not wanted; what steps still read moves up.
   void KeepWanted();
-  void FindLateSlots();
   absl::Status RunStep(const PlanStep& step);
   // Runs `work`, and adds its time to a step's profile where there is one; `tokens` is read
   // afterwards.
@@ -113,9 +112,7 @@ class Session {
   std::vector<int64_t> slot_begins_;
   std::vector<int32_t> tokens_;  // of the chunk that runs
   std::vector<TokenRun> runs_, wanted_;
-  int64_t rows_ = 0;             // of the chunk that are still in the plan
-  size_t last_attention_ = 0;    // index of steps(); the number of steps where there is none
-  std::vector<int> late_slots_;  // that it or steps after it read, and steps before it made
+  int64_t rows_ = 0;  // of the chunk that are still in the plan
   std::vector<KvCache> caches_;
   std::vector<Attention> attentions_;
   std::vector<float> rope_cos_, rope_sin_;  // [max_positions, head_dim / 2]
