@@ -43,11 +43,23 @@ absl::StatusOr<std::vector<std::string>> FilesOf(const google::protobuf::Repeate
   return files;
 }
 
-// The files that a message of data names itself.
-absl::StatusOr<std::vector<std::string>> DataFiles(const Message& message, const std::string& directory) {
+// Values of fields that are marked as files.
+std::vector<std::string> MarkedFiles(const Message& message, const std::string& directory) {
+  const google::protobuf::Reflection& reflection = *message.GetReflection();
+  std::vector<const FieldDescriptor*> fields;
+  reflection.ListFields(message, &fields);
+  std::vector<std::string> files;
+  for (const FieldDescriptor* field : fields) {
+    if (field->options().GetExtension(is_file)) files.push_back(PathFrom(directory, reflection.GetString(message, field)));
+  }
+  return files;
+}
+
+// The files that a message names itself.
+absl::StatusOr<std::vector<std::string>> FilesNamedBy(const Message& message, const std::string& directory) {
   if (const auto* pairs = google::protobuf::DynamicCastToGenerated<PreferenceData>(&message)) return FilesOf(pairs->pairs(), directory);
   const auto* data = google::protobuf::DynamicCastToGenerated<TrainingData>(&message);
-  if (data == nullptr) return std::vector<std::string>();
+  if (data == nullptr) return MarkedFiles(message, directory);
   NIBBLE_ASSIGN_OR_RETURN(std::vector<std::string> files, TextFiles({data->text().begin(), data->text().end()},
                                                                     {data->exclude().begin(), data->exclude().end()}, directory));
   NIBBLE_ASSIGN_OR_RETURN(const std::vector<std::string> conversations, FilesOf(data->conversations(), directory));
@@ -87,19 +99,19 @@ absl::StatusOr<std::string> InputHashes::OfMetric(const MetricRequest& request) 
   return OfFile(resolved.path);
 }
 
-void InputHashes::AddData(const Message& message, std::string* parts) {
-  const auto files = DataFiles(message, directory_);
+void InputHashes::AddFiles(const Message& message, std::string* parts) {
+  const auto files = FilesNamedBy(message, directory_);
   if (!files.ok()) absl::StrAppend(parts, files.status().message(), "\n");
   for (const std::string& file : files.value_or(std::vector<std::string>())) {
     const auto hash = OfFile(file);
     absl::StrAppend(parts, hash.ok() ? *hash : std::string(hash.status().message()), "\n");
   }
-  for (const Message* nested : Within(message)) AddData(*nested, parts);
+  for (const Message* nested : Within(message)) AddFiles(*nested, parts);
 }
 
-std::string InputHashes::OfStep(const Step& step) {
+std::string InputHashes::OfOptions(const Message& options) {
   std::string parts;
-  AddData(step, &parts);
+  AddFiles(options, &parts);
   return parts.empty() ? "" : Sha256(parts);
 }
 

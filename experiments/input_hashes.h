@@ -20,14 +20,15 @@ class InputHashes {
   // it reads none.
   absl::StatusOr<std::string> OfMetric(const MetricRequest& request);
 
-  // Of all files that the step calibrates on or learns from; "" where it names none. Files
-  // that are not there count as such: the step will say it.
-  std::string OfStep(const Step& step);
+  // Of all files that a message names: data, and what methods mark as (nibble.is_file); ""
+  // where it names none. Files that are not there count as such: whoever reads them will
+  // say it.
+  std::string OfOptions(const google::protobuf::Message& options);
 
  private:
   absl::StatusOr<std::string> OfFile(const std::string& path);
   absl::StatusOr<std::string> OfTask(const MetricRequest& request);
-  void AddData(const google::protobuf::Message& message, std::string* parts);
+  void AddFiles(const google::protobuf::Message& message, std::string* parts);
 
   const std::string directory_;
   std::map<std::string, std::string> files_;

@@ -24,6 +24,8 @@ namespace {
 
 // Points of a curve in a report.
 constexpr size_t kCurvePoints = 200;
+// An event of the model as a whole: what continues from a model counts its own.
+constexpr char kSimulated[] = "simulated_arithmetic";
 
 TrainingCurve ToProto(const LossCurve& curve) {
   TrainingCurve proto;
@@ -95,8 +97,9 @@ class Builder {
     const auto& steps = build.pipeline().step();
     Context context(pool_, {source.source.tokenizer.get(), job_.directory(), build.work(), job_.model_hash()});
     BuildRecord record;
-    record.history = begun_.history();
-    for (const Event& event : begun_.event()) record.events[event.what()] = {event.count(), event.detail()};
+    for (const Event& event : begun_.event()) {
+      if (event.what() != kSimulated) record.events[event.what()] = {event.count(), event.detail()};
+    }
     context.TakeUp(std::move(record));
     for (int i = done; i < steps.size(); ++i) {
       NIBBLE_RETURN_IF_ERROR(ApplyStep(context, steps[i], i, graph).status());
@@ -112,7 +115,7 @@ class Builder {
     NIBBLE_ASSIGN_OR_RETURN(const auto* table, kernels::ChooseTable());
     NIBBLE_ASSIGN_OR_RETURN(const auto plan, Plan::Create(graph, *table));
     if (plan->simulated_ops().empty()) return absl::OkStatus();
-    context.CountEvent("simulated_arithmetic", static_cast<int64_t>(plan->simulated_ops().size()),
+    context.CountEvent(kSimulated, static_cast<int64_t>(plan->simulated_ops().size()),
                        absl::StrCat("no kernel for the schemes of ", plan->simulated_ops()[0]));
     return absl::OkStatus();
   }
@@ -124,7 +127,6 @@ class Builder {
 
   BuildReport ReportOf(const Context& context) const {
     BuildReport report = begun_;
-    report.set_history(context.history());
     report.set_seconds(begun_.seconds() + absl::ToDoubleSeconds(absl::Now() - start_));
     report.clear_event();  // the context has taken them up
     for (const auto& [what, event] : context.events()) *report.add_event() = ToProto(what, event);

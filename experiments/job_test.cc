@@ -121,14 +121,20 @@ TEST_F(JobTest, FilesThatAreNoJobAreErrors) {
 
 TEST_F(JobTest, HashesFollowTheFilesThatStepsRead) {
   const Step step = ParsePipeline(kCalibrated).step(0);
-  const std::string before = InputHashes(dir_).OfStep(step);
+  const std::string before = InputHashes(dir_).OfOptions(step);
   EXPECT_NE(before, "");
-  EXPECT_EQ(InputHashes(dir_).OfStep(step), before);
-  EXPECT_EQ(InputHashes(dir_).OfStep(ParsePipeline(kA8).step(0)), "");
+  EXPECT_EQ(InputHashes(dir_).OfOptions(step), before);
+  EXPECT_EQ(InputHashes(dir_).OfOptions(ParsePipeline(kA8).step(0)), "");
   ASSERT_OK(WriteFile(dir_ + "/text.txt", "another text"));
-  EXPECT_NE(InputHashes(dir_).OfStep(step), before);
+  EXPECT_NE(InputHashes(dir_).OfOptions(step), before);
   std::filesystem::remove(dir_ + "/text.txt");
-  EXPECT_NE(InputHashes(dir_).OfStep(step), "");
+  EXPECT_NE(InputHashes(dir_).OfOptions(step), "");
+  // A file that a method marks as one.
+  const Step rotated = ParsePipeline("step { [nibble.spinquant] { rotations: \"r.safetensors\" } }").step(0);
+  ASSERT_OK(WriteFile(dir_ + "/r.safetensors", "one"));
+  const std::string one = InputHashes(dir_).OfOptions(rotated);
+  ASSERT_OK(WriteFile(dir_ + "/r.safetensors", "two"));
+  EXPECT_NE(InputHashes(dir_).OfOptions(rotated), one);
 }
 
 }  // namespace

@@ -70,7 +70,6 @@ absl::StatusOr<bool> ApplyStep(Context& context, const Step& step, int index, ir
   const std::string place = absl::StrCat("step ", index, " [nibble.", extension->name(), "]");
   NIBBLE_RETURN_IF_ERROR(Annotate(method->Apply(context, graph), place));
   NIBBLE_RETURN_IF_ERROR(Annotate(ir::Verify(graph), absl::StrCat("after ", place)));
-  context.AddHistory(ProtoToLine(step));
   return method->learns();
 }
 

@@ -68,7 +68,6 @@ struct CountedEvent {
 
 // What a graph went through, as its steps told it.
 struct BuildRecord {
-  std::string history;  // the steps as text
   std::vector<LossCurve> curves;
   std::vector<LayerError> layer_errors;
   std::vector<ReportTable> tables;
@@ -83,10 +82,6 @@ class Context {
 
   ThreadPool& pool() { return pool_; }
   const Workplace& workplace() const { return workplace_; }
-
-  // The steps that made the graph what it is, as text.
-  const std::string& history() const { return record_.history; }
-  void AddHistory(const std::string& step) { record_.history += step + "\n"; }
 
   void AddCurve(LossCurve curve) { record_.curves.push_back(std::move(curve)); }
   const std::vector<LossCurve>& curves() const { return record_.curves; }

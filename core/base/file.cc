@@ -127,6 +127,11 @@ absl::Status PendingFile::Commit() {
   return absl::OkStatus();
 }
 
+std::string PathFrom(const std::string& directory, const std::string& path) {
+  const bool below = !directory.empty() && !path.empty() && path[0] != '/';
+  return below ? absl::StrCat(directory, "/", path) : path;
+}
+
 absl::Status WriteFile(const std::string& path, absl::string_view contents) {
   const std::string temporary = absl::StrCat(path, ".tmp", ::getpid());
   std::FILE* file = std::fopen(temporary.c_str(), "wb");

@@ -41,6 +41,9 @@ class MappedFile {
 // alone.
 void DropMappedPages(absl::Span<const uint8_t> bytes);
 
+// `path`, below `directory` where it is relative and that is not empty.
+std::string PathFrom(const std::string& directory, const std::string& path);
+
 absl::StatusOr<std::string> ReadFile(const std::string& path);
 
 // Writes to a temporary name beside `path` and renames it, so that a reader or

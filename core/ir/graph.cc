@@ -272,4 +272,19 @@ absl::StatusOr<std::string> Print(const Graph& graph) {
   return text;
 }
 
+absl::StatusOr<std::string> ContentHash(const Graph& graph) {
+  NIBBLE_ASSIGN_OR_RETURN(std::string parts, Print(graph));
+  std::set<ParameterId> hashed;
+  for (const Op& op : graph.ops()) {
+    absl::StrAppend(&parts, "\n", op.eps, " ", op.scale, " ", op.sliding_window.value_or(0), " ", absl::StrJoin(op.inverse_frequencies, " "));
+    if (!op.weight.has_value() || !hashed.insert(*op.weight).second) continue;
+    NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor value, graph.parameter(*op.weight).Load());
+    for (const auto& [name, buffer] : value.buffers) {
+      absl::StrAppend(&parts, " ", name, " ",
+                      Sha256({reinterpret_cast<const char*>(buffer.bytes().data()), buffer.bytes().size()}));
+    }
+  }
+  return Sha256(parts);
+}
+
 }  // namespace nibble::ir

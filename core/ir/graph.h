@@ -174,6 +174,9 @@ absl::Status Verify(const Graph& graph);
 // W[576, 576] int4 per group of 32 ..., A int8 per token ...".
 absl::StatusOr<std::string> Print(const Graph& graph);
 
+// SHA-256 of what the graph computes: its ops and the contents of their parameters.
+absl::StatusOr<std::string> ContentHash(const Graph& graph);
+
 }  // namespace nibble::ir
 
 #endif  // NIBBLE_CORE_IR_GRAPH_H_

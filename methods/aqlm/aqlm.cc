@@ -292,17 +292,18 @@ class AqlmMethod : public Method {
     NIBBLE_ASSIGN_OR_RETURN(const train::Sequences data, ReadTrainingData(context, options_.data()));
     NIBBLE_ASSIGN_OR_RETURN(std::vector<Batch> batches, CalibrationBatches(context, graph, options_.data(), options_.samples(), options_.seed()));
     NIBBLE_ASSIGN_OR_RETURN(const train::Machine machine, TrainingMachine(context));
-    NIBBLE_ASSIGN_OR_RETURN(const std::string kept, FolderFor(context, data));
+    NIBBLE_ASSIGN_OR_RETURN(const std::string kept, FolderFor(context, graph, data));
     return Pass(options_, scheme_, context, machine, graph, std::move(selected)).Run(std::move(batches), kept);
   }
 
  private:
-  // Of finished blocks: a name for the model, the steps before, options and data.
-  absl::StatusOr<std::string> FolderFor(const Context& context, const train::Sequences& data) const {
-    const Workplace& place = context.workplace();
-    if (place.cache.empty()) return std::string();
-    const std::string identity = Sha256(absl::StrCat(kVersion, "\n", place.model, "\n", context.history(), "\n", ProtoToLine(options_), "\n", HashOf(data)));
-    const std::string folder = absl::StrCat(place.cache, "/aqlm-", identity.substr(0, 16));
+  // Of finished blocks: a name for the model as it is, options and data.
+  absl::StatusOr<std::string> FolderFor(const Context& context, const ir::Graph& graph, const train::Sequences& data) const {
+    const std::string& cache = context.workplace().cache;
+    if (cache.empty()) return std::string();
+    NIBBLE_ASSIGN_OR_RETURN(const std::string model, ir::ContentHash(graph));
+    const std::string identity = Sha256(absl::StrCat(kVersion, "\n", model, "\n", ProtoToLine(options_), "\n", HashOf(data)));
+    const std::string folder = absl::StrCat(cache, "/aqlm-", identity.substr(0, 16));
     NIBBLE_RETURN_IF_ERROR(MakeDirectories(folder));
     return folder;
   }

@@ -66,12 +66,14 @@ class QatMethod : public Method {
       masters.push_back(std::move(master));
     }
     std::unique_ptr<train::WeightLearner> teacher;
+    std::string teacher_hash;
     if (options_.has_distill()) {
+      NIBBLE_ASSIGN_OR_RETURN(teacher_hash, ir::ContentHash(graph));
       NIBBLE_ASSIGN_OR_RETURN(const train::Machine machine, TrainingMachine(context));
       NIBBLE_ASSIGN_OR_RETURN(teacher, train::WeightLearner::Create(graph, machine, {}, {}));
     }
     const std::string specification = absl::StrCat(PipelineToString(options_.quantize()), "\n", ProtoToLine(options_.distill()),
-                                                   options_.learn_scales() ? "\nlearned scales" : "");
+                                                   options_.learn_scales() ? "\nlearned scales" : "", teacher_hash);
     const Lesson lesson = {"qat", options_.training(), specification, &sequences, options_.quantize_after()};
     NIBBLE_RETURN_IF_ERROR(
         Learn(context, lesson, std::move(masters), LanguageModelOf(sequences, teacher.get(), options_.distill()), quantized));

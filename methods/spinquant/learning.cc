@@ -12,7 +12,7 @@ namespace nibble {
 namespace {
 
 // Raised when the same options give other rotations than before.
-constexpr int kLearningVersion = 1;
+constexpr int kLearningVersion = 2;
 
 // Writes a line of rotations.csv for each update: how far it went, and how
 // orthogonal the matrices are.
@@ -58,11 +58,19 @@ class Logged : public train::Objective {
   int64_t logged_ = 0;
 };
 
-std::string IdentityOf(const Context& context, const SpinquantOptions& options, const train::Sequences& sequences) {
-  SpinquantOptions deciding = options;
-  deciding.mutable_learn()->clear_checkpoint_seconds();
-  return Sha256(absl::StrCat(kLearningVersion, "\n", context.workplace().model, "\n", context.history(), "\n", ProtoToLine(deciding), "\n",
-                             HashOf(sequences)));
+std::string MatrixHash(const ir::SquareMatrix& matrix) {
+  return Sha256({reinterpret_cast<const char*>(matrix.values.data()), matrix.values.size() * sizeof(matrix.values[0])});
+}
+
+absl::StatusOr<std::string> IdentityOf(const RotationLearning& options, const ir::Graph& graph, const train::LearnedRotations& start,
+                                       const train::Sequences& sequences) {
+  RotationLearning deciding = options;
+  deciding.clear_checkpoint_seconds();
+  NIBBLE_ASSIGN_OR_RETURN(const std::string model, ir::ContentHash(graph));
+  std::string parts = absl::StrCat(kLearningVersion, "\n", model, "\n", ProtoToLine(deciding), "\n", HashOf(sequences));
+  absl::StrAppend(&parts, "\n", start.r1.has_value() ? MatrixHash(*start.r1) : "");
+  for (const ir::SquareMatrix& r2 : start.r2) absl::StrAppend(&parts, "\n", MatrixHash(r2));
+  return Sha256(parts);
 }
 
 }  // namespace
@@ -89,7 +97,7 @@ absl::StatusOr<train::LearnedRotations> LearnRotations(Context& context, const S
   KeptTraining training;
   training.file = "rotations.safetensors";
   training.options.label = "spinquant";
-  training.options.identity = IdentityOf(context, options, sequences);
+  NIBBLE_ASSIGN_OR_RETURN(training.options.identity, IdentityOf(learn, graph, start, sequences));
   training.options.checkpoint_seconds = learn.checkpoint_seconds();
   training.options.schedule = {learn.learning_rate(), 0, learn.steps(), DecayOf(learn.decay()), 0};
   training.load = [&](const std::string& path) -> absl::Status {
@@ -99,7 +107,8 @@ absl::StatusOr<train::LearnedRotations> LearnRotations(Context& context, const S
   training.save = [&](const std::string& path) { return train::WriteRotations(path, result); };
   training.train = [&](const train::TrainerOptions& trainer) -> absl::StatusOr<train::Training> {
     ir::Graph student = graph;
-    NIBBLE_RETURN_IF_ERROR(ApplyPipeline(context, learn.quantize(), student));
+    Context practice(context.pool(), context.workplace());  // what rounding meets here is not part of the model
+    NIBBLE_RETURN_IF_ERROR(ApplyPipeline(practice, learn.quantize(), student));
     NIBBLE_ASSIGN_OR_RETURN(const train::Machine machine, TrainingMachine(context));
     train::RotationOptions rotation_options;
     rotation_options.cayley.momentum = learn.momentum();

@@ -2,6 +2,7 @@
 // time where they cannot be; learned where asked (learning.h).
 
 #include "absl/strings/str_cat.h"
+#include "core/base/file.h"
 #include "core/base/rng.h"
 #include "core/base/status.h"
 #include "core/ir/passes.h"
@@ -41,11 +42,28 @@ class FloatFormats {
   std::vector<QuantScheme> schemes_;  // by ParameterId
 };
 
-// The learned matrices of a file; as many as the model has layers, or none.
-absl::StatusOr<train::LearnedRotations> ReadRotationsFor(const ir::Graph& graph, const std::string& path) {
+// Entries of R R^T - I that a rotation may have: the function stays only where it is one.
+constexpr double kMostOrthogonalityError = 1e-3;
+
+absl::Status CheckRotation(const ir::SquareMatrix& matrix, const std::string& name) {
+  const double error = train::RotationParameter(matrix.size, matrix.values).OrthogonalityError();
+  if (error <= kMostOrthogonalityError) return absl::OkStatus();  // and not NaN
+  return absl::InvalidArgumentError(absl::StrCat(name, " is no rotation: an entry of R R^T - I is ", error));
+}
+
+// The matrices of a file that the options have on: R1, and R2 of every layer.
+absl::StatusOr<train::LearnedRotations> ReadRotationsFor(const SpinquantOptions& options, const ir::Graph& graph, const std::string& path) {
   NIBBLE_ASSIGN_OR_RETURN(train::LearnedRotations rotations, train::ReadRotations(path));
-  if (rotations.r2.empty() || static_cast<int>(rotations.r2.size()) == graph.num_layers()) return rotations;
-  return absl::InvalidArgumentError(absl::StrCat(path, ": holds R2 of ", rotations.r2.size(), " layers, the model has ", graph.num_layers()));
+  if (!options.r1()) rotations.r1.reset();
+  if (!options.r2()) rotations.r2.clear();
+  if (options.r1() && !rotations.r1.has_value()) return absl::InvalidArgumentError(absl::StrCat(path, ": holds no R1; set r1: false"));
+  if (options.r2() && static_cast<int>(rotations.r2.size()) != graph.num_layers()) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": holds R2 of ", rotations.r2.size(), " layers, the model has ", graph.num_layers(),
+                                                   rotations.r2.empty() ? "; set r2: false" : ""));
+  }
+  if (rotations.r1.has_value()) NIBBLE_RETURN_IF_ERROR(CheckRotation(*rotations.r1, path + ": R1"));
+  for (size_t i = 0; i < rotations.r2.size(); ++i) NIBBLE_RETURN_IF_ERROR(CheckRotation(rotations.r2[i], absl::StrCat(path, ": R2 of layer ", i)));
+  return rotations;
 }
 
 class SpinquantMethod : public Method {
@@ -90,7 +108,7 @@ class SpinquantMethod : public Method {
  private:
   // Those of the file, or random ones.
   absl::StatusOr<train::LearnedRotations> FirstRotations(const Context& context, const ir::Graph& graph) const {
-    if (options_.has_rotations()) return ReadRotationsFor(graph, absl::StrCat(context.workplace().directory, "/", options_.rotations()));
+    if (options_.has_rotations()) return ReadRotationsFor(options_, graph, PathFrom(context.workplace().directory, options_.rotations()));
     train::LearnedRotations rotations;
     Rng seeds(options_.seed());
     const uint64_t first = seeds.Next();

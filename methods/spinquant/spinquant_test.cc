@@ -1,7 +1,9 @@
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "core/ir/rotations.h"
+#include "core/train/rotation_learner.h"
 #include "methods/testing.h"
 
 namespace nibble {
@@ -82,6 +84,29 @@ TEST(Spinquant, LearnsAndKeepsTheFunction) {
   ir::Graph reused = FloatGraph();
   ASSERT_OK(ApplyText("step { [nibble.spinquant] { r4_block: 20 rotations: \"learned.safetensors\" } }", reused));
   EXPECT_EQ(TinyLogits(reused), TinyLogits(graph));
+  // Of it only what is on: another model.
+  ir::Graph half = FloatGraph();
+  ASSERT_OK(ApplyText("step { [nibble.spinquant] { r4_block: 20 r2: false rotations: \"learned.safetensors\" } }", half));
+  EXPECT_NE(*half.parameter(*half.FindOp("model.layers.0.self_attn.v_proj")->weight).LoadFloats(),
+            *graph.parameter(*graph.FindOp("model.layers.0.self_attn.v_proj")->weight).LoadFloats());
+}
+
+TEST(Spinquant, AFileMustHoldTheRotationsThatAreOn) {
+  const std::string path = TestWorkplace().directory + "/given.safetensors";
+  const auto error = [&](const train::LearnedRotations& rotations, const std::string& options) {
+    EXPECT_OK(train::WriteRotations(path, rotations));
+    ir::Graph graph = FloatGraph();
+    return std::string(ApplyText(absl::StrCat("step { [nibble.spinquant] { r4: false rotations: \"given.safetensors\" ", options, " } }"), graph).message());
+  };
+  train::LearnedRotations rotations;
+  rotations.r1 = ir::RandomOrthogonal(FloatGraph().hidden_size(), 1);
+  EXPECT_THAT(error(rotations, ""), HasSubstr("set r2: false"));
+  EXPECT_EQ(error(rotations, "r2: false"), "");
+  EXPECT_THAT(error({}, "r2: false"), HasSubstr("set r1: false"));
+  rotations.r1->values[0] += 0.5;
+  EXPECT_THAT(error(rotations, "r2: false"), HasSubstr("R1 is no rotation"));
+  rotations.r1->values[0] = std::numeric_limits<double>::quiet_NaN();
+  EXPECT_THAT(error(rotations, "r2: false"), HasSubstr("R1 is no rotation"));
 }
 
 TEST(Spinquant, LearningMistakesAreNamed) {

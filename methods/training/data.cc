@@ -94,6 +94,24 @@ absl::Status AddTexts(Context& context, const TrainingData& data, const text::To
   return absl::InvalidArgumentError(absl::StrCat("the text has ", stream.size(), " tokens, less than one window of ", data.window()));
 }
 
+absl::Status AddConversations(Context& context, const TrainingData& data, const text::Tokenizer& tokenizer, train::Sequences* sequences) {
+  int64_t cut = 0, without_reply = 0;
+  for (const std::string& name : data.conversations()) {
+    NIBBLE_ASSIGN_OR_RETURN(const auto resolved, datasets::ResolveDataset(name, context.workplace().directory));
+    NIBBLE_ASSIGN_OR_RETURN(const auto conversations, datasets::ReadConversations(resolved.path));
+    for (const datasets::Conversation& conversation : conversations) {
+      const Added added = AddConversation(tokenizer, conversation, data.window(), sequences);
+      cut += added == Added::kCut;
+      without_reply += added == Added::kNotAtAll;
+    }
+  }
+  const std::string window = absl::StrCat("window of ", data.window(), " tokens");
+  if (cut > 0) context.CountEvent("conversations.cut", cut, window);
+  if (without_reply > 0) context.CountEvent("conversations.without_reply", without_reply, absl::StrCat("nothing to learn in a ", window));
+  if (sequences->size() > 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("no conversation says anything to learn within a ", window, "; raise data.window"));
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<std::string>> TextFiles(const std::vector<std::string>& names, const std::vector<std::string>& exclude,
@@ -124,7 +142,7 @@ absl::StatusOr<std::vector<int32_t>> TokenStream(const text::Tokenizer& tokenize
   return stream;
 }
 
-void AddConversation(const text::Tokenizer& tokenizer, const datasets::Conversation& conversation, int64_t window, train::Sequences* sequences) {
+Added AddConversation(const text::Tokenizer& tokenizer, const datasets::Conversation& conversation, int64_t window, train::Sequences* sequences) {
   const Template form = TemplateOf(tokenizer);
   Marked marked;
   if (tokenizer.adds_bos() && tokenizer.bos_id().has_value()) marked.Append({*tokenizer.bos_id()}, false);
@@ -133,7 +151,11 @@ void AddConversation(const text::Tokenizer& tokenizer, const datasets::Conversat
     marked.Append(tokenizer.Encode(absl::StrCat(message.content, form.end)), message.role == "assistant");
   }
   const size_t length = std::min<size_t>(marked.tokens.size(), window);
-  sequences->Add(absl::MakeConstSpan(marked.tokens).subspan(0, length), absl::MakeConstSpan(marked.learned).subspan(0, length));
+  const auto learned = absl::MakeConstSpan(marked.learned).subspan(0, length);
+  // The first token of a sequence is never predicted.
+  if (learned.empty() || std::find(learned.begin() + 1, learned.end(), 1) == learned.end()) return Added::kNotAtAll;
+  sequences->Add(absl::MakeConstSpan(marked.tokens).subspan(0, length), learned);
+  return length == marked.tokens.size() ? Added::kWhole : Added::kCut;
 }
 
 bool AddCompletion(const text::Tokenizer& tokenizer, const std::string& prompt, const std::string& completion, int64_t window,
@@ -155,11 +177,7 @@ absl::StatusOr<train::Sequences> ReadTrainingData(Context& context, const Traini
   NIBBLE_ASSIGN_OR_RETURN(const text::Tokenizer* tokenizer, TokenizerOf(context));
   train::Sequences sequences;
   NIBBLE_RETURN_IF_ERROR(AddTexts(context, data, *tokenizer, &sequences));
-  for (const std::string& name : data.conversations()) {
-    NIBBLE_ASSIGN_OR_RETURN(const auto resolved, datasets::ResolveDataset(name, context.workplace().directory));
-    NIBBLE_ASSIGN_OR_RETURN(const auto conversations, datasets::ReadConversations(resolved.path));
-    for (const datasets::Conversation& conversation : conversations) AddConversation(*tokenizer, conversation, data.window(), &sequences);
-  }
+  NIBBLE_RETURN_IF_ERROR(AddConversations(context, data, *tokenizer, &sequences));
   return sequences;
 }
 

@@ -24,8 +24,10 @@ absl::StatusOr<std::vector<int32_t>> TokenStream(const text::Tokenizer& tokenize
 // A conversation in the form of the tokenizer's model: ChatML where its
 // vocabulary has <|im_start|>, Llama 3's headers where it has
 // <|start_header_id|>, "role: text" lines elsewhere. What the assistant says,
-// with the token that ends its turn, is learned.
-void AddConversation(const text::Tokenizer& tokenizer, const datasets::Conversation& conversation, int64_t window, train::Sequences* sequences);
+// with the token that ends its turn, is learned. What is longer than `window` is cut there;
+// a conversation of which nothing learned is left is not added.
+enum class Added { kWhole, kCut, kNotAtAll };
+Added AddConversation(const text::Tokenizer& tokenizer, const datasets::Conversation& conversation, int64_t window, train::Sequences* sequences);
 
 // Prompt and completion; only the completion is learned. False when they are
 // longer than `window`.

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/strip.h"
+#include "core/base/file.h"
 #include "methods/testing.h"
 #include "methods/training/training.h"
 
@@ -46,8 +47,31 @@ TEST(TrainingData, OnlyTheAssistantIsLearned) {
   AddConversation(LetterTokenizer(), conversation, 100, &plain);
   EXPECT_EQ(Learned(plain, 0), LetterTokenizer().Encode("cd\nf\n"));
   train::Sequences cut;
-  AddConversation(LetterTokenizer(), conversation, 20, &cut);
-  EXPECT_EQ(cut.tokens(0).size(), 20);
+  EXPECT_EQ(AddConversation(LetterTokenizer(), conversation, 23, &cut), Added::kCut);
+  EXPECT_EQ(cut.tokens(0).size(), 23);
+  // "user: ab\nassistant: " is cut off before the first reply.
+  EXPECT_EQ(AddConversation(LetterTokenizer(), conversation, 20, &cut), Added::kNotAtAll);
+  EXPECT_EQ(cut.size(), 1);
+}
+
+TEST(TrainingData, ConversationsThatDoNotFitAreCounted) {
+  const std::string folder = TestTempDir();
+  ASSERT_OK(WriteFile(folder + "/chats.jsonl", "{\"messages\": [{\"role\": \"user\", \"content\": \"ab\"}, {\"role\": \"assistant\", \"content\": \"cdefg\"}]}\n"
+                                              "{\"messages\": [{\"role\": \"user\", \"content\": \"abcdefghijkl\"}, {\"role\": \"assistant\", \"content\": \"c\"}]}\n"));
+  const LetterTokenizer tokenizer;
+  ThreadPool pool(1);
+  TrainingData data;
+  data.add_conversations("chats.jsonl");
+  data.set_window(23);
+  Context context(pool, {&tokenizer, folder, "", ""});
+  ASSERT_OK_AND_ASSIGN(const train::Sequences sequences, ReadTrainingData(context, data));
+  EXPECT_EQ(sequences.size(), 1);
+  EXPECT_EQ(context.events().at("conversations.cut").count, 1);
+  EXPECT_EQ(context.events().at("conversations.without_reply").count, 1);
+  data.set_window(8);
+  const auto none = ReadTrainingData(context, data);
+  ASSERT_FALSE(none.ok());
+  EXPECT_THAT(std::string(none.status().message()), ::testing::HasSubstr("raise data.window"));
 }
 
 TEST(TrainingData, APromptIsNotLearned) {

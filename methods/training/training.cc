@@ -2,10 +2,12 @@
 
 #include <filesystem>
 #include <numeric>
+#include <optional>
 #include <set>
 
 #include "absl/strings/str_cat.h"
 #include "core/base/file.h"
+#include "core/base/folder_lock.h"
 #include "core/base/proto.h"
 #include "core/base/status.h"
 #include "core/ir/passes.h"
@@ -15,7 +17,7 @@ namespace nibble {
 namespace {
 
 // Raised when the same lesson gives other weights than before.
-constexpr int kTrainingVersion = 1;
+constexpr int kTrainingVersion = 2;
 
 train::LearnerOptions LearnerOptionsOf(const TrainingOptions& options) {
   train::LearnerOptions learner;
@@ -28,14 +30,15 @@ train::LearnerOptions LearnerOptionsOf(const TrainingOptions& options) {
   return learner;
 }
 
-std::string IdentityOf(const Context& context, const Lesson& lesson, const std::vector<train::TrainedParameter>& trained, const ir::Graph& graph) {
+absl::StatusOr<std::string> IdentityOf(const Lesson& lesson, const std::vector<train::TrainedParameter>& trained, const ir::Graph& graph) {
   TrainingOptions options = lesson.options;
   options.clear_checkpoint_seconds();  // decides no number
-  std::string parts = absl::StrCat(kTrainingVersion, "\n", context.workplace().model, "\n", context.history(), "\n", lesson.label, "\n",
-                                   ProtoToLine(options), "\n", lesson.specification, "\n", lesson.quantize_after, "\n",
-                                   HashOf(*lesson.sequences), "\n");
+  NIBBLE_ASSIGN_OR_RETURN(const std::string model, ir::ContentHash(graph));
+  std::string parts = absl::StrCat(kTrainingVersion, "\n", model, "\n", lesson.label, "\n", ProtoToLine(options), "\n", lesson.specification, "\n",
+                                   lesson.quantize_after, "\n", HashOf(*lesson.sequences), "\n");
   for (const train::TrainedParameter& parameter : trained) {
-    absl::StrAppend(&parts, graph.parameter(parameter.id).name(), parameter.scheme.has_value() ? SchemeToString(*parameter.scheme) : "", "\n");
+    absl::StrAppend(&parts, graph.parameter(parameter.id).name(), parameter.scheme.has_value() ? SchemeToString(*parameter.scheme) : "", " ",
+                    Sha256({reinterpret_cast<const char*>(parameter.master.data()), parameter.master.size() * sizeof(float)}), "\n");
   }
   return Sha256(parts);
 }
@@ -144,7 +147,12 @@ ObjectiveMaker LanguageModelOf(const train::Sequences& sequences, train::Learner
 absl::Status TrainOnce(Context& context, KeptTraining training) {
   train::TrainerOptions& options = training.options;
   const std::string& cache = context.workplace().cache;
-  if (!cache.empty()) options.folder = absl::StrCat(cache, "/", options.label, "-", options.identity.substr(0, 16));
+  std::optional<FolderLock> lock;  // variants that begin alike may be built side by side
+  if (!cache.empty()) {
+    options.folder = absl::StrCat(cache, "/", options.label, "-", options.identity.substr(0, 16));
+    NIBBLE_ASSIGN_OR_RETURN(FolderLock taken, FolderLock::Take(options.folder));
+    lock.emplace(std::move(taken));
+  }
   const std::string result = absl::StrCat(options.folder, "/", training.file);
   if (!options.folder.empty() && FileExists(result)) {
     NIBBLE_RETURN_IF_ERROR(training.load(result));
@@ -167,7 +175,7 @@ absl::Status Learn(Context& context, const Lesson& lesson, std::vector<train::Tr
   KeptTraining training;
   training.file = "trained.safetensors";
   training.options.label = lesson.label;
-  training.options.identity = IdentityOf(context, lesson, trained, graph);
+  NIBBLE_ASSIGN_OR_RETURN(training.options.identity, IdentityOf(lesson, trained, graph));
   training.options.quantize_after = lesson.quantize_after;
   training.options.checkpoint_seconds = options.checkpoint_seconds();
   training.options.schedule = {options.learning_rate(), options.warmup(), options.steps(), DecayOf(options.decay()), options.floor()};

@@ -102,8 +102,8 @@ struct Lesson {
 };
 using ObjectiveMaker = std::function<absl::StatusOr<std::unique_ptr<train::Objective>>(train::Learner&, const train::BatchOptions&)>;
 
-// Trains once and stores the result in `graph` itself. The work is named by the
-// model, the steps before, the lesson and its data.
+// Trains once and stores the result in `graph` itself. The work is named by the contents of
+// the graph and the first values of what is trained, the lesson and its data.
 absl::Status Learn(Context& context, const Lesson& lesson, std::vector<train::TrainedParameter> trained, const ObjectiveMaker& make_objective,
                    ir::Graph& graph);
 
