@@ -20,6 +20,11 @@ TEST(Activations, EmbeddingHasNone) {
   EXPECT_FALSE(ApplyText("step { [nibble.activations] { layers: \"embedding\" } }", graph).ok());
 }
 
+TEST(Activations, ADivisorIsOfSymmetricSchemes) {
+  EXPECT_THAT(ErrorOf("step { [nibble.activations] { divisor: HALF_RANGE } }"), ::testing::HasSubstr("asymmetric: false"));
+  EXPECT_EQ(ErrorOf("step { [nibble.activations] { divisor: HALF_RANGE asymmetric: false } }"), "");
+}
+
 TEST(Activations, FewerBitsCostMore) {
   const std::vector<float> exact = TinyLogits(TinyGraph());
   double before = 0;

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <numeric>
 #include <set>
 
 #include "absl/strings/str_cat.h"
@@ -94,24 +95,29 @@ struct Trial {
 // At most `count` rows of what each linear of a block reads, in the order of positions.
 class InputSamples {
  public:
-  InputSamples(int64_t count, uint64_t seed) : count_(count), seed_(seed) {}
+  // `total`: tokens of all batches, of which positions are drawn, no one twice.
+  InputSamples(int64_t count, int64_t total, uint64_t seed) {
+    Rng rng(seed);
+    // Each token with the probability that leaves `count` of them.
+    for (int64_t t = 0; t < total; ++t) {
+      const int64_t wanted = count - static_cast<int64_t>(positions_.size());
+      if (static_cast<int64_t>(rng.Below(total - t)) < wanted) positions_.push_back(t);
+    }
+  }
 
-  void Add(size_t op, int64_t batch, absl::Span<const float> x, int64_t width) {
+  // `begin`: the place of x's first token among those of all batches.
+  void Add(size_t op, int64_t begin, absl::Span<const float> x, int64_t width) {
     std::vector<float>& rows = rows_[op];
-    const int64_t tokens = static_cast<int64_t>(x.size()) / width;
-    Rng rng(seed_ + batch);  // the same positions for every linear
-    for (int64_t i = 0; i < std::min(count_, tokens); ++i) {
-      if (static_cast<int64_t>(rows.size()) == count_ * width) return;
-      const int64_t t = static_cast<int64_t>(rng.Below(tokens));
-      rows.insert(rows.end(), x.begin() + t * width, x.begin() + (t + 1) * width);
+    const int64_t end = begin + static_cast<int64_t>(x.size()) / width;
+    for (auto t = std::lower_bound(positions_.begin(), positions_.end(), begin); t != positions_.end() && *t < end; ++t) {
+      rows.insert(rows.end(), x.begin() + (*t - begin) * width, x.begin() + (*t - begin + 1) * width);
     }
   }
 
   const std::vector<float>& Of(size_t op) const { return rows_.at(op); }
 
  private:
-  const int64_t count_;
-  const uint64_t seed_;
+  std::vector<int64_t> positions_;
   std::map<size_t, std::vector<float>> rows_;
 };
 
@@ -142,6 +148,7 @@ class Chooser {
     Count(chosen < 0 ? kUnchanged : candidates_[chosen].name(), best.error);
     if (chosen < 0) return absl::OkStatus();
     NIBBLE_RETURN_IF_ERROR(parameter.Replace(std::move(best.weight)));
+    graph.mutable_ops()[op].activation.reset();  // what was timed and bounded has none but its own
     if (!candidates_[chosen].has_activation()) return absl::OkStatus();
     return ir::AttachActivation(graph, {op}, candidates_[chosen].activation());
   }
@@ -255,13 +262,17 @@ class AutoquantMethod : public Method {
   // What the block's linears read, by the first reader of each input; the batches go on
   // to what the block gives in full precision.
   InputSamples Sample(const ir::Graph& graph, BlockRunner& runner, std::vector<Batch>* batches) const {
-    InputSamples samples(options_.positions(), options_.seed());
+    const int64_t total = std::accumulate(batches->begin(), batches->end(), int64_t{0},
+                                          [](int64_t tokens, const Batch& batch) { return tokens + batch.starts.back(); });
+    InputSamples samples(options_.positions(), total, options_.seed());  // the same positions for every block
     const std::vector<std::vector<size_t>> groups = runner.LinearsByInput();
-    for (size_t b = 0; b < batches->size(); ++b) {
-      runner.Run((*batches)[b].starts, &(*batches)[b].hidden, [&](size_t op, absl::Span<const float> x) {
+    int64_t begin = 0;
+    for (Batch& batch : *batches) {
+      runner.Run(batch.starts, &batch.hidden, [&](size_t op, absl::Span<const float> x) {
         const bool first = std::any_of(groups.begin(), groups.end(), [&](const auto& group) { return group[0] == op; });
-        if (first) samples.Add(op, static_cast<int64_t>(b), x, graph.values()[graph.ops()[op].inputs[0]].width);
+        if (first) samples.Add(op, begin, x, graph.values()[graph.ops()[op].inputs[0]].width);
       });
+      begin += batch.starts.back();
     }
     return samples;
   }

@@ -33,6 +33,15 @@ TEST(Autoquant, NeverExceedsTheBound) {
   EXPECT_THAT(record.tables[1].columns, ::testing::ElementsAre("scheme", "linears", "largest error"));
 }
 
+// A candidate is timed and bounded with the inputs that it names.
+TEST(Autoquant, TakesOffActivationSchemesThatItDidNotTry) {
+  ir::Graph graph = TinyGraph();
+  Apply(absl::StrCat("step { [nibble.activations] { bits: 4 } } ", Step(absl::StrCat(kInt8, kInt2, "max_error: 100"))), graph);
+  for (const ir::Op& op : graph.ops()) {
+    if (op.kind == ir::OpKind::kLinear) EXPECT_EQ(op.activation.has_value(), WeightScheme(graph, op.name).format() == "bf16") << op.name;
+  }
+}
+
 TEST(Autoquant, NothingFitsATinyBound) {
   ir::Graph graph = TinyGraph();
   const BuildRecord record = Apply(Step("max_error: 1e-9"), graph);

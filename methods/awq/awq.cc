@@ -239,6 +239,10 @@ class AwqMethod : public Method {
   double LearningTokens() const override { return CalibrationTokens(options_, 1 + options_.grid()); }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
+    const auto& ops = graph.ops();
+    if (std::any_of(ops.begin(), ops.end(), [](const ir::Op& op) { return op.adapter; })) {
+      return absl::FailedPreconditionError("adapters read and add to what awq scales and inspects; put awq before lora");
+    }
     NIBBLE_ASSIGN_OR_RETURN(const std::vector<size_t> selected, SelectBlockLinears(graph, options_.layers()));
     NIBBLE_ASSIGN_OR_RETURN(std::vector<Batch> batches, CalibrationBatches(context, graph, options_.data(), options_.samples(), options_.seed()));
     NIBBLE_ASSIGN_OR_RETURN(const train::Machine machine, TrainingMachine(context));

@@ -58,6 +58,7 @@ TEST(Awq, OptionMistakesAreNamed) {
   EXPECT_THAT(ErrorOf(Step("grid: 0")), HasSubstr("grid"));
   EXPECT_THAT(ErrorOf(Step("layers: \"head\"")), HasSubstr("lm_head"));
   EXPECT_THAT(ErrorOf("step { [nibble.rtn] {} } " + Step()), HasSubstr("already quantized"));
+  EXPECT_THAT(ErrorOf("step { [nibble.lora] {} } " + Step()), HasSubstr("put awq before lora"));
 }
 
 }  // namespace

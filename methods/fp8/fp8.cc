@@ -29,6 +29,9 @@ class Fp8Method : public Method {
       return absl::InvalidArgumentError(
           absl::StrCat("per: ", QuantScheme::Granularity_Name(options.per()), " is not for fp8; give PER_ROW or PER_TENSOR"));
     }
+    if (options.has_activations() && !options.dynamic_activations() && !options.has_static_activations()) {
+      return absl::InvalidArgumentError("activations: of no use without dynamic_activations or static_activations");
+    }
     if (!options.has_static_activations()) return std::make_unique<Fp8Method>(options, std::nullopt);
     if (options.dynamic_activations()) return absl::InvalidArgumentError("static_activations: the inputs are already dynamic_activations");
     const QuantScheme scheme = SchemeOf(options.activations(), QuantScheme::PER_TENSOR);

@@ -35,6 +35,7 @@ TEST(Fp8Method, CostsLittleAndE4m3TheLess) {
 
 TEST(Fp8Method, OptionMistakesAreNamed) {
   EXPECT_THAT(ErrorOf("step { [nibble.fp8] { per: PER_TOKEN } }"), HasSubstr("PER_TOKEN is not for fp8"));
+  EXPECT_THAT(ErrorOf("step { [nibble.fp8] { activations: E5M2 } }"), HasSubstr("of no use without"));
 }
 
 TEST(Fp8Method, StaticActivationsHaveARangeAndRunNatively) {

@@ -56,6 +56,7 @@ class HqqMethod : public Method {
 
  private:
   absl::StatusOr<EncodedTensor> Solve(Context& context, const QuantScheme& scheme, const Shape& shape, absl::Span<const float> values) const {
+    NIBBLE_RETURN_IF_ERROR(CheckEncodable(scheme, shape, values));
     const int64_t rows = shape[0], cols = shape[1], length = GroupLength(scheme, cols), groups = GroupsPerRow(scheme, cols);
     std::vector<AffineGrid> grids(rows * groups);
     context.pool().ParallelFor(rows, [&](int64_t r, int) {
@@ -63,6 +64,7 @@ class HqqMethod : public Method {
         grids[r * groups + g] = SolveHqq(scheme, settings_, values.subspan(r * cols + g * length, std::min(length, cols - g * length)));
       }
     });
+    NIBBLE_RETURN_IF_ERROR(CheckScales(grids));
     return EncodeAffine(scheme, shape, values, grids, &context.pool());
   }
 

@@ -1,3 +1,5 @@
+#include <limits>
+
 #include "methods/testing.h"
 
 namespace nibble {
@@ -22,6 +24,20 @@ TEST(Hqq, MoreBitsChangeLess) {
     last = change;
   }
   EXPECT_LT(last, 0.02);
+}
+
+TEST(Hqq, WeightsThatNoGridHoldsAreErrors) {
+  const auto error = [](float weight) {
+    ir::Graph graph = TinyGraph();
+    ir::Parameter& parameter = graph.mutable_parameter(*graph.FindOp("model.layers.0.mlp.up_proj")->weight);
+    Tensor values = Tensor::Zeros(DType::kF32, parameter.shape());
+    values.mutable_as<float>()[5] = weight;
+    EXPECT_OK(parameter.Replace(WrapFloats(std::move(values)).value()));
+    return std::string(ApplyText("step { [nibble.hqq] { group_size: 16 } }", graph).message());
+  };
+  EXPECT_THAT(error(std::numeric_limits<float>::quiet_NaN()), HasSubstr("row 0, column 5 is nan"));
+  EXPECT_THAT(error(1e8f), HasSubstr("the scale does not fit the scale type"));
+  EXPECT_EQ(error(1), "");
 }
 
 TEST(Hqq, OptionMistakesAreNamed) {

@@ -77,7 +77,11 @@ TEST(Mixes, PlacesAndSharedKeysDecide) {
   EXPECT_EQ(type("Q3_K_M", TensorPlace::kAttentionOutput, 9, 1), "q4_k");
   EXPECT_EQ(type("Q4_K_S", TensorPlace::kValue, 3, 1), "q5_k");
   EXPECT_EQ(type("Q4_K_S", TensorPlace::kDown, 2, 1), "q4_k");
+  // The 70B shape: what the mix gives, but no less than q5_k.
   EXPECT_EQ(type("Q4_K_M", TensorPlace::kValue, 40, 8, 80), "q5_k");
+  EXPECT_EQ(type("Q4_K_M", TensorPlace::kValue, 0, 8, 80), "q6_k");
+  EXPECT_EQ(type("Q2_K", TensorPlace::kValue, 40, 8, 80), "q5_k");
+  EXPECT_EQ(type("Q4_K_M", TensorPlace::kValue, 40, 1, 80), "q4_k");
   EXPECT_EQ(type("Q4_0", TensorPlace::kOutput, 0, 1), "q6_k");
   EXPECT_EQ(type("Q8_0", TensorPlace::kOutput, 0, 1), "q8_0");
   EXPECT_EQ(type("Q4_K_M", TensorPlace::kEmbedding, 0, 1), "q4_k");

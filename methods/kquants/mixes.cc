@@ -27,14 +27,19 @@ const std::map<std::string, std::string>& BaseTypes() {
   return *types;
 }
 
-std::string ValueType(const std::string& mix, const std::string& base, const TensorInModel& t) {
-  if (t.layers == kLayersOf70B && t.queries_per_key == 8 && (base == "q3_k" || base == "q4_k")) return "q5_k";
+std::string UsualValueType(const std::string& mix, const std::string& base, const TensorInModel& t) {
   if (mix == "Q2_K") return t.queries_per_key >= 4 ? "q4_k" : "q3_k";
   if (mix == "Q3_K_M") return t.layer < 2 ? "q5_k" : "q4_k";
   if (mix == "Q3_K_L") return "q5_k";
   if (mix == "Q4_K_S" && t.layer < 4) return "q5_k";
   if ((mix == "Q4_K_M" || mix == "Q5_K_M") && UseMoreBits(t.layer, t.layers)) return "q6_k";
   return base;
+}
+
+// Values of the 70B shape are small beside the rest, and rounded less.
+std::string ValueType(const std::string& mix, const std::string& base, const TensorInModel& t) {
+  const std::string type = UsualValueType(mix, base, t);
+  return t.layers == kLayersOf70B && t.queries_per_key > 1 && (type == "q3_k" || type == "q4_k") ? "q5_k" : type;
 }
 
 std::string DownType(const std::string& mix, const std::string& base, const TensorInModel& t) {

@@ -59,9 +59,8 @@ class AffineFormat : public Format {
     std::vector<AffineGrid> grids(grid_shape[0] * grid_shape[1]);
     for (size_t i = 0; i < grids.size(); ++i) {
       grids[i] = AffineRange(scheme, GroupOf(scheme, shape, values, static_cast<int64_t>(i)));
-      if (std::isfinite(grids[i].scale)) continue;
-      return absl::OutOfRangeError(absl::StrCat("group ", i, ": the scale does not fit the scale type; use BF16 or FP32 scales"));
     }
+    NIBBLE_RETURN_IF_ERROR(CheckScales(grids));
     return EncodeAffine(scheme, shape, values, grids, pool);
   }
 
@@ -139,6 +138,15 @@ AffineGrid AffineRange(const QuantScheme& scheme, absl::Span<const float> values
 uint8_t AffineCode(const AffineGrid& grid, int bits, float x) {
   const float most = static_cast<float>((1 << bits) - 1);
   return static_cast<uint8_t>(RoundHalfEven(std::min(most, std::max(0.0f, x / grid.scale + grid.zero))));
+}
+
+absl::Status CheckScales(absl::Span<const AffineGrid> grids) {
+  for (size_t i = 0; i < grids.size(); ++i) {
+    if (!std::isfinite(grids[i].scale)) {
+      return absl::OutOfRangeError(absl::StrCat("group ", i, ": the scale does not fit the scale type; use BF16 or FP32 scales"));
+    }
+  }
+  return absl::OkStatus();
 }
 
 EncodedTensor EncodeAffine(const QuantScheme& scheme, const Shape& shape, absl::Span<const float> values, absl::Span<const AffineGrid> grids,

@@ -29,6 +29,9 @@ AffineGrid AffineGridFrom(const QuantScheme& scheme, float least, float scale);
 // From the least to the largest of `values`; of equal values the grid that holds them.
 AffineGrid AffineRange(const QuantScheme& scheme, absl::Span<const float> values);
 
+// An error for a scale that its type does not hold.
+absl::Status CheckScales(absl::Span<const AffineGrid> grids);
+
 // The code nearest to x, ties to even.
 uint8_t AffineCode(const AffineGrid& grid, int bits, float x);
 

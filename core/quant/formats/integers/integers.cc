@@ -63,6 +63,9 @@ class IntegerFormat : public Format {
 
   absl::Status Validate(const QuantScheme& scheme) const override {
     NIBBLE_RETURN_IF_ERROR(ValidateScales(scheme));
+    if (scheme.asymmetric() && scheme.divisor() != QuantScheme::MAX_CODE) {
+      return absl::InvalidArgumentError("divisor: of use to symmetric schemes only; set asymmetric: false or leave it out");
+    }
     const RangeRule& range = scheme.range();
     const RangeRule::Mse& mse = range.mse();
     if (range.has_mse() && !(mse.grid() >= 1 && mse.grid() <= kMaxClips && mse.max_shrink() > 0 && mse.max_shrink() <= 1 && mse.norm() > 0)) {
