@@ -36,7 +36,8 @@ absl::StatusOr<RunPlan> RunPlan::Make(const ExpandedExperiment& experiment, RunP
   // The program's own bytes are the code version: any change may move a number.
   NIBBLE_ASSIGN_OR_RETURN(plan.code_version_, Sha256OfFile("/proc/self/exe"));
   NIBBLE_RETURN_IF_ERROR(plan.NameColumns());
-  NIBBLE_RETURN_IF_ERROR(plan.ChooseVariants());
+  NIBBLE_RETURN_IF_ERROR(plan.CheckOnly());
+  NIBBLE_RETURN_IF_ERROR(plan.PlanVariants());
   return plan;
 }
 
@@ -50,7 +51,7 @@ absl::Status RunPlan::NameColumns() {
   return absl::OkStatus();
 }
 
-absl::Status RunPlan::ChooseVariants() {
+absl::Status RunPlan::CheckOnly() const {
   std::vector<std::string> names;
   for (const ExpandedVariant& variant : experiment_.variants) names.push_back(variant.name);
   for (const std::string& name : options_.only) {
@@ -58,28 +59,37 @@ absl::Status RunPlan::ChooseVariants() {
       return absl::InvalidArgumentError(absl::StrCat("--only: ", UnknownName("variant", name, names)));
     }
   }
+  return absl::OkStatus();
+}
+
+// Those that do not run have keys too: by them a report tells which of their earlier results
+// still hold.
+absl::Status RunPlan::PlanVariants() {
   InputHashes hashes(experiment_.directory);
   const std::string root = Sha256(absl::StrCat(model_hash_, "\n", code_version_, "\n", kernels::DescribeMachine().kernel_table));
   for (const ExpandedVariant& variant : experiment_.variants) {
+    NIBBLE_ASSIGN_OR_RETURN(PlannedVariant planned, PlanVariant(variant, root, hashes));
+    if (variant.is_baseline) baseline_key_ = planned.model_key();
+    NIBBLE_RETURN_IF_ERROR(AddMeasurements(planned, hashes));
+    for (const PlannedMeasurement& measurement : planned.measurements) result_keys_.push_back(measurement.key);
     const bool chosen = options_.only.empty() || std::find(options_.only.begin(), options_.only.end(), variant.name) != options_.only.end();
-    if (variant.is_baseline || chosen) NIBBLE_RETURN_IF_ERROR(AddVariant(variant, root, hashes));
+    if (variant.is_baseline || chosen) variants_.push_back(std::move(planned));
   }
   return absl::OkStatus();
 }
 
 // Everything that can move what a step makes names its model, those before it included.
-absl::Status RunPlan::AddVariant(const ExpandedVariant& variant, const std::string& root, InputHashes& hashes) {
+absl::StatusOr<PlannedVariant> RunPlan::PlanVariant(const ExpandedVariant& variant, const std::string& root, InputHashes& hashes) const {
   PlannedVariant planned;
   planned.variant = &variant;
   std::string made = root;
   for (const Step& step : variant.pipeline.step()) {
-    made = Sha256(absl::StrCat(made, "\n", ProtoToLine(step), "\n", hashes.OfStep(step)));
+    made = Sha256(absl::StrCat(made, "\n", ProtoToLine(step), "\n", hashes.OfOptions(step)));
     planned.keys.push_back(made);
     NIBBLE_ASSIGN_OR_RETURN(const auto method, MakeMethod(step));
     planned.learns.push_back(method->learns());
   }
-  variants_.push_back(std::move(planned));
-  return AddMeasurements(variants_.back(), hashes);
+  return planned;
 }
 
 absl::Status RunPlan::AddMeasurements(PlannedVariant& variant, InputHashes& hashes) const {
@@ -88,7 +98,8 @@ absl::Status RunPlan::AddMeasurements(PlannedVariant& variant, InputHashes& hash
     measurement.request = &request;
     NIBBLE_ASSIGN_OR_RETURN(measurement.data_hash, hashes.OfMetric(request));
     std::string parts = absl::StrCat(variant.variant->name, "\n", variant.model_key(), "\n", ProtoToLine(request), "\n", measurement.data_hash);
-    if (NeedsBaseline(request)) absl::StrAppend(&parts, "\n", baseline().model_key());
+    if (NeedsBaseline(request)) absl::StrAppend(&parts, "\n", baseline_key_);
+    if (request.has_latency() || request.has_memory()) absl::StrAppend(&parts, "\n", kernels::DescribeMachine().cpu, " ", threads_);
     measurement.key = Sha256(parts);
     variant.measurements.push_back(std::move(measurement));
   }
@@ -107,7 +118,6 @@ RunInfo RunPlan::Head() const {
   if (!options_.commit.empty()) info.set_commit(options_.commit);
   for (const ExpandedVariant& variant : experiment_.variants) {
     info.add_variant(variant.name);
-    info.add_pipeline(PipelineToString(variant.pipeline.step()));
     if (variant.repetition.has_value()) *info.add_repetition() = *variant.repetition;
     if (variant.untrained.empty()) continue;
     Lineage* lineage = info.add_lineage();
@@ -119,6 +129,7 @@ RunInfo RunPlan::Head() const {
   *info.mutable_contrast() = experiment_.config.contrast();
   for (const EarlierResult& earlier : experiment_.earlier) *info.add_earlier() = earlier;
   for (const std::string& name : experiment_.metric_names) info.add_metric_order(name);
+  *info.mutable_key() = {result_keys_.begin(), result_keys_.end()};
   return info;
 }
 

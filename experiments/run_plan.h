@@ -83,8 +83,9 @@ class RunPlan {
   RunPlan(const ExpandedExperiment& experiment, RunPlanOptions options, OpenedModel model);
 
   absl::Status NameColumns();
-  absl::Status ChooseVariants();
-  absl::Status AddVariant(const ExpandedVariant& variant, const std::string& root, InputHashes& hashes);
+  absl::Status CheckOnly() const;
+  absl::Status PlanVariants();
+  absl::StatusOr<PlannedVariant> PlanVariant(const ExpandedVariant& variant, const std::string& root, InputHashes& hashes) const;
   absl::Status AddMeasurements(PlannedVariant& variant, InputHashes& hashes) const;
   Job NewJob() const;
 
@@ -93,6 +94,8 @@ class RunPlan {
   OpenedModel model_;
   const int threads_;
   std::string model_hash_, code_version_;
+  std::string baseline_key_;              // of its model
+  std::vector<std::string> result_keys_;  // of all variants
   std::vector<PlannedVariant> variants_;
   std::vector<Columns> columns_;
 };

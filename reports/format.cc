@@ -109,7 +109,12 @@ std::string MarkdownCell(absl::string_view text) {
 }
 
 std::string EscapeXml(absl::string_view text) {
-  return absl::StrReplaceAll(text, {{"&", "&amp;"}, {"<", "&lt;"}, {">", "&gt;"}, {"\"", "&quot;"}});
+  std::string clean;
+  for (const char c : text) {
+    const bool forbidden = (static_cast<unsigned char>(c) < 0x20 && c != '\n' && c != '\t') || c == 0x7f;
+    absl::StrAppend(&clean, forbidden ? "\xef\xbf\xbd" : absl::string_view(&c, 1));
+  }
+  return absl::StrReplaceAll(clean, {{"&", "&amp;"}, {"<", "&lt;"}, {">", "&gt;"}, {"\"", "&quot;"}});
 }
 
 std::string CodeBlock(absl::string_view text, absl::string_view language) {

@@ -49,7 +49,8 @@ std::string FormatUnit(const Metric& metric);
 // Text safe in a Markdown table cell: one line, bars and angle brackets escaped.
 std::string MarkdownCell(absl::string_view text);
 
-// Text safe in XML content and attributes.
+// Text safe in XML content and attributes; control characters, which XML and HTML forbid,
+// as U+FFFD.
 std::string EscapeXml(absl::string_view text);
 
 // A fenced code block, its fence longer than any run of backticks in `text`.

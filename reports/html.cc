@@ -19,20 +19,6 @@ namespace {
 constexpr char kPolicy[] =
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'";
 
-// Text for contents and attributes; control characters, which HTML forbids, as U+FFFD.
-std::string Escaped(absl::string_view text) {
-  std::string clean;
-  for (const char c : text) {
-    const bool forbidden = (static_cast<unsigned char>(c) < 0x20 && c != '\n' && c != '\t') || c == 0x7f;
-    if (forbidden) {
-      clean += "\xef\xbf\xbd";
-    } else {
-      clean += c;
-    }
-  }
-  return EscapeXml(clean);
-}
-
 // The sections' titles as ids, each its own.
 std::vector<std::string> SectionIds(const doc::Document& document) {
   std::vector<std::string> ids;
@@ -63,7 +49,7 @@ class SectionWriter {
   std::string Block(const doc::Paragraph& paragraph) const { return absl::StrCat("<p>", Inline(paragraph.text), "</p>\n"); }
 
   std::string Block(const doc::Table& table) const {
-    const std::string caption = Escaped(table.caption);
+    const std::string caption = EscapeXml(table.caption);
     std::string head, body;
     for (const doc::Column& column : table.columns) {
       absl::StrAppend(&head, "<th scope=\"col\"", column.is_number ? " class=\"n\"" : "", ">", Inline(column.title), "</th>");
@@ -82,13 +68,13 @@ class SectionWriter {
   std::string Block(const doc::NoteList& list) const {
     std::string items;
     for (size_t i = 0; i < list.notes.size(); ++i) {
-      absl::StrAppend(&items, "<li id=\"", NoteId(section_, absl::StrCat(i + 1)), "\">", Escaped(list.notes[i]), "</li>\n");
+      absl::StrAppend(&items, "<li id=\"", NoteId(section_, absl::StrCat(i + 1)), "\">", EscapeXml(list.notes[i]), "</li>\n");
     }
     return absl::StrCat("<ol class=\"notes\">\n", items, "</ol>\n");
   }
 
   std::string Block(const doc::Code& code) const {
-    return absl::StrCat("<pre tabindex=\"0\"><code>", Escaped(absl::StripTrailingAsciiWhitespace(code.text)), "</code></pre>\n");
+    return absl::StrCat("<pre tabindex=\"0\"><code>", EscapeXml(absl::StripTrailingAsciiWhitespace(code.text)), "</code></pre>\n");
   }
 
   std::string Block(const doc::Details& details) const {
@@ -99,13 +85,13 @@ class SectionWriter {
     if (images_ == nullptr) return "";
     const auto svg = images_->find(image.file);
     if (svg == images_->end()) return "";
-    return absl::StrCat("<figure class=\"chart\"><figcaption>", Escaped(image.alt), "</figcaption><img alt=\"", Escaped(image.alt),
+    return absl::StrCat("<figure class=\"chart\"><figcaption>", EscapeXml(image.alt), "</figcaption><img alt=\"", EscapeXml(image.alt),
                         "\" src=\"data:image/svg+xml;base64,", absl::Base64Escape(svg->second), "\"/></figure>\n");
   }
 
  private:
   std::string Written(const doc::Span& span) const {
-    const std::string text = Escaped(span.text);
+    const std::string text = EscapeXml(span.text);
     switch (span.kind) {
       case doc::Span::kWords: return text;
       case doc::Span::kData: return text;
@@ -113,8 +99,8 @@ class SectionWriter {
       case doc::Span::kBreak: return "<br/>";
       case doc::Span::kMark:
         return absl::StrCat("<sup><a href=\"#", NoteId(section_, text), "\" aria-label=\"note ", text, "\">", text, "</a></sup>");
-      case doc::Span::kLink: return absl::StrCat("<a href=\"", Escaped(span.target), "\">", text, "</a>");
-      case doc::Span::kRecord: return absl::StrCat("<a class=\"record\" href=\"#", Escaped(span.target), "\">", text, "</a>");
+      case doc::Span::kLink: return absl::StrCat("<a href=\"", EscapeXml(span.target), "\">", text, "</a>");
+      case doc::Span::kRecord: return absl::StrCat("<a class=\"record\" href=\"#", EscapeXml(span.target), "\">", text, "</a>");
     }
     return "";
   }
@@ -133,7 +119,7 @@ class SectionWriter {
   }
 
   std::string RowText(const doc::Table& table, const doc::Row& row) const {
-    std::string text = row.empty() || row[0].id.empty() ? "<tr>" : absl::StrCat("<tr id=\"", Escaped(row[0].id), "\">");
+    std::string text = row.empty() || row[0].id.empty() ? "<tr>" : absl::StrCat("<tr id=\"", EscapeXml(row[0].id), "\">");
     for (size_t i = 0; i < row.size(); ++i) {
       const bool is_head = i == 0, is_number = i < table.columns.size() && table.columns[i].is_number;
       const std::optional<double>& number = row[i].number;
@@ -150,8 +136,8 @@ class SectionWriter {
 
 std::string ChartFigure(const Chart& chart, const RenderedCharts& rendered) {
   const auto svg = rendered.svg.find(chart.id);
-  return absl::StrCat("<figure class=\"chart\"><figcaption>", Escaped(chart.title), "</figcaption><div class=\"drawing\" role=\"img\" aria-label=\"",
-                      Escaped(chart.alt), "\" data-chart=\"", Escaped(chart.id), "\">", svg == rendered.svg.end() ? "" : svg->second,
+  return absl::StrCat("<figure class=\"chart\"><figcaption>", EscapeXml(chart.title), "</figcaption><div class=\"drawing\" role=\"img\" aria-label=\"",
+                      EscapeXml(chart.alt), "\" data-chart=\"", EscapeXml(chart.id), "\">", svg == rendered.svg.end() ? "" : svg->second,
                       "</div></figure>\n");
 }
 
@@ -167,7 +153,7 @@ std::string ChartsOf(const HtmlPage& page, const std::string& section) {
 std::string SectionText(const HtmlPage& page, const doc::Section& section, const std::string& id) {
   const SectionWriter writer(id, page.rendered.ok() ? nullptr : &page.images);
   std::string text = absl::StrCat("<section id=\"", id, "\" aria-labelledby=\"", id, "-title\">\n<h2 id=\"", id, "-title\">",
-                                  Escaped(section.title), "</h2>\n");
+                                  EscapeXml(section.title), "</h2>\n");
   for (const doc::Block& block : section.blocks) {
     absl::StrAppend(&text, std::visit([&](const auto& b) { return writer.Block(b); }, block));
   }
@@ -179,7 +165,7 @@ std::string FactsText(const doc::Document& document) {
   std::string facts;
   for (const auto* list : {&document.facts, &document.dated_facts}) {
     for (const doc::Fact& fact : *list) {
-      absl::StrAppend(&facts, "<div><dt>", Escaped(absl::StripSuffix(fact.name, ":")), "</dt><dd>", writer.Inline(fact.text), "</dd></div>\n");
+      absl::StrAppend(&facts, "<div><dt>", EscapeXml(absl::StripSuffix(fact.name, ":")), "</dt><dd>", writer.Inline(fact.text), "</dd></div>\n");
     }
   }
   return facts.empty() ? "" : absl::StrCat("<dl>\n", facts, "</dl>\n");
@@ -188,7 +174,7 @@ std::string FactsText(const doc::Document& document) {
 std::string Contents(const doc::Document& document, const std::vector<std::string>& ids) {
   std::string items;
   for (size_t i = 0; i < ids.size(); ++i) {
-    absl::StrAppend(&items, "<li><a href=\"#", ids[i], "\">", Escaped(document.sections[i].title), "</a></li>\n");
+    absl::StrAppend(&items, "<li><a href=\"#", ids[i], "\">", EscapeXml(document.sections[i].title), "</a></li>\n");
   }
   return absl::StrCat("<nav aria-label=\"Sections\"><ul>\n", items, "</ul></nav>\n");
 }
@@ -197,7 +183,7 @@ std::string Contents(const doc::Document& document, const std::vector<std::strin
 std::string Notice(const HtmlPage& page) {
   if (page.rendered.ok() || page.charts.empty()) return "";
   return absl::StrCat("<p class=\"notice\" role=\"note\">", page.charts.size(), page.charts.size() == 1 ? " chart is" : " charts are",
-                      " left out of this page: ", Escaped(page.rendered.status().message()), ". ",
+                      " left out of this page: ", EscapeXml(page.rendered.status().message()), ". ",
                       page.images.empty() ? "" : "Simple plots stand in for some of them. ", "The tables are complete.</p>\n");
 }
 
@@ -221,7 +207,7 @@ std::string ToHtml(const HtmlPage& page) {
   const std::vector<std::string> ids = SectionIds(document);
   std::string sections;
   for (size_t i = 0; i < ids.size(); ++i) absl::StrAppend(&sections, SectionText(page, document.sections[i], ids[i]));
-  const std::string title = Escaped(document.title);
+  const std::string title = EscapeXml(document.title);
   const std::string head = absl::StrCat("<meta charset=\"utf-8\"/>\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n",
                                         "<meta http-equiv=\"Content-Security-Policy\" content=\"", kPolicy, "\"/>\n<title>", title,
                                         "</title>\n<style>\n", kPageStyle, "</style>\n");

@@ -1,6 +1,7 @@
 #include "reports/report.h"
 
 #include <cstdio>
+#include <filesystem>
 
 #include "absl/strings/str_cat.h"
 #include "core/base/file.h"
@@ -44,6 +45,14 @@ std::string MakeHtml(const RunTable& table, const Records& records, doc::Documen
   return ToHtml(page);
 }
 
+// A file that this report has no more would be taken for its own.
+absl::Status WriteOrRemove(const std::string& path, const std::string& contents) {
+  if (!contents.empty()) return WriteFile(path, contents);
+  std::error_code error;
+  std::filesystem::remove(path, error);
+  return error ? absl::FailedPreconditionError(absl::StrCat("cannot remove ", path, ": ", error.message())) : absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<RenderedCharts> LeaveChartsOut(const std::string&) { return absl::FailedPreconditionError("nothing rendered them"); }
@@ -83,10 +92,11 @@ absl::Status WriteReport(const std::string& dir) {
   NIBBLE_ASSIGN_OR_RETURN(const RunLog log, ReadRunLog(dir));
   const ChartRenderer render = RenderThroughFile(dir + "/charts.json", dir + "/report.html");
   const Report report = MakeReport(log.run, log.results, log.notes, render);
-  if (!report.plot.empty()) NIBBLE_RETURN_IF_ERROR(WriteFile(absl::StrCat(dir, "/", kPlotFile), report.plot));
-  if (!report.loss_plot.empty()) NIBBLE_RETURN_IF_ERROR(WriteFile(absl::StrCat(dir, "/", kLossFile), report.loss_plot));
-  if (!report.layers.empty()) NIBBLE_RETURN_IF_ERROR(WriteFile(absl::StrCat(dir, "/", kLayersFile), report.layers));
-  if (!report.junit.empty()) NIBBLE_RETURN_IF_ERROR(WriteFile(absl::StrCat(dir, "/gates.xml"), report.junit));
+  if (report.charts.empty()) NIBBLE_RETURN_IF_ERROR(WriteOrRemove(dir + "/charts.json", ""));
+  NIBBLE_RETURN_IF_ERROR(WriteOrRemove(absl::StrCat(dir, "/", kPlotFile), report.plot));
+  NIBBLE_RETURN_IF_ERROR(WriteOrRemove(absl::StrCat(dir, "/", kLossFile), report.loss_plot));
+  NIBBLE_RETURN_IF_ERROR(WriteOrRemove(absl::StrCat(dir, "/", kLayersFile), report.layers));
+  NIBBLE_RETURN_IF_ERROR(WriteOrRemove(absl::StrCat(dir, "/gates.xml"), report.junit));
   NIBBLE_RETURN_IF_ERROR(WriteFile(absl::StrCat(dir, "/summary.md"), report.summary));
   NIBBLE_RETURN_IF_ERROR(WriteFile(absl::StrCat(dir, "/results.csv"), report.csv));
   NIBBLE_RETURN_IF_ERROR(WriteFile(absl::StrCat(dir, "/results.json"), report.json));

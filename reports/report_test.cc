@@ -86,6 +86,7 @@ TEST(Format, EveryKindOfMetricHasItsDigits) {
 TEST(Format, EscapesAndFences) {
   EXPECT_EQ(MarkdownCell("a|b <c>\nd"), "a\\|b &lt;c&gt; d");
   EXPECT_EQ(EscapeXml("a<b & \"c\""), "a&lt;b &amp; &quot;c&quot;");
+  EXPECT_EQ(EscapeXml("\x1b[K\tone\n"), "\xef\xbf\xbd[K\tone\n");
   EXPECT_EQ(CodeBlock("x\n"), "```\nx\n```\n");
   EXPECT_EQ(CodeBlock("```y", "sh"), "````sh\n```y\n````\n");
 }
@@ -477,18 +478,35 @@ TEST(RunTable, LaterResultsReplaceEarlierOnes) {
   EXPECT_THAT(table.notes(), ElementsAre("left out, since the run no longer names them: forgotten"));
 }
 
-// A config changed and changed back: the log's last result is of the wrong one.
-TEST(RunTable, ResultsOfOtherPipelinesAreLeftOut) {
+// A config changed and changed back: the log's last results, and a failure that was
+// corrected, are of the wrong one.
+TEST(RunTable, ResultsThatTheRunNoLongerPlansAreLeftOut) {
   SmallRun small = MakeSmallRun();
-  for (const std::string& variant : small.run.variant()) small.run.add_pipeline(variant + " { }");
+  for (const JobResult& result : small.results) small.run.add_key(result.key());
   JobResult other = MakeResult("ptq", "size", {Size(77)});
-  other.set_pipeline("rtn { bits: 2 }");
-  small.results.push_back(other);
+  other.set_key("other");
+  JobResult failure = MakeFailure("ptq", "perplexity with a window of a million", "too long");
+  failure.set_key("wrong");
+  small.results.insert(small.results.end(), {other, failure});
   const RunInfo unaware = MakeSmallRun().run;
   EXPECT_EQ(RunTable(unaware, small.results).Find("ptq", "size_mib")->value(), 77);
+  EXPECT_THAT(RunTable(unaware, small.results).Failures("ptq"), ::testing::SizeIs(1));
   const RunTable table(small.run, small.results);
   EXPECT_NE(table.Find("ptq", "size_mib")->value(), 77);
-  EXPECT_THAT(table.notes(), ElementsAre("earlier results left out, since these variants had other pipelines: ptq"));
+  EXPECT_THAT(table.Failures("ptq"), IsEmpty());
+  EXPECT_THAT(table.notes(), ElementsAre("earlier results left out, since steps, settings, data or program have changed: of ptq"));
+}
+
+TEST(RunTable, TheMachineIsThatOfTheResults) {
+  SmallRun small = MakeSmallRun();
+  EXPECT_EQ(RunTable(small.run, small.results).machine().cpu(), "Test CPU");
+  Machine same = small.run.machine();
+  same.clear_read_bandwidth_gb_s();
+  for (JobResult& result : small.results) *result.mutable_machine() = same;
+  EXPECT_EQ(RunTable(small.run, small.results).machine().read_bandwidth_gb_s(), 21.25);
+  for (JobResult& result : small.results) result.mutable_machine()->set_cpu("Another CPU");
+  EXPECT_EQ(RunTable(small.run, small.results).machine().cpu(), "Another CPU");
+  EXPECT_FALSE(RunTable(small.run, small.results).machine().has_read_bandwidth_gb_s());
 }
 
 TEST(RunTable, OrdersVariantsWithoutARun) {
@@ -554,6 +572,16 @@ TEST(WriteReport, WritesEveryFile) {
   ASSERT_OK_AND_ASSIGN(const std::string layers, ReadFile(dir + "/layers.csv"));
   EXPECT_EQ(layers, report.layers);
   for (const char* name : {"/results.json", "/report.html", "/charts.json"}) EXPECT_TRUE(FileExists(dir + name)) << name;
+}
+
+TEST(WriteReport, RemovesWhatTheReportHasNoMore) {
+  const std::string dir = TestTempDir();
+  RunInfo run = MakeSmallRunInfo();
+  run.clear_gate();
+  ASSERT_OK(WriteFile(dir + "/run.json", ToLine(run)));
+  for (const char* name : {"/gates.xml", "/layers.csv", "/pareto.svg", "/charts.json"}) ASSERT_OK(WriteFile(dir + name, "of before"));
+  ASSERT_OK(WriteReport(dir));
+  for (const char* name : {"/gates.xml", "/layers.csv", "/pareto.svg", "/charts.json"}) EXPECT_FALSE(FileExists(dir + name)) << name;
 }
 
 TEST(WriteReport, NamesAMissingRun) {

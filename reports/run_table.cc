@@ -26,7 +26,7 @@ void AppendOnce(const std::string& name, std::vector<std::string>* names) {
 
 }  // namespace
 
-RunTable::RunTable(const RunInfo& run, const std::vector<JobResult>& results) : run_(run) {
+RunTable::RunTable(const RunInfo& run, const std::vector<JobResult>& results) : run_(run), planned_(run.key().begin(), run.key().end()) {
   ChooseVariants(results);
   for (const std::string& metric : run.metric_order()) AddMetricName(metric);
   std::vector<std::string> strangers, changed;
@@ -40,7 +40,7 @@ RunTable::RunTable(const RunInfo& run, const std::vector<JobResult>& results) : 
     }
   }
   if (!changed.empty()) {
-    notes_.push_back(absl::StrCat("earlier results left out, since these variants had other pipelines: ", absl::StrJoin(changed, ", ")));
+    notes_.push_back(absl::StrCat("earlier results left out, since steps, settings, data or program have changed: of ", absl::StrJoin(changed, ", ")));
   }
   if (!strangers.empty()) {
     notes_.push_back(absl::StrCat("left out, since the run no longer names them: ", absl::StrJoin(strangers, ", ")));
@@ -48,11 +48,7 @@ RunTable::RunTable(const RunInfo& run, const std::vector<JobResult>& results) : 
   NoteMixedSources();
 }
 
-bool RunTable::IsCurrent(const JobResult& result) const {
-  const auto variant = absl::c_find(run_.variant(), result.variant());
-  const auto place = variant - run_.variant().begin();
-  return place >= run_.pipeline_size() || result.pipeline().empty() || result.pipeline() == run_.pipeline(static_cast<int>(place));
-}
+bool RunTable::IsCurrent(const JobResult& result) const { return planned_.empty() || planned_.count(result.key()) > 0; }
 
 void RunTable::ChooseVariants(const std::vector<JobResult>& results) {
   variants_.assign(run_.variant().begin(), run_.variant().end());
@@ -171,13 +167,13 @@ const JobResult* RunTable::FailureBehind(const std::string& variant, const std::
 }
 
 const Machine& RunTable::machine() const {
-  if (run_.has_machine()) return run_.machine();
-  for (const auto& [variant, results] : results_) {
-    for (const JobResult* result : results) {
-      if (result->has_machine()) return result->machine();
+  for (const std::string& variant : variants_) {
+    for (const JobResult* result : Results(variant)) {
+      if (!result->has_machine()) continue;
+      return MachineName(run_.machine()) == MachineName(result->machine()) ? run_.machine() : result->machine();
     }
   }
-  return Machine::default_instance();
+  return run_.machine();
 }
 
 std::vector<std::string> PartNames(const RunTable& table, const std::string& metric_name) {

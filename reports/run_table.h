@@ -18,8 +18,8 @@ class RunTable {
   //
   // Of two results for one cell the later counts; a job that failed at last
   // empties what it had measured before, and one that succeeded at last is no
-  // failure. Results of variants that the run no longer names, or gives another
-  // pipeline now, are left out with a note.
+  // failure. Results of variants that the run no longer names, or with keys that it
+  // no longer plans (other steps, settings, data or program), are left out with a note.
   RunTable(const RunInfo& run, const std::vector<JobResult>& results);
 
   const RunInfo& run() const { return run_; }
@@ -52,7 +52,8 @@ class RunTable {
   // Whether `job` succeeded for some variant, so that its metrics are known.
   bool MetricsAreKnown(const JobResult& job) const { return job_metrics_.count(job.job()) > 0; }
 
-  // Where the machine of the results is not noted in the run, that of the first.
+  // That of the results, which need not be the one that the run was started on; the run's
+  // own, with the peaks measured then, where they are the same.
   const Machine& machine() const;
 
   const std::vector<std::string>& notes() const { return notes_; }
@@ -64,7 +65,7 @@ class RunTable {
   };
 
   const Cell* FindCell(const std::string& variant, const std::string& metric) const;
-  // Whether a result is of the pipeline that the run gives its variant.
+  // Whether a result has one of the run's keys; a run without keys takes all.
   bool IsCurrent(const JobResult& result) const;
   void ChooseVariants(const std::vector<JobResult>& results);
   void AddResult(const JobResult& result);
@@ -74,6 +75,7 @@ class RunTable {
   void NoteMixedSources();
 
   const RunInfo& run_;
+  const std::set<std::string> planned_;
   std::vector<std::string> variants_;
   std::string baseline_;
   std::vector<std::string> metrics_;
