@@ -90,39 +90,6 @@ absl::Status CheckData(const std::string& name, const char* field, const std::st
   return datasets::ResolveDataset(name, directory).status();
 }
 
-absl::Status CheckMetric(const MetricRequest& request, const std::string& directory) {
-  NIBBLE_RETURN_IF_ERROR(MetricKind(request).status());
-  if (request.has_perplexity()) {
-    const Perplexity& p = request.perplexity();
-    NIBBLE_RETURN_IF_ERROR(CheckPositive("limit", p.limit(), 0));
-    if (p.has_window()) NIBBLE_RETURN_IF_ERROR(CheckPositive("window", p.window(), 4));
-    return CheckData(p.text(), "text", directory);
-  }
-  if (request.has_multiple_choice()) {
-    NIBBLE_RETURN_IF_ERROR(CheckPositive("limit", request.multiple_choice().limit(), 0));
-    if (request.multiple_choice().set().empty()) return absl::InvalidArgumentError("needs set: a path or a known set");
-  }
-  if (request.has_task()) {
-    NIBBLE_RETURN_IF_ERROR(CheckPositive("limit", request.task().limit(), 0));
-    NIBBLE_RETURN_IF_ERROR(CheckPositive("shots", request.task().shots(), 0));
-    NIBBLE_RETURN_IF_ERROR(CheckPositive("window", request.task().window(), 1));
-    if (request.task().task().empty()) return absl::InvalidArgumentError("needs task: a known task, or a .textproto that describes one");
-  }
-  if (request.has_divergence()) {
-    NIBBLE_RETURN_IF_ERROR(CheckPositive("window", request.divergence().window(), 4));
-    NIBBLE_RETURN_IF_ERROR(CheckPositive("limit", request.divergence().limit(), 0));
-    return CheckData(request.divergence().text(), "text", directory);
-  }
-  if (request.has_memory()) return CheckPositive("prefill", request.memory().prefill(), 1);
-  if (request.has_latency()) {
-    NIBBLE_RETURN_IF_ERROR(CheckPositive("prefill", request.latency().prefill(), 1));
-    NIBBLE_RETURN_IF_ERROR(CheckPositive("decode", request.latency().decode(), 1));
-    NIBBLE_RETURN_IF_ERROR(CheckPositive("rounds", request.latency().rounds(), 2));
-    NIBBLE_RETURN_IF_ERROR(CheckPositive("threads", request.latency().threads(), 0));
-  }
-  return absl::OkStatus();
-}
-
 class Expander {
  public:
   Expander(ExpandedExperiment& out, const Locations* tree) : out_(out), config_(out.config), tree_(tree) {}
@@ -365,18 +332,68 @@ class Expander {
   std::set<std::string> metric_names_;
 };
 
-}  // namespace
-
-absl::StatusOr<ExpandedExperiment> LoadExperiment(const std::string& path, const std::vector<Override>& overrides) {
+// `locations` may be null.
+absl::StatusOr<ExpandedExperiment> Expand(Experiment config, const std::string& path, const std::string& directory, const Locations* locations) {
   ExpandedExperiment experiment;
   experiment.path = path;
-  experiment.directory = DirectoryOf(path);
-  Locations locations;
-  NIBBLE_RETURN_IF_ERROR(ReadTextFile(path, &experiment.config, &locations));
-  for (const auto& [field, value] : overrides) NIBBLE_RETURN_IF_ERROR(Annotate(SetField(&experiment.config, field, value), "--set"));
-  NIBBLE_RETURN_IF_ERROR(Annotate(ResolveIncludedData(&experiment.config, experiment.directory), path));
-  NIBBLE_RETURN_IF_ERROR(Expander(experiment, &locations).Run());
+  experiment.directory = directory;
+  experiment.config = std::move(config);
+  NIBBLE_RETURN_IF_ERROR(Expander(experiment, locations).Run());
   return experiment;
+}
+
+}  // namespace
+
+absl::Status CheckMetric(const MetricRequest& request, const std::string& directory) {
+  NIBBLE_RETURN_IF_ERROR(MetricKind(request).status());
+  if (request.has_perplexity()) {
+    const Perplexity& p = request.perplexity();
+    NIBBLE_RETURN_IF_ERROR(CheckPositive("limit", p.limit(), 0));
+    if (p.has_window()) NIBBLE_RETURN_IF_ERROR(CheckPositive("window", p.window(), 4));
+    return CheckData(p.text(), "text", directory);
+  }
+  if (request.has_multiple_choice()) {
+    NIBBLE_RETURN_IF_ERROR(CheckPositive("limit", request.multiple_choice().limit(), 0));
+    if (request.multiple_choice().set().empty()) return absl::InvalidArgumentError("needs set: a path or a known set");
+  }
+  if (request.has_task()) {
+    NIBBLE_RETURN_IF_ERROR(CheckPositive("limit", request.task().limit(), 0));
+    NIBBLE_RETURN_IF_ERROR(CheckPositive("shots", request.task().shots(), 0));
+    NIBBLE_RETURN_IF_ERROR(CheckPositive("window", request.task().window(), 1));
+    if (request.task().task().empty()) return absl::InvalidArgumentError("needs task: a known task, or a .textproto that describes one");
+    if (request.task().has_window()) {
+      NIBBLE_ASSIGN_OR_RETURN(const datasets::ResolvedTask task, FindTask(request, directory));
+      if (task.description.kind() != TaskDescription::ROLLING) {
+        return absl::InvalidArgumentError(absl::StrCat("window: of use to rolling perplexity only, which ", request.task().task(), " is not"));
+      }
+    }
+  }
+  if (request.has_divergence()) {
+    NIBBLE_RETURN_IF_ERROR(CheckPositive("window", request.divergence().window(), 4));
+    NIBBLE_RETURN_IF_ERROR(CheckPositive("limit", request.divergence().limit(), 0));
+    return CheckData(request.divergence().text(), "text", directory);
+  }
+  if (request.has_memory()) return CheckPositive("prefill", request.memory().prefill(), 1);
+  if (request.has_latency()) {
+    NIBBLE_RETURN_IF_ERROR(CheckPositive("prefill", request.latency().prefill(), 1));
+    NIBBLE_RETURN_IF_ERROR(CheckPositive("decode", request.latency().decode(), 1));
+    NIBBLE_RETURN_IF_ERROR(CheckPositive("rounds", request.latency().rounds(), 2));
+    NIBBLE_RETURN_IF_ERROR(CheckPositive("threads", request.latency().threads(), 0));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ExpandedExperiment> LoadExperiment(const std::string& path, const std::vector<Override>& overrides) {
+  Experiment config;
+  Locations locations;
+  NIBBLE_RETURN_IF_ERROR(ReadTextFile(path, &config, &locations));
+  for (const auto& [field, value] : overrides) NIBBLE_RETURN_IF_ERROR(Annotate(SetField(&config, field, value), "--set"));
+  NIBBLE_RETURN_IF_ERROR(Annotate(ResolveIncludedData(&config, DirectoryOf(path)), path));
+  return Expand(std::move(config), path, DirectoryOf(path), &locations);
+}
+
+absl::StatusOr<ExpandedExperiment> ExpandExperiment(Experiment config, const std::string& path, const std::string& directory) {
+  return Expand(std::move(config), path, directory, nullptr);
 }
 
 absl::StatusOr<Pipeline> LoadPipeline(const std::string& path) {

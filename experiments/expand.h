@@ -39,6 +39,14 @@ using Override = std::pair<std::string, std::string>;
 // InvalidArgument or NotFound.
 absl::StatusOr<ExpandedExperiment> LoadExperiment(const std::string& path, const std::vector<Override>& overrides);
 
+// The same of a config that no file holds: `path` names it in messages, `directory` is where
+// its relative paths start.
+absl::StatusOr<ExpandedExperiment> ExpandExperiment(Experiment config, const std::string& path, const std::string& directory);
+
+// Whether a request's fields are in range and its data is there. Relative paths start at
+// `directory`.
+absl::Status CheckMetric(const MetricRequest& request, const std::string& directory);
+
 // The steps of a pipeline file (message nibble.Pipeline), checked.
 absl::StatusOr<Pipeline> LoadPipeline(const std::string& path);
 

@@ -42,20 +42,29 @@ absl::StatusOr<::nibble::Search> ReadSearch(const Options& options) {
   }
   if (search.model().source().empty()) return absl::InvalidArgumentError("give --model, or model { source: ... } in the config");
   NIBBLE_RETURN_IF_ERROR(Annotate(CheckSearch(search), options.Text("config")));
+  // Its metrics are needed at the end of a long time.
+  NIBBLE_RETURN_IF_ERROR(ExpandExperiment(SearchExperiment(search, {}), options.Text("config"), DirectoryOf(options.Text("config"))).status());
   return search;
 }
 
+std::string CommandLine(const Options& options, const ::nibble::Search& search, const std::string& out) {
+  std::string command = absl::StrCat("./nibble search ", options.Text("config"), " --model ", search.model().source(), " --out ", out);
+  for (const std::string& budget : options.List("budget")) absl::StrAppend(&command, " --budget ", budget);
+  if (options.Has("threads")) absl::StrAppend(&command, " --threads ", options.Get<int>("threads"));
+  return command;
+}
+
 // Measures the mixes on held-out text, as `nibble run` does.
-absl::StatusOr<int> Compare(const ::nibble::Search& search, const std::vector<Mix>& mixes, const Options& options, const std::string& out) {
-  const std::string path = out + "/experiment.textproto";
-  NIBBLE_RETURN_IF_ERROR(WriteFile(path, ProtoToText(SearchExperiment(search, mixes, DirectoryOf(options.Text("config"))))));
-  NIBBLE_ASSIGN_OR_RETURN(const ExpandedExperiment experiment, LoadExperiment(path, {}));
+absl::StatusOr<int> Compare(const ::nibble::Search& search, const std::vector<Mix>& mixes, const Options& options, const std::string& out,
+                            const FolderLock& lock) {
+  const std::string path = options.Text("config");
+  NIBBLE_ASSIGN_OR_RETURN(const ExpandedExperiment experiment, ExpandExperiment(SearchExperiment(search, mixes), path, DirectoryOf(path)));
   RunOptions run;
   run.out = out;
   NIBBLE_ASSIGN_OR_RETURN(run.plan.threads, ThreadsOf(options));
   run.plan.commit = SourceCommit();
-  run.plan.command = absl::StrCat("./nibble search ", options.Text("config"), " --model ", search.model().source(), " --out ", out);
-  NIBBLE_ASSIGN_OR_RETURN(const RunSummary summary, RunExperiment(experiment, run));
+  run.plan.command = CommandLine(options, search, out);
+  NIBBLE_ASSIGN_OR_RETURN(const RunSummary summary, RunExperiment(experiment, run, lock));
   NIBBLE_RETURN_IF_ERROR(WriteReport(out));
   std::printf("%d measured, %d reused, %d failed; reports: %s/search.md, %s/report.md\n", summary.done, summary.reused, summary.failed,
               out.c_str(), out.c_str());
@@ -65,6 +74,7 @@ absl::StatusOr<int> Compare(const ::nibble::Search& search, const std::vector<Mi
 absl::StatusOr<int> Run(const Options& options) {
   NIBBLE_ASSIGN_OR_RETURN(const ::nibble::Search search, ReadSearch(options));
   const std::string out = OutFolderOf(options);
+  NIBBLE_ASSIGN_OR_RETURN(const FolderLock lock, FolderLock::Take(out));
   NIBBLE_ASSIGN_OR_RETURN(const OpenedModel model, OpenModel(search.model().source()));
   NIBBLE_ASSIGN_OR_RETURN(const int threads, ThreadsOf(options));
   ThreadPool pool(ThreadsOrAll(threads));
@@ -76,7 +86,7 @@ absl::StatusOr<int> Run(const Options& options) {
     std::printf("%-16s %9.2f MiB  loss %.5f predicted, %.5f measured\n", mix.name.c_str(),
                 (mix.selection.cost + sensitivities.fixed_bytes) / (1 << 20), mix.selection.loss, mix.loss);
   }
-  return Compare(search, mixes, options, out);
+  return Compare(search, mixes, options, out, lock);
 }
 
 }  // namespace

@@ -19,6 +19,8 @@
 #include "core/base/status.h"
 #include "core/ir/passes.h"
 #include "eval/size.h"
+#include "core/kernels/machine.h"
+#include "experiments/input_hashes.h"
 #include "methods/baseline/baseline.pb.h"
 #include "methods/method.h"
 #include "methods/training/training.h"
@@ -108,12 +110,6 @@ std::string StepsText(const std::vector<Step>& steps) {
   return absl::StrJoin(steps, " ", [](std::string* out, const Step& step) { absl::StrAppend(out, ProtoToLine(step)); });
 }
 
-// A data file's path, absolute where it is relative to the search's folder.
-void MakeAbsolute(const std::string& directory, std::string* path) {
-  const std::string here = absl::StrCat(directory, "/", *path);
-  if (!path->empty() && path->front() != '/' && FileExists(here)) *path = std::filesystem::absolute(here).string();
-}
-
 }  // namespace
 
 absl::Status CheckSearch(const Search& search) {
@@ -145,6 +141,21 @@ std::vector<SearchUnit> SearchUnits(const ir::Graph& graph, Search::Unit unit) {
   return units;
 }
 
+namespace {
+
+// What decides a loss beside the steps that make it: the model, the first steps, their
+// files and the calibration text, this program and its kernels.
+absl::StatusOr<std::string> ConditionsOf(const Search& search, const std::string& model_hash, const std::string& directory) {
+  InputHashes hashes(directory);
+  NIBBLE_ASSIGN_OR_RETURN(const std::string program, Sha256OfFile("/proc/self/exe"));
+  std::string parts = absl::StrCat(model_hash, "\n", program, "\n", kernels::DescribeMachine().kernel_table, "\n", hashes.OfOptions(search.data()), "\n",
+                                   ProtoToLine(search.data()), "\n", search.samples(), "\n", search.seed());
+  for (const Step& step : search.first()) absl::StrAppend(&parts, "\n", ProtoToLine(step), "\n", hashes.OfOptions(step));
+  return Sha256(parts);
+}
+
+}  // namespace
+
 absl::StatusOr<std::unique_ptr<Searcher>> Searcher::Create(const Search& search, const OpenedModel& model, const std::string& directory,
                                                           const std::string& out, ThreadPool& pool) {
   std::unique_ptr<Searcher> searcher(new Searcher(search, pool, out));
@@ -157,7 +168,7 @@ absl::StatusOr<std::unique_ptr<Searcher>> Searcher::Create(const Search& search,
   NIBBLE_ASSIGN_OR_RETURN(searcher->probe_, OutputProbe::Create(searcher->graph_, machine, std::move(batches)));
   NIBBLE_RETURN_IF_ERROR(MakeDirectories(out));
   searcher->known_ = ReadLosses(out + kLossFile);
-  searcher->conditions_ = Sha256(absl::StrCat(hash, context.history(), ProtoToLine(search.data()), search.samples(), " ", search.seed()));
+  NIBBLE_ASSIGN_OR_RETURN(searcher->conditions_, ConditionsOf(search, hash, directory));
   return searcher;
 }
 
@@ -245,7 +256,7 @@ absl::StatusOr<std::vector<Mix>> Searcher::FindMixes(const Sensitivities& sensit
   return mixes;
 }
 
-Experiment SearchExperiment(const Search& search, const std::vector<Mix>& mixes, const std::string& directory) {
+Experiment SearchExperiment(const Search& search, const std::vector<Mix>& mixes) {
   Experiment experiment;
   experiment.set_name("search");
   *experiment.mutable_model() = search.model();
@@ -268,13 +279,7 @@ Experiment SearchExperiment(const Search& search, const std::vector<Mix>& mixes,
     contrast.set_variant(mix.name);
     contrast.set_against(rival->name);
   }
-  for (const MetricRequest& metric : search.metric()) {
-    MetricRequest& request = *experiment.add_metric() = metric;
-    if (request.has_perplexity()) MakeAbsolute(directory, request.mutable_perplexity()->mutable_text());
-    if (request.has_multiple_choice()) MakeAbsolute(directory, request.mutable_multiple_choice()->mutable_set());
-    if (request.has_task()) MakeAbsolute(directory, request.mutable_task()->mutable_task());
-    if (request.has_divergence()) MakeAbsolute(directory, request.mutable_divergence()->mutable_text());
-  }
+  *experiment.mutable_metric() = search.metric();
   const auto is_size = [](const MetricRequest& metric) { return metric.has_size(); };
   if (std::none_of(search.metric().begin(), search.metric().end(), is_size)) experiment.add_metric()->mutable_size();
   return experiment;

@@ -82,7 +82,7 @@ class Searcher {
 
 // BF16 and the mixes, compared in the search's metrics and their size, and each mix with
 // the largest candidate for all that its budget allows.
-Experiment SearchExperiment(const Search& search, const std::vector<Mix>& mixes, const std::string& directory);
+Experiment SearchExperiment(const Search& search, const std::vector<Mix>& mixes);
 
 // search.md: predicted and measured loss of each mix, what it chose for which kind of
 // linear and block; front.svg: the losses over size. Each mix's steps as

@@ -103,13 +103,13 @@ TEST_F(SearchTest, TheExperimentComparesWithTheLargestCandidateThatFits) {
   const Search search = Parse("unit: BLOCK budget_mib: 4.6 budget_mib: 3.4");
   Sensitivities sensitivities;
   const std::vector<Mix> mixes = Find(search, &sensitivities);
-  const Experiment experiment = SearchExperiment(search, mixes, folder_);
+  const Experiment experiment = SearchExperiment(search, mixes);
   EXPECT_EQ(experiment.variant_size(), 5);
   ASSERT_EQ(experiment.contrast_size(), 2);
   EXPECT_EQ(experiment.contrast(0).variant(), "mix_4.6mib");
   EXPECT_EQ(experiment.contrast(0).against(), "int8");
   EXPECT_EQ(experiment.contrast(1).against(), "int4");
-  EXPECT_EQ(experiment.metric(0).perplexity().text(), folder_ + "/text.txt");
+  EXPECT_EQ(experiment.metric(0).perplexity().text(), "text.txt");
   EXPECT_TRUE(experiment.metric(1).has_size());
 }
 
