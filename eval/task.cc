@@ -169,7 +169,10 @@ class TaskRunner {
     for (size_t i = 0; i < task_.items.size(); ++i) {
       const auto rolled = RollingWindows(tokenizer_, task_.items[i].continuations[0], options_.window);
       if (!rolled.ok()) return ItemError(rolled.status(), task_.items[i]);
-      for (const EncodedSequence& window : *rolled) windows.push_back(ShareTokens({window}));
+      for (const EncodedSequence& window : *rolled) {
+        windows.push_back(ShareTokens({window}));
+        NIBBLE_RETURN_IF_ERROR(CheckPositions(windows.back().positions(), task_.items[i]));
+      }
       owners.resize(windows.size(), i);
       results_[i] = {.log_likelihoods = {0}, .target_tokens = {0}};
     }

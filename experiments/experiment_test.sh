@@ -11,6 +11,11 @@ gates=$TEST_TMPDIR/out/gates.xml
 if [ -n "${XML_OUTPUT_FILE:-}" ] && [ "$expected" -eq 0 ] && [ -f "$gates" ] && { [ "$status" -eq 0 ] || grep -q '<failure' "$gates"; }; then
   cp "$gates" "$XML_OUTPUT_FILE"
 fi
+# 1 is the status of a job that failed too.
+if [ "$expected" -eq 1 ] && ! grep -q '<failure' "$gates"; then
+  echo "nibble run $config: no gate failed" >&2
+  exit 1
+fi
 if [ "$status" -ne "$expected" ]; then
   echo "nibble run $config: exit status $status, expected $expected" >&2
   exit 1

@@ -54,6 +54,10 @@ absl::Status ModelStore::Put(const std::string& key, const io::LoadedModel& sour
   NIBBLE_RETURN_IF_ERROR(WriteFile(absl::StrCat(unfinished, "/", kReport), json));
   std::error_code error;
   fs::rename(unfinished, PathOf(key), error);
+  if (error && Has(key)) {  // another job made the same model meanwhile
+    fs::remove_all(unfinished, error);
+    return absl::OkStatus();
+  }
   if (error) return absl::FailedPreconditionError(absl::StrCat("cannot rename ", unfinished, ": ", error.message()));
   return absl::OkStatus();
 }

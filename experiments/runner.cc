@@ -1,7 +1,5 @@
 #include "experiments/runner.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,6 +10,7 @@
 #include <optional>
 #include <set>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "core/base/file.h"
 #include "core/base/memory.h"
@@ -35,30 +34,8 @@ namespace {
 constexpr int kMostAttempts = 3;
 // Operations a second, for estimates of which only ratios matter.
 constexpr double kUsualOperations = 1e11;
-
-// Keeps other runs out of a folder; a run that ends in any way lets go of it.
-class FolderLock {
- public:
-  static absl::StatusOr<FolderLock> Take(const std::string& folder) {
-    const std::string path = folder + "/.lock";
-    const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    if (fd < 0) return absl::FailedPreconditionError(absl::StrCat("cannot write ", path));
-    FolderLock lock(fd);
-    if (::flock(fd, LOCK_EX | LOCK_NB) == 0) return lock;
-    std::fprintf(stderr, "another run works in %s; waiting for it\n", folder.c_str());
-    if (::flock(fd, LOCK_EX) == 0) return lock;
-    return absl::FailedPreconditionError(absl::StrCat("cannot lock ", path));
-  }
-  ~FolderLock() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  FolderLock(FolderLock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  FolderLock& operator=(FolderLock&&) = delete;
-
- private:
-  explicit FolderLock(int fd) : fd_(fd) {}
-  int fd_;
-};
+// How names of jobs begin.
+constexpr char kBuild[] = "build-", kMeasure[] = "measure-";
 
 // A job, the name of its file and the memory that it is thought to need.
 struct PlannedJob {
@@ -101,7 +78,25 @@ class JobStarter {
 
   bool HasReport(const PlannedJob& planned) const { return FileExists(ReportPath(PathOf(planned))); }
 
+  // What an interrupted run left: measurements that came to their end are taken; a build's
+  // report is in the store with its model, and an error may have lost its cause.
+  void ForgetLeftovers() const {
+    std::error_code ignored;
+    std::vector<std::filesystem::path> files;
+    for (const auto& entry : std::filesystem::directory_iterator(folder_, ignored)) files.push_back(entry.path());
+    for (const auto& file : files) {
+      if (!IsMeasured(file)) std::filesystem::remove(file, ignored);
+    }
+  }
+
  private:
+  static bool IsMeasured(const std::filesystem::path& file) {
+    if (file.extension() != ".json" || !absl::StartsWith(file.filename().string(), kMeasure)) return false;
+    const auto json = ReadFile(file.string());
+    MeasurementReport report;
+    return json.ok() && JsonToProto(*json, &report).ok() && !report.has_error();
+  }
+
   std::string PathOf(const PlannedJob& planned) const { return absl::StrCat(folder_, "/", planned.name, ".textproto"); }
 
   int64_t FreeMemory() const { return memory_limit_ > 0 ? std::min(memory_limit_, AvailableMemory()) : AvailableMemory(); }
@@ -134,6 +129,7 @@ class Runner {
         starter_(jobs_folder_, options.memory_limit) {}
 
   absl::StatusOr<RunSummary> Run() {
+    starter_.ForgetLeftovers();
     NIBBLE_RETURN_IF_ERROR(WriteHead());
     PlanWork();
     if (options_.backend == RunOptions::Backend::kSlurm) NIBBLE_RETURN_IF_ERROR(RunOnCluster());
@@ -211,14 +207,14 @@ class Runner {
   }
 
   PlannedJob BuildJob(const PlannedVariant& variant, const std::set<std::string>& wanted) const {
-    return {plan_.BuildJob(variant, wanted), absl::StrCat("build-", variant.model_key().substr(0, 16)), BuildMemory(plan_, variant)};
+    return {plan_.BuildJob(variant, wanted), absl::StrCat(kBuild, variant.model_key().substr(0, 16)), BuildMemory(plan_, variant)};
   }
 
   PlannedJob MeasurementJob(const Work& work, const Task& task) const {
     const PlannedMeasurement& measurement = MeasurementOf(work, task);
     auto bytes = static_cast<double>(store_.BytesOf(work.model_key()));
     if (IsBeside(work, task)) bytes += static_cast<double>(store_.BytesOf(plan_.baseline().model_key()));
-    return {plan_.MeasurementJob(*work.variant, measurement), absl::StrCat("measure-", measurement.key.substr(0, 16)), MeasurementMemory(bytes)};
+    return {plan_.MeasurementJob(*work.variant, measurement), absl::StrCat(kMeasure, measurement.key.substr(0, 16)), MeasurementMemory(bytes)};
   }
 
   // All builds, then all measurements, side by side. Their reports are then there to be
@@ -249,7 +245,7 @@ class Runner {
       files.push_back(std::filesystem::absolute(file).string());
     }
     const std::string name = plan_.experiment().config.name().empty() ? "nibble" : plan_.experiment().config.name();
-    return RunOnSlurm(files, {name, std::filesystem::absolute(jobs_folder_).string(), options_.slurm_arguments, plan_.threads()});
+    return RunOnSlurm(files, {name, std::filesystem::absolute(jobs_folder_).string(), options_.slurm_arguments, plan_.threads(), options_.memory_limit});
   }
 
   // The report of the variant's model, which is then in the store unless the report says
@@ -325,9 +321,7 @@ class Runner {
 
 }  // namespace
 
-absl::StatusOr<RunSummary> RunExperiment(const ExpandedExperiment& experiment, const RunOptions& options) {
-  NIBBLE_RETURN_IF_ERROR(MakeDirectories(options.out));
-  NIBBLE_ASSIGN_OR_RETURN(const FolderLock lock, FolderLock::Take(options.out));
+absl::StatusOr<RunSummary> RunExperiment(const ExpandedExperiment& experiment, const RunOptions& options, const FolderLock&) {
   if (::isatty(STDERR_FILENO) != 0) ::setenv(kTerminalVariable, "1", 1);
   NIBBLE_ASSIGN_OR_RETURN(ResultLog log, ResultLog::Open(options.out));
   RunPlanOptions planned = options.plan;

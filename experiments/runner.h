@@ -9,6 +9,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "core/base/folder_lock.h"
 #include "experiments/expand.h"
 #include "experiments/run_plan.h"
 
@@ -29,9 +30,10 @@ struct RunSummary {
   int failed = 0;
 };
 
+// `lock`: of the folder `options.out`; who reads the results holds it until they are read.
 // Errors: a model that does not load, a folder that cannot be written, an
 // unknown variant in `plan.only`. Failures of single jobs are counted, not returned.
-absl::StatusOr<RunSummary> RunExperiment(const ExpandedExperiment& experiment, const RunOptions& options);
+absl::StatusOr<RunSummary> RunExperiment(const ExpandedExperiment& experiment, const RunOptions& options, const FolderLock& lock);
 
 }  // namespace nibble
 

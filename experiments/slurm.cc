@@ -24,17 +24,18 @@ std::string Quoted(const std::string& word) {
 }
 
 // Each task of the array takes a line of the list, and leaves its log beside the job.
-std::string Script(const std::string& list) {
+std::string Script(const std::string& list, int64_t memory_limit) {
   std::error_code error;
   const std::string self = std::filesystem::read_symlink("/proc/self/exe", error).string();
+  const std::string limit = memory_limit > 0 ? absl::StrCat(" --memory-limit ", memory_limit >> 20) : "";
   return absl::StrCat("#!/bin/sh\njob=$(sed -n \"$((SLURM_ARRAY_TASK_ID + 1))p\" ", Quoted(list), ")\nexec ", Quoted(self),
-                      " job \"$job\" > \"${job%.textproto}.log\" 2>&1\n");
+                      " job \"$job\"", limit, " > \"${job%.textproto}.log\" 2>&1\n");
 }
 
 absl::Status Submit(const std::vector<std::string>& files, const SlurmOptions& options) {
   const std::string list = options.folder + "/array.txt", script = options.folder + "/array.sh";
   NIBBLE_RETURN_IF_ERROR(WriteFile(list, absl::StrJoin(files, "\n") + "\n"));
-  NIBBLE_RETURN_IF_ERROR(WriteFile(script, Script(list)));
+  NIBBLE_RETURN_IF_ERROR(WriteFile(script, Script(list, options.memory_limit)));
   const std::string command = absl::StrCat("exec sbatch --wait --job-name=", Quoted(options.name), " --array=0-", files.size() - 1, " --cpus-per-task=",
                                            options.threads, " --output=/dev/null ", options.arguments, " ", Quoted(script));
   // With --wait its status is that of the worst task, which has told its own story.

@@ -3,6 +3,7 @@
 #ifndef NIBBLE_EXPERIMENTS_SLURM_H_
 #define NIBBLE_EXPERIMENTS_SLURM_H_
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,7 @@ struct SlurmOptions {
   std::string folder;     // for the list of jobs and their logs
   std::string arguments;  // of sbatch, as a shell reads them: "--partition=cpu --time=2:00:00"
   int threads = 1;        // CPUs of a job
+  int64_t memory_limit = 0;  // bytes that a job may have; 0: what its node gives it
 };
 
 // Submits `nibble job` of each file and waits for the last to end. How each went is in its

@@ -53,14 +53,12 @@ Json OpJson(const eval::OpSpeed& op, const eval::MachinePeaks& peaks) {
           {"roofline", eval::RooflineSeconds(op, peaks) / op.seconds}};
 }
 
-Json ReportJson(const std::string& model, int threads, const Plan& plan, const eval::SpeedReport& report) {
+Json ReportJson(const Json& settings, const Plan& plan, const eval::SpeedReport& report) {
   const kernels::MachineInfo info = kernels::DescribeMachine();
-  Json json = {{"model", model},
+  Json json = {{"settings", settings},
                {"machine",
                 {{"cpu", info.cpu},
                  {"features", info.features},
-                 {"kernel_table", info.kernel_table},
-                 {"threads", threads},
                  {"read_gb_s", report.peaks.read_gb_s},
                  {"fma_gflop_s", report.peaks.fma_gflop_s},
                  {"bf16_gflop_s", report.peaks.bf16_gflop_s},
@@ -76,6 +74,21 @@ Json ReportJson(const std::string& model, int threads, const Plan& plan, const e
   for (const eval::OpSpeed& op : report.prefill_ops) json["prefill_ops"].push_back(OpJson(op, report.peaks));
   for (const eval::OpSpeed& op : report.decode_ops) json["decode_ops"].push_back(OpJson(op, report.peaks));
   return json;
+}
+
+// What decides how fast a case runs, beside the program.
+Json SettingsJson(const Options& options, int threads) {
+  return {{"model", options.Text("model")}, {"threads", threads},          {"dtype", options.Text("dtype")},
+          {"cache", options.Text("cache")}, {"decode", options.Get<int>("decode")}, {"kernel_table", kernels::DescribeMachine().kernel_table}};
+}
+
+// An earlier file of other settings compares two things at once.
+void NoteOtherSettings(const nlohmann::json& earlier, const Json& settings) {
+  if (!earlier.is_object() || !earlier.contains("settings")) return;
+  for (const auto& [name, value] : settings.items()) {
+    const nlohmann::json before = earlier["settings"].is_object() ? earlier["settings"].value(name, nlohmann::json()) : nlohmann::json();
+    if (before != nlohmann::json(value)) std::printf("note: --compare was measured with %s %s, this with %s\n", name.c_str(), before.dump().c_str(), value.dump().c_str());
+  }
 }
 
 // Tokens a second of the same case in an earlier file, or 0.
@@ -153,11 +166,13 @@ absl::StatusOr<int> Bench(const Options& options) {
   std::printf("\n");
   std::printf("%s: %.1f MiB of weights, %s arithmetic\n", options.Text("model").c_str(), plan->weight_bytes() / 1048576.0,
               plan->arithmetic() == kernels::Arithmetic::kNative ? "native" : "simulated");
+  const Json settings = SettingsJson(options, threads);
+  NoteOtherSettings(earlier, settings);
   PrintSpeeds(report, earlier);
   if (!speed.prefill.empty()) PrintOps(absl::StrCat("prefill of ", speed.prefill.back()).c_str(), report.prefill_ops, report.peaks);
   if (!speed.depth.empty()) PrintOps(absl::StrCat("decode of a token after ", speed.depth.back()).c_str(), report.decode_ops, report.peaks);
   if (options.Has("json")) {
-    NIBBLE_RETURN_IF_ERROR(WriteFile(options.Text("json"), ReportJson(options.Text("model"), threads, *plan, report).dump(2) + "\n"));
+    NIBBLE_RETURN_IF_ERROR(WriteFile(options.Text("json"), ReportJson(settings, *plan, report).dump(2) + "\n"));
   }
   return kDone;
 }

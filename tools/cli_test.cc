@@ -75,6 +75,8 @@ TEST(Cli, WrongInputIsOneMessageAndStatus2) {
   ExpectOutcome("eval --model synthetic:tiny --task perplexity:x --set windo=3", 2, {"did you mean 'window'"});
   ExpectOutcome("eval --model synthetic:tiny --task perplexity:x --threads 0", 2, {"--threads: got 0, expected 1 or more"});
   ExpectOutcome("generate --model synthetic:tiny --prompt x", 2, {"no tokenizer"});
+  ExpectOutcome("inspect synthetic:tiny --tokens 0", 2, {"--tokens 0"});
+  ExpectOutcome("inspect synthetic:tiny --pipeline p.textproto", 2, {"give --activations"});
   ExpectOutcome("bench --model synthetic:tiny --rounds 0", 2, {"--rounds"});
   ExpectOutcome("bench --model synthetic:tiny --prefill 8,x", 2, {"--prefill: 'x'"});
   ASSERT_OK(WriteFile(dir + "/junk.gguf", "GGUF\x03 not really"));
@@ -281,6 +283,13 @@ metric { size {} }
   EXPECT_THAT(markdown, ::testing::HasSubstr("already quantized"));
 }
 
+TEST(Cli, OptionsThatWouldDoNothingAreErrors) {
+  const std::string run = absl::StrCat("run ", WriteConfig(TestTempDir(), ""), " --dry-run");
+  ExpectOutcome(run + " --slurm --time=5", 2, {"--slurm is of no use without --backend slurm"});
+  ExpectOutcome(run + " --backend slrum", 2, {"did you mean 'slurm'"});
+  ExpectOutcome(run + " --memory-limit 0", 2, {"--memory-limit 0"});
+}
+
 TEST(Cli, ADryRunEstimatesEachJob) {
   const std::string dir = TestTempDir();
   const std::string run = absl::StrCat("run ", WriteConfig(dir, ""), " --dry-run");
@@ -341,6 +350,7 @@ TEST(Cli, QuantizedFoldersLoadEverywhere) {
   const std::string bench = absl::StrCat("bench --model ", dir, "/model --prefill 4,8 --depth 3 --streams 1,2 --decode 4 --rounds 2");
   ExpectOutcome(absl::StrCat(bench, " --json ", dir, "/bench.json"), 0, {"native arithmetic", "prefill/8", "batch_decode/2", "q_proj"});
   ExpectOutcome(absl::StrCat(bench, " --compare ", dir, "/bench.json"), 0, {"before, x"});
+  ExpectOutcome(absl::StrCat(bench, " --cache int8 --compare ", dir, "/bench.json"), 0, {"note: --compare was measured with cache \"\", this with \"int8\""});
   ExpectOutcome(absl::StrCat(bench, " --cache fp8"), 2, {"--cache: 'fp8'"});
 }
 

@@ -13,6 +13,7 @@
 #include "core/base/suggest.h"
 #include "core/ir/passes.h"
 #include "datasets/registry.h"
+#include "experiments/expand.h"
 #include "experiments/measure.h"
 #include "reports/records.h"
 #include "reports/report.h"
@@ -127,13 +128,17 @@ absl::Status WriteRecords(const std::string& path, const OpenedModel& model, std
 
 absl::StatusOr<int> Eval(const Options& options) {
   NIBBLE_ASSIGN_OR_RETURN(const Task task, ParseTask(options));
+  NIBBLE_ASSIGN_OR_RETURN(const int threads, ThreadsOf(options));
+  NIBBLE_RETURN_IF_ERROR(CheckMetric(task.request, "."));
   NIBBLE_ASSIGN_OR_RETURN(OpenedModel model, OpenModel(options.Text("model")));
   NIBBLE_RETURN_IF_ERROR(SetProductInputs(task.dtype, model.graph));
   BuiltModel built{"model", model.source.pipeline, model.graph, nullptr};
   NIBBLE_ASSIGN_OR_RETURN(built.plan, PlanOf(model));
-  NIBBLE_ASSIGN_OR_RETURN(const int threads, ThreadsOf(options));
   Measurer measurer(model.source, ".", threads);
   NIBBLE_ASSIGN_OR_RETURN(std::vector<Metric> metrics, measurer.Measure(task.request, built, nullptr));
+  if (task.dtype != "fp32") {
+    for (Metric& metric : metrics) metric.set_convention(absl::StrCat(metric.convention(), " dtype=", task.dtype));
+  }
   for (const Metric& metric : metrics) {
     std::printf("%s %.6g", metric.name().c_str(), metric.value());
     if (metric.has_stderr()) std::printf(" +- %.2g", metric.stderr());

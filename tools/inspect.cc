@@ -153,6 +153,10 @@ absl::Status PrintInputOutliers(const OpenedModel& model, const Options& options
 }
 
 absl::StatusOr<int> Inspect(const Options& options) {
+  if (options.Get<int>("tokens") < 1) return absl::InvalidArgumentError(absl::StrCat("--tokens ", options.Get<int>("tokens"), ": expected 1 or more"));
+  if (options.Has("pipeline") && !options.Has("activations")) {
+    return absl::InvalidArgumentError("--pipeline shows what steps do to activations: give --activations TEXT too");
+  }
   NIBBLE_ASSIGN_OR_RETURN(const OpenedModel model, OpenModel(options.Text("model")));
   PrintArchitecture(model);
   NIBBLE_RETURN_IF_ERROR(PrintSize(model.graph));

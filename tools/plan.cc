@@ -32,6 +32,8 @@ absl::StatusOr<int> Plan(const Options& options) {
   RunPlanOptions plan_options;
   NIBBLE_ASSIGN_OR_RETURN(plan_options.threads, ThreadsOf(options));
   plan_options.command = absl::StrCat("./nibble run ", options.Text("config"));
+  for (const std::string& set : options.List("set")) absl::StrAppend(&plan_options.command, " --set '", set, "'");
+  if (options.Has("threads")) absl::StrAppend(&plan_options.command, " --threads ", plan_options.threads);
   NIBBLE_ASSIGN_OR_RETURN(const RunPlan plan, RunPlan::Make(experiment, std::move(plan_options)));
   NIBBLE_RETURN_IF_ERROR(WritePlan(plan, options.Text("out")));
   return kDone;

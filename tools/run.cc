@@ -75,9 +75,20 @@ void PrintPlan(const ExpandedExperiment& experiment, RunPlanOptions options) {
               experiment.config.gate_size(), experiment.variants.size() * experiment.metrics.size());
 }
 
-absl::Status SetBackend(const std::string& name, RunOptions* run) {
+absl::Status SetBackend(const Options& options, RunOptions* run) {
+  const std::string name = options.Has("backend") ? options.Text("backend") : "local";
   if (name != "local" && name != "slurm") return absl::InvalidArgumentError(UnknownName("backend", name, {"local", "slurm"}));
   run->backend = name == "slurm" ? RunOptions::Backend::kSlurm : RunOptions::Backend::kLocal;
+  run->slurm_arguments = options.Text("slurm");
+  if (name == "slurm" || !options.Has("slurm")) return absl::OkStatus();
+  return absl::InvalidArgumentError("--slurm is of no use without --backend slurm");
+}
+
+absl::Status SetMemoryLimit(const Options& options, RunOptions* run) {
+  if (!options.Has("memory-limit")) return absl::OkStatus();
+  const int64_t mib = options.Get<int64_t>("memory-limit");
+  if (mib < 1) return absl::InvalidArgumentError(absl::StrCat("--memory-limit ", mib, ": expected MiB, 1 or more"));
+  run->memory_limit = mib << 20;
   return absl::OkStatus();
 }
 
@@ -88,17 +99,17 @@ absl::StatusOr<int> Run(const Options& options) {
   run.out = OutFolderOf(options);
   run.plan.only = options.List("only");
   NIBBLE_ASSIGN_OR_RETURN(run.plan.threads, ThreadsOf(options));
+  NIBBLE_RETURN_IF_ERROR(SetBackend(options, &run));
+  NIBBLE_RETURN_IF_ERROR(SetMemoryLimit(options, &run));
   if (options.Has("dry-run")) {
     PrintPlan(experiment, run.plan);
     return kDone;
   }
   run.plan.commit = SourceCommit();
   run.plan.command = CommandLine(options, run.out);
-  if (options.Has("backend")) NIBBLE_RETURN_IF_ERROR(SetBackend(options.Text("backend"), &run));
-  run.slurm_arguments = options.Text("slurm");
-  if (options.Has("memory-limit")) run.memory_limit = options.Get<int64_t>("memory-limit") << 20;
   run.plan.work = options.Has("work") ? options.Text("work") : CacheDirectory() + "/training";
-  NIBBLE_ASSIGN_OR_RETURN(const RunSummary summary, RunExperiment(experiment, run));
+  NIBBLE_ASSIGN_OR_RETURN(const FolderLock lock, FolderLock::Take(run.out));
+  NIBBLE_ASSIGN_OR_RETURN(const RunSummary summary, RunExperiment(experiment, run, lock));
   NIBBLE_RETURN_IF_ERROR(WriteReport(run.out));
   NIBBLE_ASSIGN_OR_RETURN(const RunLog log, ReadRunLog(run.out));
   const auto gates = EvaluateGates(log.run, log.results);
@@ -130,7 +141,7 @@ Command RunCommand() {
       "where trainings are kept: a killed one goes on, a finished one is used again (default ~/.cache/nibble/training)")(
       "backend", po::value<std::string>(), "where jobs run: local (default), or slurm, as job arrays of a cluster that sees this folder")(
       "slurm", po::value<std::string>(), "more arguments of sbatch")(
-      "memory-limit", po::value<int64_t>(), "MiB of private memory that each job may have (default: what the machine has)")(
+      "memory-limit", po::value<int64_t>(), "MiB of private memory that each job may have (default: what its machine has)")(
       "threads", po::value<int>(), "threads for building and quality metrics (default: the config's, or all CPUs)");
   command.positional = {"config"};
   command.required = {"config"};

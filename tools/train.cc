@@ -23,6 +23,12 @@ std::string Name(const ModelTraining& config, const std::string& path) {
   return config.has_name() ? config.name() : std::filesystem::path(path).stem().string();
 }
 
+// One window has no standard error.
+std::string Shown(const Metric& metric, const absl::FormatSpec<double>& format, absl::string_view plus_minus) {
+  const std::string value = absl::StrFormat(format, metric.value());
+  return metric.has_stderr() ? absl::StrCat(value, plus_minus, absl::StrFormat(format, metric.stderr())) : value;
+}
+
 // The model card: what the model is, from what, and how good.
 std::string Card(const std::string& name, const std::string& path, const ModelTraining& config, const ModelTrainingResult& result) {
   const LossCurve& curve = result.curve;
@@ -34,7 +40,7 @@ std::string Card(const std::string& name, const std::string& path, const ModelTr
                         curve.loss.size(), curve.tokens, FormatSeconds(curve.seconds), static_cast<double>(curve.tokens) / curve.seconds,
                         curve.loss.front(), LastLoss(curve.loss));
   for (const Metric& metric : result.held_out) {
-    absl::StrAppendFormat(&text, "| %s (held out; ± standard error) | %.3f ± %.3f |\n", metric.name(), metric.value(), metric.stderr());
+    absl::StrAppend(&text, "| ", metric.name(), metric.has_stderr() ? " (held out; ± standard error) | " : " (held out) | ", Shown(metric, "%.3f", " ± "), " |\n");
   }
   absl::StrAppend(&text, "\nMachine: ", machine.cpu, ", ", machine.cpus, " CPUs.\n\n![loss](loss.svg)\n");
   return text;
@@ -58,7 +64,7 @@ absl::StatusOr<int> Run(const Options& options) {
   NIBBLE_RETURN_IF_ERROR(WriteFile(out + "/README.md", Card(name, path, config, result)));
   std::printf("%s: %d updates, loss %.4f -> %.4f\n", name.c_str(), static_cast<int>(result.curve.loss.size()), result.curve.loss.front(),
               LastLoss(result.curve.loss));
-  for (const Metric& metric : result.held_out) std::printf("%s %.4f +- %.4f\n", metric.name().c_str(), metric.value(), metric.stderr());
+  for (const Metric& metric : result.held_out) std::printf("%s %s\n", metric.name().c_str(), Shown(metric, "%.4f", " +- ").c_str());
   std::printf("model: %s\n", out.c_str());
   return kDone;
 }
