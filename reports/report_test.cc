@@ -554,6 +554,14 @@ TEST(RunLog, JsonOfAnotherKindIsAnError) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("log:1: not a nibble.JobResult"));
 }
 
+TEST(RunLog, FieldsOfAnotherVersionAreSkippedWithANote) {
+  RunLog log;
+  ASSERT_OK(ParseResultLines("{\"variant\": \"a\", \"colour\": 3}\n{\"variant\": \"b\", \"colour\": 4}\n", "log", &log));
+  ASSERT_EQ(log.results.size(), 2u);
+  EXPECT_EQ(log.results[0].variant(), "a");
+  EXPECT_THAT(log.notes, ElementsAre("fields of another version's nibble.JobResult were skipped"));
+}
+
 TEST(WriteReport, WritesEveryFile) {
   const std::string dir = TestTempDir();
   const SmallRun small = RunWithLayers();

@@ -1,5 +1,6 @@
 #include "reports/run_log.h"
 
+#include <algorithm>
 #include <map>
 #include <utility>
 
@@ -29,6 +30,17 @@ void KeepLastOfEachKey(std::vector<JobResult>* results) {
   *results = std::move(kept);
 }
 
+// A run that another version of the program made may have fields that this one does not
+// know; comparing commits is what runs are kept for.
+absl::Status ReadRecord(absl::string_view json, google::protobuf::Message* message, RunLog* log) {
+  if (JsonToProto(json, message).ok()) return absl::OkStatus();
+  message->Clear();
+  NIBBLE_RETURN_IF_ERROR(JsonToProto(json, message, UnknownFields::kSkip));
+  const std::string note = absl::StrCat("fields of another version's ", message->GetTypeName(), " were skipped");
+  if (std::find(log->notes.begin(), log->notes.end(), note) == log->notes.end()) log->notes.push_back(note);
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status ParseResultLines(absl::string_view text, absl::string_view source, RunLog* log) {
@@ -40,7 +52,8 @@ absl::Status ParseResultLines(absl::string_view text, absl::string_view source, 
       log->notes.push_back(absl::StrCat(place, ": skipped a line that is not whole; its job must run again"));
       continue;
     }
-    NIBBLE_RETURN_IF_ERROR(Annotate(JsonToProto(json, &log->results.emplace_back()), place));
+    NIBBLE_RETURN_IF_ERROR(Annotate(ReadRecord(json, &log->results.emplace_back(), log), place));
+    if (log->results.back().variant().empty()) return absl::InvalidArgumentError(place + ": not a nibble.JobResult: it names no variant");
   }
   KeepLastOfEachKey(&log->results);
   return absl::OkStatus();
@@ -50,7 +63,7 @@ absl::StatusOr<RunLog> ReadRunLog(const std::string& dir) {
   RunLog log;
   const std::string run_path = absl::StrCat(dir, "/run.json");
   NIBBLE_ASSIGN_OR_RETURN(const std::string run, ReadFile(run_path));
-  NIBBLE_RETURN_IF_ERROR(Annotate(JsonToProto(run, &log.run), run_path));
+  NIBBLE_RETURN_IF_ERROR(Annotate(ReadRecord(run, &log.run, &log), run_path));
   const std::string results_path = absl::StrCat(dir, "/results.jsonl");
   if (!FileExists(results_path)) {
     log.notes.push_back("results.jsonl is missing: no job has ended yet");

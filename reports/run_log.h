@@ -23,8 +23,8 @@ struct RunLog {
 absl::StatusOr<RunLog> ReadRunLog(const std::string& dir);
 
 // Appends the lines of `text` to `log`. A line that is no whole JSON document (a
-// kill tore it, or its disk was full) is skipped with a note; JSON that is no
-// JobResult is an error. Of several lines with one key the last counts.
+// kill tore it, or its disk was full) is skipped with a note, as are fields that
+// another version wrote; JSON that is no JobResult is an error. Of several lines with one key the last counts.
 // `source` (a path) starts every message.
 absl::Status ParseResultLines(absl::string_view text, absl::string_view source, RunLog* log);
 

@@ -18,8 +18,10 @@ absl::StatusOr<std::string> ProtoToJson(const google::protobuf::Message& message
   return absl::InvalidArgumentError(absl::StrCat(message.GetTypeName(), " cannot be written as JSON: ", status.ToString()));
 }
 
-absl::Status JsonToProto(absl::string_view json, google::protobuf::Message* message) {
-  const auto status = google::protobuf::util::JsonStringToMessage(std::string(json), message);
+absl::Status JsonToProto(absl::string_view json, google::protobuf::Message* message, UnknownFields unknown) {
+  google::protobuf::util::JsonParseOptions options;
+  options.ignore_unknown_fields = unknown == UnknownFields::kSkip;
+  const auto status = google::protobuf::util::JsonStringToMessage(std::string(json), message, options);
   if (status.ok()) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("not a ", message->GetTypeName(), ": ", std::string(status.message())));
 }

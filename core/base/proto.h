@@ -16,8 +16,9 @@ namespace nibble {
 // string field that is not UTF-8.
 absl::StatusOr<std::string> ProtoToJson(const google::protobuf::Message& message, bool pretty = false);
 
-// What ProtoToJson wrote; fields that are not known are an error.
-absl::Status JsonToProto(absl::string_view json, google::protobuf::Message* message);
+// What ProtoToJson wrote. Fields that are not known are an error, or skipped.
+enum class UnknownFields { kRefuse, kSkip };
+absl::Status JsonToProto(absl::string_view json, google::protobuf::Message* message, UnknownFields unknown = UnknownFields::kRefuse);
 
 // Text format on one line, without a space at its end.
 std::string ProtoToLine(const google::protobuf::Message& message);

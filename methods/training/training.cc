@@ -147,13 +147,13 @@ ObjectiveMaker LanguageModelOf(const train::Sequences& sequences, train::Learner
 absl::Status TrainOnce(Context& context, KeptTraining training) {
   train::TrainerOptions& options = training.options;
   const std::string& cache = context.workplace().cache;
+  if (!cache.empty()) options.folder = absl::StrCat(cache, "/", options.label, "-", options.identity.substr(0, 16));
+  const std::string result = absl::StrCat(options.folder, "/", training.file);
   std::optional<FolderLock> lock;  // variants that begin alike may be built side by side
-  if (!cache.empty()) {
-    options.folder = absl::StrCat(cache, "/", options.label, "-", options.identity.substr(0, 16));
+  if (!options.folder.empty() && !FileExists(result)) {
     NIBBLE_ASSIGN_OR_RETURN(FolderLock taken, FolderLock::Take(options.folder));
     lock.emplace(std::move(taken));
   }
-  const std::string result = absl::StrCat(options.folder, "/", training.file);
   if (!options.folder.empty() && FileExists(result)) {
     NIBBLE_RETURN_IF_ERROR(training.load(result));
     NIBBLE_ASSIGN_OR_RETURN(auto steps, train::ReadStepLog(train::LogPath(options.folder)));
