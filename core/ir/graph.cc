@@ -13,10 +13,14 @@ namespace nibble::ir {
 
 namespace {
 
-// The pages of a mapped file that a value was read from are given back.
+// Gives back the pages of a mapped file that a value was read from.
+void Release(const EncodedTensor& value) {
+  for (const auto& [name, buffer] : value.buffers) DropMappedPages(buffer.bytes());
+}
+
 std::vector<float> DecodeAndRelease(const EncodedTensor& value) {
   std::vector<float> floats = Decode(value);
-  for (const auto& [name, buffer] : value.buffers) DropMappedPages(buffer.bytes());
+  Release(value);
   return floats;
 }
 
@@ -245,6 +249,7 @@ absl::StatusOr<std::vector<float>> EmbedTokens(const Graph& graph, absl::Span<co
     NIBBLE_RETURN_IF_ERROR(CheckToken(tokens[t], table.rows()));
     DecodeRows(table, tokens[t], tokens[t] + 1, hidden.data() + t * table.cols());
   }
+  Release(table);  // a row's page brings its neighbours with it
   return hidden;
 }
 
