@@ -2,12 +2,9 @@
 
 #include <cstdio>
 
-#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
-#include "core/base/file.h"
-#include "core/base/proto.h"
 #include "core/base/status.h"
 #include "core/base/thread_pool.h"
 #include "experiments/runner.h"

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -288,6 +289,7 @@ absl::StatusOr<std::string> ContentHash(const Graph& graph) {
       absl::StrAppend(&parts, " ", name, " ",
                       Sha256({reinterpret_cast<const char*>(buffer.bytes().data()), buffer.bytes().size()}));
     }
+    Release(value);
   }
   return Sha256(parts);
 }
