@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
 
 #include "core/base/check.h"
 #include "core/quant/formats/gguf/fit.h"
@@ -82,19 +83,37 @@ void EncodeIq4Nl(absl::Span<const float> x, absl::Span<const float> importance, 
   for (size_t i = 0; i < x.size(); ++i) parts->codes[i] = NearestNonLinear(x[i] * inverse);
 }
 
+// A group that is fitted alone, in every lane.
+struct OneGroup {
+  OneGroup(absl::Span<const float> values, absl::Span<const float> errors_weights) : groups{static_cast<int64_t>(values.size()), x.data(), weights.data()} {
+    for (size_t i = 0; i < values.size(); ++i) {
+      x[i] = Lanes{} + values[i];
+      weights[i] = Lanes{} + errors_weights[i];
+    }
+  }
+  template <typename Code>
+  void PutCodes(int zero, Code* out) const {
+    for (int64_t i = 0; i < groups.n; ++i) out[i] = static_cast<Code>(static_cast<int>(codes[i][0]) + zero);
+  }
+
+  const Groups groups;
+  std::array<Lanes, kLargestGroup> x, weights, codes;
+  Lanes scale, min;
+};
+
 void EncodeSmallByImportance(const BlockType& type, absl::Span<const float> x, absl::Span<const float> importance, float row_mean_square,
                              BlockParts* parts) {
   Values storage;
   WeighByImportance(x, importance, row_mean_square, storage.data());
-  const absl::Span<const float> weights(storage.data(), x.size());
-  const absl::Span<uint8_t> codes(parts->codes.data(), x.size());
-  if (!type.has_mins) {
-    parts->d = InHalf(FitSymmetric(type.zero, x, weights, codes));
-    return;
+  OneGroup fit(x, absl::MakeConstSpan(storage.data(), x.size()));
+  if (type.has_mins) {
+    FitAffine((1 << type.bits) - 1, fit.groups, kWide, &fit.scale, &fit.min, fit.codes.data());
+    parts->m = InHalf(fit.min[0]);
+  } else {
+    FitSymmetric(type.zero, fit.groups, &fit.scale, fit.codes.data());
   }
-  const AffineFit fit = FitAffine((1 << type.bits) - 1, x, weights, kWide, codes);
-  parts->d = InHalf(fit.scale);
-  parts->m = InHalf(fit.min);
+  parts->d = InHalf(fit.scale[0]);
+  fit.PutCodes(type.zero, parts->codes.data());
 }
 
 void EncodeSmall(const BlockType& type, absl::Span<const float> x, absl::Span<const float> importance, float row_mean_square,
@@ -157,37 +176,57 @@ struct SubBlocks {
   std::array<float, kMostSubBlocks> scales{}, mins{}, weights{};  // weights: sums
 };
 
+void FitGroups(const BlockType& type, const LargeType& large, bool by_importance, const Groups& groups, Lanes* scales, Lanes* mins) {
+  std::array<Lanes, kLargestGroup> codes;
+  if (type.has_mins) {
+    FitAffine((1 << type.bits) - 1, groups, by_importance ? kWide : large.search, scales, mins, codes.data());
+  } else if (!by_importance && large.descends) {
+    FitSymmetricByDescent(type.zero, groups, scales, codes.data());
+  } else {
+    FitSymmetric(type.zero, groups, scales, codes.data());
+  }
+}
+
 SubBlocks FitSubBlocks(const BlockType& type, const LargeType& large, absl::Span<const float> x, absl::Span<const float> importance) {
   const float mean_square = importance.empty() ? 0.0f : large.block_share * MeanSquare(x);
   SubBlocks fits;
-  Values storage;
-  std::array<uint8_t, kLargestBlock> codes;
-  const absl::Span<const float> weights(storage.data(), type.sub);
-  const absl::Span<uint8_t> sub_codes(codes.data(), type.sub);
-  for (int64_t s = 0; s < type.sub_blocks(); ++s) {
-    const absl::Span<const float> sub = x.subspan(s * type.sub, type.sub);
-    const absl::Span<const float> own = importance.empty() ? importance : importance.subspan(s * type.sub, type.sub);
-    WeighSubBlock(large, sub, own, mean_square, storage.data());
-    for (const float w : weights) fits.weights[s] += w;
-    if (type.has_mins) {
-      const AffineFit fit = FitAffine((1 << type.bits) - 1, sub, weights, importance.empty() ? large.search : kWide, sub_codes);
-      fits.scales[s] = fit.scale;
-      fits.mins[s] = fit.min;
-    } else if (importance.empty() && large.descends) {
-      fits.scales[s] = FitSymmetricByDescent(type.zero, sub, weights);
-    } else {
-      fits.scales[s] = FitSymmetric(type.zero, sub, weights, sub_codes);
+  std::array<float, kLargestGroup> own_weights;
+  std::array<Lanes, kLargestGroup> values, weights;
+  for (int64_t first = 0; first < type.sub_blocks(); first += kLanes) {
+    for (int64_t lane = 0; lane < kLanes; ++lane) {
+      const absl::Span<const float> sub = x.subspan((first + lane) * type.sub, type.sub);
+      const absl::Span<const float> own = importance.empty() ? importance : importance.subspan((first + lane) * type.sub, type.sub);
+      WeighSubBlock(large, sub, own, mean_square, own_weights.data());
+      for (int64_t i = 0; i < type.sub; ++i) {
+        fits.weights[first + lane] += own_weights[i];
+        values[i][lane] = sub[i];
+        weights[i][lane] = own_weights[i];
+      }
     }
+    Lanes scales{}, mins{};
+    FitGroups(type, large, !importance.empty(), {type.sub, values.data(), weights.data()}, &scales, &mins);
+    std::memcpy(fits.scales.data() + first, &scales, sizeof(scales));
+    std::memcpy(fits.mins.data() + first, &mins, sizeof(mins));
   }
   return fits;
 }
 
 // Codes 0 .. max_code of non-negative scales; gives the scale of the codes.
-float EncodeScales(int max_code, absl::Span<const float> scales, uint8_t* codes) {
+template <typename Code>
+float EncodeScales(int max_code, absl::Span<const float> scales, Code* codes) {
   const float max = std::max(0.0f, *std::max_element(scales.begin(), scales.end()));
   const float inverse = max > 0 ? static_cast<float>(max_code) / max : 0.0f;
-  for (size_t s = 0; s < scales.size(); ++s) codes[s] = static_cast<uint8_t>(NearestIn(inverse * scales[s], 0, max_code));
+  for (size_t s = 0; s < scales.size(); ++s) codes[s] = static_cast<Code>(NearestIn(inverse * scales[s], 0, max_code));
   return max / static_cast<float>(max_code);
+}
+
+// The same, with the least error by `weights`.
+template <typename Code>
+float EncodeScalesByWeight(int max_code, absl::Span<const float> scales, absl::Span<const float> weights, Code* codes) {
+  OneGroup fit(scales, weights);
+  FitPositive(max_code, fit.groups, &fit.scale, fit.codes.data());
+  fit.PutCodes(0, codes);
+  return fit.scale[0];
 }
 
 // Codes -levels .. levels - 1, the largest magnitude at -levels; gives their scale.
@@ -205,18 +244,18 @@ float EncodeSignedScales(int levels, absl::Span<const float> scales, int8_t* cod
 void EncodeSubScales(const BlockType& type, const LargeType& large, const SubBlocks& fits, bool by_importance, BlockParts* parts) {
   const int64_t count = type.sub_blocks();
   const absl::Span<const float> scales(fits.scales.data(), count), mins(fits.mins.data(), count), weights(fits.weights.data(), count);
-  std::array<uint8_t, kMostSubBlocks> codes;
-  const absl::Span<uint8_t> scale_codes(codes.data(), count), min_codes(parts->mins.data(), count);
   parts->m = 0;
   if (type.has_mins) {
-    parts->d = InHalf(by_importance ? FitPositive(large.scale_codes, scales, weights, scale_codes)
-                                    : EncodeScales(large.scale_codes, scales, codes.data()));
-    parts->m = InHalf(by_importance ? FitPositive(large.scale_codes, mins, weights, min_codes)
-                                    : EncodeScales(large.scale_codes, mins, parts->mins.data()));
-    std::copy(scale_codes.begin(), scale_codes.end(), parts->scales.begin());
+    const auto encode = [&](absl::Span<const float> values, auto* codes) {
+      return by_importance ? EncodeScalesByWeight(large.scale_codes, values, weights, codes) : EncodeScales(large.scale_codes, values, codes);
+    };
+    parts->d = InHalf(encode(scales, parts->scales.data()));
+    parts->m = InHalf(encode(mins, parts->mins.data()));
   } else if (by_importance && large.block_share > 0) {
-    parts->d = InHalf(FitSymmetric(large.scale_codes, scales, weights, scale_codes));
-    for (int64_t s = 0; s < count; ++s) parts->scales[s] = static_cast<int8_t>(codes[s] - large.scale_codes);
+    OneGroup fit(scales, weights);
+    FitSymmetric(large.scale_codes, fit.groups, &fit.scale, fit.codes.data());
+    parts->d = InHalf(fit.scale[0]);
+    fit.PutCodes(0, parts->scales.data());
   } else {
     parts->d = InHalf(EncodeSignedScales(large.scale_codes, scales, parts->scales.data()));
   }

@@ -1,8 +1,10 @@
 #include "core/quant/formats/gguf/gguf.h"
 
 #include <cmath>
+#include <map>
 
 #include "absl/strings/ascii.h"
+#include "core/base/file.h"
 #include "core/base/rng.h"
 #include "core/golden/golden_testing.h"
 #include "core/kernels/linear.h"
@@ -165,6 +167,34 @@ TEST(Gguf, ImportanceMovesTheErrorToWhereItCountsLess) {
       continue;
     }
     EXPECT_LT(Rms(Decode(weighted), values, importance), 0.97 * Rms(Decode(plain), values, importance)) << type;
+  }
+}
+
+std::string BytesHash(const std::string& type, absl::Span<const float> importance) {
+  const EncodedTensor tensor = *EncodeGgufBlocks(type, {16, 512}, Gaussian(16 * 512, 7, 0.03f), importance, nullptr);
+  const absl::Span<const uint8_t> bytes = tensor.buffer("blocks").bytes();
+  return Sha256({reinterpret_cast<const char*>(bytes.data()), bytes.size()}).substr(0, 12);
+}
+
+// Whatever instructions the machine has.
+TEST(Gguf, BytesAreTheSameOnEveryMachine) {
+  std::vector<float> importance(512);
+  for (size_t c = 0; c < importance.size(); ++c) importance[c] = static_cast<float>(1 + c * 37 % 64) / 16;
+  const std::map<std::string, std::pair<std::string, std::string>> expected = {
+      {"q4_0", {"563adee665ef", "8f15dfc677fa"}},
+      {"q4_1", {"69718c87fea4", "4d57887723fb"}},
+      {"q5_0", {"93cd63f5ab4c", "b532dd8fb156"}},
+      {"q5_1", {"9fe8f691a521", "a8fb2a56636e"}},
+      {"q8_0", {"31f254c67c78", "31f254c67c78"}},
+      {"iq4_nl", {"afc81cabfb71", "662dd8767abc"}},
+      {"q2_k", {"948874c996d2", "81f3f6cf3f5a"}},
+      {"q3_k", {"d8d06e1d53bf", "f5d94c417e87"}},
+      {"q4_k", {"30fcdcde3f54", "e401419724eb"}},
+      {"q5_k", {"d00a8d7308e0", "090ace4b2b8f"}},
+      {"q6_k", {"dcb8ebbacc61", "043c44efee9b"}}};
+  for (const std::string type : kTypes) {
+    EXPECT_EQ(BytesHash(type, {}), expected.at(type).first) << type;
+    EXPECT_EQ(BytesHash(type, importance), expected.at(type).second) << type << " by importance";
   }
 }
 
