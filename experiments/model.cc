@@ -11,6 +11,7 @@
 #include "core/io/gguf_model_writer.h"
 #include "core/io/hf_folder.h"
 #include "core/io/meta_folder.h"
+#include "core/io/tokenizer_extras.h"
 #include "core/ir/passes.h"
 #include "core/models/llama.h"
 
@@ -53,7 +54,7 @@ absl::StatusOr<io::Checkpoint> CheckpointOf(const io::LoadedModel& source, const
   io::Checkpoint checkpoint;
   checkpoint.config = source.config;
   checkpoint.config.tie_word_embeddings = graph.tied();
-  checkpoint.pipeline = pipeline;
+  checkpoint.pipeline = source.pipeline.empty() ? pipeline : absl::StrCat(source.pipeline, " -> ", pipeline);
   checkpoint.note = source.note;
   checkpoint.attachments = ir::AttachmentsOf(graph);
   std::map<std::string, ir::ParameterId> ids;
@@ -72,7 +73,8 @@ template <absl::Status (*kWrite)(const std::string& folder, const io::Checkpoint
 absl::Status SaveFolder(const io::LoadedModel& source, io::Checkpoint checkpoint, const std::string& folder) {
   if (source.tokenizer != nullptr) {
     checkpoint.tokenizer_json = source.tokenizer->ToJson();
-    checkpoint.tokenizer_config_json = source.tokenizer->ToConfigJson();
+    NIBBLE_ASSIGN_OR_RETURN(const io::TokenizerExtras extras, io::ReadTokenizerExtras(source.files, source.tokenizer.get()));
+    checkpoint.tokenizer_config_json = io::TokenizerConfigJson(*source.tokenizer, extras);
   }
   return kWrite(folder, checkpoint);
 }

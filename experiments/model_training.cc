@@ -33,7 +33,7 @@ absl::StatusOr<LlamaConfig> ConfigOf(const ModelTraining::Shape& shape, const te
   config.tie_word_embeddings = shape.tie_word_embeddings();
   config.vocab_size = tokenizer.vocabulary_size();
   config.bos_token_id = tokenizer.bos_id();
-  config.eos_token_id = tokenizer.eos_id();
+  if (tokenizer.eos_id().has_value()) config.eos_token_ids = {*tokenizer.eos_id()};
   NIBBLE_RETURN_IF_ERROR(Annotate(config.Validate(), "shape"));
   return config;
 }

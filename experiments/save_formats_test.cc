@@ -4,6 +4,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/base/file.h"
+#include "core/io/safetensors.h"
+#include "core/io/tokenizer_extras.h"
 #include "core/runtime/reference.h"
 #include "experiments/model.h"
 #include "methods/testing.h"
@@ -42,12 +44,45 @@ std::string Refusal(const std::string& source, const std::string& steps, const s
 
 TEST(SaveFormats, CompressedTensorsGivesTheSameLogits) {
   for (const char* steps :
-       {kW4A16, kW8A8, kW4A8, R"(step { [nibble.rtn] { bits: 3 asymmetric: true } })", R"(step { [nibble.rtn] { bits: 4 group_size: 64 asymmetric: true scale_type: BF16 } })"}) {
+       {kW4A16, kW8A8, kW4A8, R"(step { [nibble.rtn] { bits: 3 asymmetric: true } })", R"(step { [nibble.rtn] { bits: 8 per: PER_TENSOR } })", R"(step { [nibble.rtn] { bits: 4 group_size: 64 asymmetric: true scale_type: BF16 } })"}) {
     const OpenedModel model = Quantized(kNovelist, steps);
     ASSERT_OK_AND_ASSIGN(const OpenedModel again, Again(model, "compressed-tensors"));
     EXPECT_EQ(Logits(again.graph), Logits(model.graph)) << steps;
     EXPECT_EQ(ir::Print(again.graph).value(), ir::Print(model.graph).value());
     EXPECT_NE(again.source.tokenizer, nullptr);
+  }
+}
+
+// Scales of whole tensors have one dimension there.
+TEST(SaveFormats, CompressedTensorsOfOneScaleATensor) {
+  const OpenedModel model = Quantized(kNovelist, "step { [nibble.rtn] { bits: 8 per: PER_TENSOR asymmetric: true } }");
+  const std::string folder = TestTempDir() + "/tensor";
+  ASSERT_OK(SaveModel(model.source, model.graph, "", folder, "compressed-tensors"));
+  ASSERT_OK_AND_ASSIGN(const auto file, io::SafetensorsFile::Open(folder + "/model.safetensors"));
+  EXPECT_EQ(file->Get("model.layers.0.mlp.up_proj.weight_scale")->shape(), Shape{1});
+  EXPECT_EQ(file->Get("model.layers.0.mlp.up_proj.weight_zero_point")->shape(), Shape{1});
+}
+
+TEST(SaveFormats, ChatTemplatesEndTokensAndPipelinesStay) {
+  OpenedModel model = OpenModel(kNovelist).value();
+  model.source.config.eos_token_ids = {2, 7};
+  const std::string first = TestTempDir() + "/first", second = first + "_second";
+  ASSERT_OK(SaveModel(model.source, model.graph, "one", first, "folder"));
+  ASSERT_OK_AND_ASSIGN(std::string config, ReadFile(first + "/tokenizer_config.json"));
+  config.insert(config.find('{') + 1, R"("chat_template": "{{ messages }}", "pad_token": "<unk>", "add_eos_token": false,)");
+  ASSERT_OK(WriteFile(first + "/tokenizer_config.json", config));
+  for (const std::string format : {"folder", "compressed-tensors", "gguf"}) {
+    ASSERT_OK_AND_ASSIGN(OpenedModel again, OpenModel(first));
+    if (format == "compressed-tensors") ASSERT_OK(ApplyText(kW4A16, again.graph));
+    const std::string path = absl::StrCat(second, format == "gguf" ? "/model.gguf" : "");
+    ASSERT_OK(SaveModel(again.source, again.graph, "two", path, format));
+    ASSERT_OK_AND_ASSIGN(const OpenedModel back, OpenModel(path));
+    ASSERT_OK_AND_ASSIGN(const io::TokenizerExtras extras, io::ReadTokenizerExtras(back.source.files, back.source.tokenizer.get()));
+    EXPECT_EQ(extras.chat_template, "{{ messages }}") << format;
+    EXPECT_EQ(extras.ids.count("padding_token_id"), 1u) << format;
+    EXPECT_EQ(extras.add_eos, false) << format;
+    EXPECT_EQ(back.source.config.eos_token_ids, (std::vector<int32_t>{2, 7})) << format;
+    if (format == "folder") EXPECT_THAT(back.source.pipeline, ::testing::EndsWith("one -> two"));
   }
 }
 

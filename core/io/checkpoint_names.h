@@ -15,6 +15,8 @@ inline constexpr char kSentencePieceFile[] = "/tokenizer.model";
 inline constexpr char kTokenizerConfigFile[] = "/tokenizer_config.json";
 inline constexpr char kNibbleFile[] = "/nibble.json";
 inline constexpr char kQuantizeConfigFile[] = "/quantize_config.json";
+inline constexpr char kChatTemplateFile[] = "/chat_template.jinja";
+inline constexpr char kGenerationConfigFile[] = "/generation_config.json";
 inline constexpr char kSchemesKey[] = "nibble.schemes";
 inline constexpr int64_t kFormatVersion = 1;
 

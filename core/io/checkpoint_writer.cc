@@ -65,6 +65,18 @@ absl::Status WriteWeights(const std::string& path, const Checkpoint& checkpoint)
   return writer->Finish();
 }
 
+// With the widest of the float parameters' types: other programs load the model in it, and a
+// narrower one would round what is stored.
+std::string ConfigJson(const Checkpoint& checkpoint) {
+  static constexpr std::pair<const char*, const char*> kWidening[] = {{"bf16", "bfloat16"}, {"fp16", "float16"}, {"fp32", "float32"}};
+  nlohmann::ordered_json config = nlohmann::ordered_json::parse(checkpoint.config.ToJson());
+  for (const auto& [format, dtype] : kWidening) {
+    const auto has = [&, name = format](const CheckpointParameter& parameter) { return parameter.scheme.format() == name; };
+    if (std::any_of(checkpoint.parameters.begin(), checkpoint.parameters.end(), has)) config["torch_dtype"] = dtype;
+  }
+  return config.dump(2) + "\n";
+}
+
 std::string NibbleJson(const Checkpoint& checkpoint) {
   nlohmann::ordered_json object = {{"format_version", kFormatVersion}};
   object["activations"] = nlohmann::ordered_json::object();
@@ -93,7 +105,12 @@ absl::Status WriteOrRemoveFile(const std::string& path, const std::string& text)
   return absl::OkStatus();
 }
 
+// Files of a model that was in the folder before are taken away: readers would take them
+// for this one's.
 absl::Status WriteTokenizerFiles(const std::string& folder, const Checkpoint& checkpoint) {
+  for (const char* other : {kSentencePieceFile, kChatTemplateFile, kQuantizeConfigFile, kGenerationConfigFile, kIndexFile}) {
+    NIBBLE_RETURN_IF_ERROR(WriteOrRemoveFile(folder + other, ""));
+  }
   NIBBLE_RETURN_IF_ERROR(WriteOrRemoveFile(folder + kTokenizerFile, checkpoint.tokenizer_json));
   return WriteOrRemoveFile(folder + kTokenizerConfigFile, checkpoint.tokenizer_config_json);
 }
@@ -115,7 +132,7 @@ absl::Status WriteCheckpoint(const std::string& folder, const Checkpoint& checkp
   NIBBLE_RETURN_IF_ERROR(WriteWeights(folder + kWeightsFile, checkpoint));
   NIBBLE_RETURN_IF_ERROR(WriteTokenizerFiles(folder, checkpoint));
   NIBBLE_RETURN_IF_ERROR(WriteFile(folder + kNibbleFile, NibbleJson(checkpoint)));
-  return WriteFile(folder + kConfigFile, checkpoint.config.ToJson());
+  return WriteFile(folder + kConfigFile, ConfigJson(checkpoint));
 }
 
 }  // namespace nibble::io

@@ -150,13 +150,20 @@ Tensor ZeroPoints(const CodeView& view, bool packed) {
   return out;
 }
 
+// The library's shape of scales and zero points: [1] of a whole tensor.
+Shape ShapeByScheme(const QuantScheme& scheme, const Shape& shape) { return scheme.per() == QuantScheme::PER_TENSOR ? Shape{1} : shape; }
+
+Tensor ByScheme(const QuantScheme& scheme, const Tensor& tensor) {
+  return *Tensor::Borrow(tensor.dtype(), ShapeByScheme(scheme, tensor.shape()), tensor.bytes(), std::make_shared<Tensor>(tensor));
+}
+
 absl::StatusOr<Tensors> TensorsOf(const CheckpointParameter& parameter, const EncodedTensor& tensor, const Plan& plan) {
   if (IsFloatFormat(tensor.scheme)) return Tensors{{parameter.name, tensor.buffer("values")}};
   NIBBLE_ASSIGN_OR_RETURN(const CodeView view, AsIntegers(tensor));
   const std::string& name = parameter.name;
   Tensors tensors;
-  tensors.emplace_back(name + "_scale", view.scales);
-  if (view.zeros.has_value()) tensors.emplace_back(name + "_zero_point", ZeroPoints(view, plan.packed));
+  tensors.emplace_back(name + "_scale", ByScheme(parameter.scheme, view.scales));
+  if (view.zeros.has_value()) tensors.emplace_back(name + "_zero_point", ByScheme(parameter.scheme, ZeroPoints(view, plan.packed)));
   if (!plan.packed) {
     tensors.emplace_back(name, SignedCodes(view));
     return tensors;
@@ -181,10 +188,10 @@ std::vector<TensorSpec> Specs(const Checkpoint& checkpoint, const Plan& plan) {
     }
     const int64_t rows = parameter.shape[0], cols = parameter.shape[1];
     const Shape scales = layout[1].shape;
-    specs.push_back({name + "_scale", layout[1].dtype, scales});
+    specs.push_back({name + "_scale", layout[1].dtype, ShapeByScheme(parameter.scheme, scales)});
     const bool packed_zeros = plan.packed && scales[0] == rows;
     const Shape zeros = packed_zeros ? Shape{CeilDiv(rows * plan.bits, 32), scales[1]} : scales;
-    if (parameter.scheme.asymmetric()) specs.push_back({name + "_zero_point", packed_zeros ? DType::kI32 : DType::kI8, zeros});
+    if (parameter.scheme.asymmetric()) specs.push_back({name + "_zero_point", packed_zeros ? DType::kI32 : DType::kI8, ShapeByScheme(parameter.scheme, zeros)});
     if (!plan.packed) {
       specs.push_back({name, DType::kI8, parameter.shape});
       continue;

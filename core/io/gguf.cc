@@ -102,7 +102,8 @@ absl::StatusOr<GgufValue> ReadArray(Reader& reader, int depth);
 template <typename T, typename ReadOne>
 absl::StatusOr<GgufValue> ReadItems(uint64_t count, ReadOne read_one) {
   std::vector<T> items;
-  items.reserve(count);
+  // An item may take many times its bytes in the file, so a count is believed only in part.
+  items.reserve(std::min<uint64_t>(count, 1 << 16));
   for (uint64_t i = 0; i < count; ++i) {
     NIBBLE_ASSIGN_OR_RETURN(T item, read_one());
     items.push_back(std::move(item));
@@ -228,7 +229,23 @@ absl::Status GgufFile::Read() {
   NIBBLE_ASSIGN_OR_RETURN(const uint64_t entries, reader.Count("metadata list", kLeastEntryBytes));
   NIBBLE_RETURN_IF_ERROR(ReadMetadata(reader, entries, &metadata_));
   NIBBLE_RETURN_IF_ERROR(ReadTensors(reader, tensors, &tensors_));
-  return PlaceData(reader.position());
+  NIBBLE_RETURN_IF_ERROR(PlaceData(reader.position()));
+  return CheckOverlaps();
+}
+
+absl::Status GgufFile::CheckOverlaps() const {
+  std::vector<const std::pair<const std::string, GgufTensor>*> in_order;
+  for (const auto& entry : tensors_) {
+    if (entry.second.bytes > 0) in_order.push_back(&entry);
+  }
+  std::sort(in_order.begin(), in_order.end(), [](const auto* a, const auto* b) { return a->second.offset < b->second.offset; });
+  for (size_t i = 1; i < in_order.size(); ++i) {
+    const auto& [before, first] = *in_order[i - 1];
+    const auto& [name, second] = *in_order[i];
+    if (first.offset + first.bytes <= second.offset) continue;
+    return absl::InvalidArgumentError(absl::StrCat("tensors '", before, "' and '", name, "' overlap; the file is damaged, fetch it again"));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status GgufFile::PlaceData(uint64_t header_end) {

@@ -78,6 +78,7 @@ class GgufFile {
   explicit GgufFile(std::shared_ptr<const MappedFile> file) : file_(std::move(file)) {}
   absl::Status Read();
   absl::Status PlaceData(uint64_t header_end);
+  absl::Status CheckOverlaps() const;
   template <typename T>
   absl::StatusOr<const T*> Get(const std::string& key, absl::string_view kind) const;
 

@@ -6,6 +6,7 @@
 #include <map>
 #include <optional>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -91,13 +92,17 @@ absl::Status ReadSizes(const GgufFile& file, LlamaConfig* config) {
 
 absl::Status ReadRope(const GgufFile& file, LlamaConfig* config) {
   NIBBLE_RETURN_IF_ERROR(Optional(file, "llama.rope.freq_base", &config->rope_theta));
-  NIBBLE_RETURN_IF_ERROR(Optional(file, "llama.rope.scale_linear", &config->rope_linear_factor));
-  std::string type = "none";
+  std::string type = "linear";  // llama.cpp's default
   if (file.Has("llama.rope.scaling.type")) {
     NIBBLE_ASSIGN_OR_RETURN(type, file.Text("llama.rope.scaling.type"));
   }
-  if (type == "linear") return Optional(file, "llama.rope.scaling.factor", &config->rope_linear_factor);
   if (type == "none") return absl::OkStatus();
+  if (type == "linear") {
+    const char* key = "llama.rope.scaling.factor";
+    NIBBLE_RETURN_IF_ERROR(Optional(file, file.Has(key) ? key : "llama.rope.scale_linear", &config->rope_linear_factor));
+    if (config->rope_linear_factor == 0) config->rope_linear_factor = 1;
+    return absl::OkStatus();
+  }
   return Unsupported(file, absl::StrCat("llama.rope.scaling.type '", type, "' is not supported"));
 }
 
@@ -115,7 +120,8 @@ absl::Status ReadVocabulary(const GgufFile& file, LlamaConfig* config) {
   return absl::OkStatus();
 }
 
-absl::Status ReadTokenId(const GgufFile& file, const std::string& key, std::optional<int32_t>* out) {
+absl::Status ReadTokenId(const GgufFile& file, absl::string_view name, std::optional<int32_t>* out) {
+  const std::string key = absl::StrCat("tokenizer.ggml.", name, "_token_id");
   if (!file.Has(key)) return absl::OkStatus();
   NIBBLE_ASSIGN_OR_RETURN(const int64_t id, file.Integer(key));
   if (id < 0 || id > std::numeric_limits<int32_t>::max()) {
@@ -244,13 +250,20 @@ absl::StatusOr<LlamaConfig> GgufConfig(const GgufFile& file) {
   if (architecture != "llama") {
     return Unsupported(file, absl::StrCat("architecture '", architecture, "' is not supported; Nibble runs 'llama'"));
   }
+  int64_t parts = 1;
+  NIBBLE_RETURN_IF_ERROR(Optional(file, "split.count", &parts));
+  if (parts > 1) return Unsupported(file, absl::StrCat("this is one of ", parts, " parts; join them with llama-gguf-split --merge"));
   LlamaConfig config;
   NIBBLE_RETURN_IF_ERROR(ReadSizes(file, &config));
   NIBBLE_RETURN_IF_ERROR(ReadRope(file, &config));
   NIBBLE_RETURN_IF_ERROR(ReadVocabulary(file, &config));
   NIBBLE_RETURN_IF_ERROR(Optional(file, "llama.attention.layer_norm_rms_epsilon", &config.rms_norm_eps));
-  NIBBLE_RETURN_IF_ERROR(ReadTokenId(file, "tokenizer.ggml.bos_token_id", &config.bos_token_id));
-  NIBBLE_RETURN_IF_ERROR(ReadTokenId(file, "tokenizer.ggml.eos_token_id", &config.eos_token_id));
+  NIBBLE_RETURN_IF_ERROR(ReadTokenId(file, "bos", &config.bos_token_id));
+  for (const char* name : {"eos", "eot", "eom"}) {
+    std::optional<int32_t> id;
+    NIBBLE_RETURN_IF_ERROR(ReadTokenId(file, name, &id));
+    if (id.has_value() && !absl::c_linear_search(config.eos_token_ids, *id)) config.eos_token_ids.push_back(*id);
+  }
   if (file.Has("llama.attention.sliding_window")) {
     NIBBLE_ASSIGN_OR_RETURN(config.sliding_window, file.Integer("llama.attention.sliding_window"));
   }

@@ -29,6 +29,9 @@ std::shared_ptr<const WeightStore> GgufWeights(std::shared_ptr<const GgufFile> f
 // From tokenizer.ggml.* metadata; null when the file has none.
 absl::StatusOr<std::shared_ptr<const text::Tokenizer>> GgufTokenizer(const GgufFile& file);
 
+// What a user should know of it; "" for nothing.
+std::string GgufTokenizerNote(const GgufFile& file);
+
 // "Q4_1 (210 tensors), Q8_0 (1)"; "" when nothing is block-quantized.
 std::string GgufQuantizedTypes(const GgufFile& file);
 

@@ -124,6 +124,28 @@ TEST(GgufModelTest, RefusesWhatItCannotRun) {
   EXPECT_THAT(ConfigMessage(TinyLlamaMetadata().Integer("llama.attention.value_length", 4)), HasSubstr("value length 4"));
 }
 
+double LinearFactor(GgufBuilder builder) {
+  AddTinyLlamaTensors(&builder);
+  return GgufConfig(*OpenBuilt(builder))->rope_linear_factor;
+}
+
+// As llama.cpp: linear unless the type says otherwise, factor before scale_linear, 0 is 1.
+TEST(GgufModelTest, LinearScalingIsTheDefault) {
+  const auto with = [] { return TinyLlamaMetadata(); };
+  EXPECT_EQ(LinearFactor(with()), 1);
+  EXPECT_EQ(LinearFactor(with().Real("llama.rope.scaling.factor", 4)), 4);
+  EXPECT_EQ(LinearFactor(with().Real("llama.rope.scale_linear", 2)), 2);
+  EXPECT_EQ(LinearFactor(with().Real("llama.rope.scale_linear", 0)), 1);
+  EXPECT_EQ(LinearFactor(with().Text("llama.rope.scaling.type", "none").Real("llama.rope.scale_linear", 4)), 1);
+}
+
+TEST(GgufModelTest, PartsAndEndTokens) {
+  EXPECT_THAT(ConfigMessage(TinyLlamaMetadata().Integer("split.count", 3)), HasSubstr("one of 3 parts"));
+  GgufBuilder builder = TinyLlamaMetadata().Integer("tokenizer.ggml.eot_token_id", 4);
+  AddTinyLlamaTensors(&builder);
+  EXPECT_THAT(GgufConfig(*OpenBuilt(builder))->eos_token_ids, ::testing::Contains(4));
+}
+
 TEST(GgufModelTest, KeyWithOtherRowsIsAnError) {
   GgufBuilder b = TinyLlamaMetadata();
   b.Floats("blk.0.attn_k.weight", {8, 4}, std::vector<float>(32)).Floats("token_embd.weight", {int64_t{1} << 40, 0}, {});
@@ -210,7 +232,7 @@ TEST(GgufModelTest, ReadsSmolLm2) {
   EXPECT_EQ(config.ParameterCount(), ShapePreset("smollm2-135m").value().ParameterCount());
   EXPECT_EQ(config.rope_theta, 100000);
   EXPECT_EQ(config.bos_token_id, 1);
-  EXPECT_EQ(config.eos_token_id, 2);
+  EXPECT_EQ(config.eos_token_ids, (std::vector<int32_t>{2}));
   EXPECT_EQ(GgufQuantizedTypes(*file), "Q4_1 (210 tensors), Q8_0 (1)");
   ASSERT_OK_AND_ASSIGN(const auto tokenizer, GgufTokenizer(*file));
   EXPECT_EQ(tokenizer->Encode("The capital of France is"), (std::vector<int32_t>{504, 3575, 282, 4649, 314}));

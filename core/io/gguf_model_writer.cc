@@ -1,18 +1,15 @@
 #include "core/io/gguf_model_writer.h"
 
 #include <algorithm>
+#include <map>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
-#include "core/base/file.h"
 #include "core/base/status.h"
 #include "core/io/checkpoint_files.h"
-#include "core/io/checkpoint_names.h"
 #include "core/io/gguf_model.h"
 #include "core/io/gguf_writer.h"
 #include "core/io/rope_rows.h"
-#include "core/io/strict_json.h"
 #include "core/quant/format.h"
 #include "core/quant/formats/gguf/gguf.h"
 #include "core/text/added_tokens.h"
@@ -22,64 +19,8 @@ namespace {
 
 constexpr char kTokenizerPrefix[] = "tokenizer.ggml.";
 constexpr char kChatTemplateKey[] = "tokenizer.chat_template";
-constexpr char kChatTemplateFile[] = "/chat_template.jinja";
-constexpr char kIdSuffix[] = "_token_id";
+constexpr char kEndOfTurn[] = "eot_token_id";
 constexpr int64_t kQuantizationVersion = 2;  // of ggml's block layouts
-
-// Those that have a place of their own.
-bool IsVocabularyId(absl::string_view key) { return key == "bos_token_id" || key == "eos_token_id" || key == "unknown_token_id"; }
-
-absl::StatusOr<TokenizerExtras> ExtrasOfGguf(const std::string& path) {
-  NIBBLE_ASSIGN_OR_RETURN(const auto file, GgufFile::Open(path));
-  TokenizerExtras extras;
-  if (file->Has(kChatTemplateKey)) {
-    NIBBLE_ASSIGN_OR_RETURN(extras.chat_template, file->Text(kChatTemplateKey));
-  }
-  for (const auto& [key, value] : file->metadata()) {
-    const absl::string_view suffix = absl::StripPrefix(key, kTokenizerPrefix);
-    if (suffix.size() == key.size()) continue;
-    if (suffix == "add_eos_token") {
-      NIBBLE_ASSIGN_OR_RETURN(const int64_t flag, file->Integer(key));
-      extras.add_eos = flag != 0;
-    }
-    if (!absl::EndsWith(suffix, kIdSuffix) || IsVocabularyId(suffix)) continue;
-    NIBBLE_ASSIGN_OR_RETURN(const int64_t id, file->Integer(key));
-    if (id < 0 || id > INT32_MAX) continue;  // "none"
-    extras.ids[std::string(suffix)] = static_cast<int32_t>(id);
-  }
-  return extras;
-}
-
-// A text of an object; "" where it is absent or no text.
-std::string TextOf(const nlohmann::json& object, const char* key) {
-  const auto found = object.find(key);
-  return found != object.end() && found->is_string() ? found->get<std::string>() : "";
-}
-
-// A template by itself, or the one called "default" of several.
-std::string TemplateOf(const nlohmann::json& config) {
-  const auto found = config.find("chat_template");
-  if (found == config.end() || !found->is_array()) return TextOf(config, "chat_template");
-  for (const nlohmann::json& entry : *found) {
-    if (entry.is_object() && TextOf(entry, "name") == "default") return TextOf(entry, "template");
-  }
-  return "";
-}
-
-absl::StatusOr<TokenizerExtras> ExtrasOfConfig(const std::string& path, const text::Tokenizer* tokenizer) {
-  NIBBLE_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
-  NIBBLE_ASSIGN_OR_RETURN(const nlohmann::json config, ParseStrictObject(text, path));
-  TokenizerExtras extras;
-  extras.chat_template = TemplateOf(config);
-  const auto add_eos = config.find("add_eos_token");
-  if (add_eos != config.end() && add_eos->is_boolean()) extras.add_eos = add_eos->get<bool>();
-  const auto pad = config.find("pad_token");
-  if (tokenizer == nullptr || pad == config.end()) return extras;
-  const std::string content = pad->is_object() ? TextOf(*pad, "content") : TextOf(config, "pad_token");
-  const std::vector<int32_t> ids = content.empty() ? std::vector<int32_t>() : tokenizer->Encode(content);
-  if (ids.size() == 1) extras.ids["padding_token_id"] = ids[0];
-  return extras;
-}
 
 absl::Status Refuse(const std::string& what, const std::string& module, absl::string_view advice) {
   return absl::UnimplementedError(absl::StrCat(module, " has ", what, ", which GGUF cannot hold; ", advice));
@@ -150,7 +91,16 @@ void AddArchitecture(const LlamaConfig& config, GgufMetadata* metadata) {
   }
 }
 
-absl::Status AddTokenizer(const text::Tokenizer& tokenizer, const TokenizerExtras& extras, int64_t rows, GgufMetadata* metadata) {
+// The first of the model's end tokens that is not the tokenizer's EOS.
+std::optional<int32_t> EndOfTurn(const LlamaConfig& config, const text::Tokenizer& tokenizer) {
+  for (const int32_t id : config.eos_token_ids) {
+    if (tokenizer.eos_id() != id) return id;
+  }
+  return std::nullopt;
+}
+
+absl::Status AddTokenizer(const text::Tokenizer& tokenizer, const TokenizerExtras& extras, std::optional<int32_t> end_of_turn, int64_t rows,
+                          GgufMetadata* metadata) {
   NIBBLE_ASSIGN_OR_RETURN(text::GgufVocabulary vocabulary, tokenizer.ToGguf());
   if (static_cast<int64_t>(vocabulary.tokens.size()) > rows) {
     return absl::InvalidArgumentError(absl::StrCat("the tokenizer has ", vocabulary.tokens.size(), " tokens, the embedding ", rows, " rows"));
@@ -171,6 +121,7 @@ absl::Status AddTokenizer(const text::Tokenizer& tokenizer, const TokenizerExtra
   if (vocabulary.eos_id.has_value()) metadata->AddInteger(key("eos_token_id"), *vocabulary.eos_id);
   if (vocabulary.unk_id.has_value()) metadata->AddInteger(key("unknown_token_id"), *vocabulary.unk_id);
   for (const auto& [name, id] : extras.ids) metadata->AddInteger(key(name), id);
+  if (end_of_turn.has_value() && extras.ids.count(kEndOfTurn) == 0) metadata->AddInteger(key(kEndOfTurn), *end_of_turn);
   metadata->AddFlag(key("add_bos_token"), vocabulary.add_bos);
   if (extras.add_eos.has_value()) metadata->AddFlag(key("add_eos_token"), *extras.add_eos);
   if (vocabulary.add_space_prefix.has_value()) metadata->AddFlag(key("add_space_prefix"), *vocabulary.add_space_prefix);
@@ -188,19 +139,6 @@ absl::Status WriteParameter(const LlamaConfig& config, const CheckpointParameter
 }
 
 }  // namespace
-
-absl::StatusOr<TokenizerExtras> ReadTokenizerExtras(const std::vector<std::string>& files, const text::Tokenizer* tokenizer) {
-  TokenizerExtras extras;
-  for (const std::string& file : files) {
-    if (absl::EndsWith(file, ".gguf")) return ExtrasOfGguf(file);
-    if (!absl::EndsWith(file, kTokenizerConfigFile)) continue;
-    NIBBLE_ASSIGN_OR_RETURN(extras, ExtrasOfConfig(file, tokenizer));
-    const std::string jinja = absl::StrCat(absl::StripSuffix(file, kTokenizerConfigFile), kChatTemplateFile);
-    if (!FileExists(jinja)) continue;
-    NIBBLE_ASSIGN_OR_RETURN(extras.chat_template, ReadFile(jinja));
-  }
-  return extras;
-}
 
 absl::Status WriteGgufModel(const std::string& path, const std::string& name, const Checkpoint& checkpoint, const text::Tokenizer* tokenizer,
                             const TokenizerExtras& extras) {
@@ -222,7 +160,11 @@ absl::Status WriteGgufModel(const std::string& path, const std::string& name, co
   metadata.AddInteger("general.file_type", FileType(checkpoint.parameters));
   metadata.AddInteger("general.quantization_version", kQuantizationVersion);
   AddArchitecture(config, &metadata);
-  if (tokenizer != nullptr) NIBBLE_RETURN_IF_ERROR(Annotate(AddTokenizer(*tokenizer, extras, config.vocab_size, &metadata), "tokenizer"));
+  if (tokenizer == nullptr) {
+    metadata.AddText(absl::StrCat(kTokenizerPrefix, "model"), "no_vocab");
+  } else {
+    NIBBLE_RETURN_IF_ERROR(Annotate(AddTokenizer(*tokenizer, extras, EndOfTurn(config, *tokenizer), config.vocab_size, &metadata), "tokenizer"));
+  }
   NIBBLE_ASSIGN_OR_RETURN(const auto writer, GgufWriter::Create(path, std::move(metadata), specs));
   for (const CheckpointParameter& parameter : checkpoint.parameters) {
     NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor tensor, checkpoint.load(parameter.name));

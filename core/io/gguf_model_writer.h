@@ -2,29 +2,14 @@
 #ifndef NIBBLE_CORE_IO_GGUF_MODEL_WRITER_H_
 #define NIBBLE_CORE_IO_GGUF_MODEL_WRITER_H_
 
-#include <cstdint>
-#include <map>
-#include <optional>
 #include <string>
-#include <vector>
 
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
 #include "core/io/hf_folder.h"
+#include "core/io/tokenizer_extras.h"
 #include "core/text/tokenizer.h"
 
 namespace nibble::io {
-
-// What the files of a model say of its tokenizer beside the vocabulary.
-struct TokenizerExtras {
-  std::string chat_template;             // Jinja; "" for none
-  std::map<std::string, int32_t> ids;    // by GGUF's keys: "padding_token_id", "eot_token_id" ...
-  std::optional<bool> add_eos;
-};
-
-// From `files`, those that a model was read from: a GGUF file's metadata, or a folder's
-// tokenizer_config.json and chat_template.jinja. Nothing where they say nothing.
-absl::StatusOr<TokenizerExtras> ReadTokenizerExtras(const std::vector<std::string>& files, const text::Tokenizer* tokenizer);
 
 // Writes `checkpoint` to `path`, called `name` in it, one tensor at a time; the file is
 // complete or absent. Rows of queries and keys are interleaved, norms become F32, a

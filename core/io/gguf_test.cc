@@ -131,6 +131,15 @@ TEST(GgufTest, TensorsMustFitTheFile) {
   EXPECT_THAT(OpenMessage(GgufBuilder().Tensor("t", {33}, "Q4_0", std::string(64, 0)).Build()), HasSubstr("33"));
 }
 
+TEST(GgufTest, TensorsMustNotOverlap) {
+  std::string bytes = GgufBuilder().Floats("a", {8}, std::vector<float>(8, 1)).Floats("b", {8}, std::vector<float>(8, 2)).Build();
+  const uint64_t second = 32;  // the offset of b, the last field before the padding
+  const size_t at = bytes.rfind(std::string(reinterpret_cast<const char*>(&second), sizeof(second)));
+  ASSERT_NE(at, std::string::npos);
+  bytes[at] = 0;
+  EXPECT_THAT(OpenMessage(bytes), HasSubstr("overlap"));
+}
+
 TEST(GgufTest, EveryTruncationOfTheHeaderIsAnError) {
   GgufBuilder b = TinyLlamaMetadata();
   AddTinyLlamaTensors(&b);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "core/base/file.h"
 #include "core/base/rng.h"
 #include "core/io/damage_testing.h"
 #include "core/io/gguf.h"
@@ -50,7 +51,7 @@ class GgufBuilder {
     return *this;
   }
   GgufBuilder& Floats(const std::string& name, const Shape& shape, const std::vector<float>& values) {
-    return Tensor(name, shape, "F32", std::string(reinterpret_cast<const char*>(values.data()), values.size() * 4));
+    return Tensor(name, shape, "F32", std::string(BytesOf(values)));
   }
 
   std::string Header(uint32_t version = 3) const {

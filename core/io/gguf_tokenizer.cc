@@ -67,6 +67,7 @@ absl::StatusOr<text::BpeVocabulary> ReadBpe(const GgufFile& file) {
     vocabulary.merges.push_back(std::move(pair));
   }
   vocabulary.added_tokens = text::AddedTokensFromTypes(vocabulary.tokens, types);
+  vocabulary.types = types;
   NIBBLE_RETURN_IF_ERROR(ReadIds(file, &vocabulary));
   // Llama 3's files rely on their BOS being added where they do not say so.
   const bool otherwise = vocabulary.pre_tokenizer == text::PreTokenizer::kLlama3 && vocabulary.bos_id.has_value();
@@ -105,9 +106,17 @@ TokenizerOr ReadTokenizer(const GgufFile& file) {
 
 TokenizerOr GgufTokenizer(const GgufFile& file) {
   if (!file.Has(kPrefix + "model")) return std::shared_ptr<const text::Tokenizer>();
+  const auto model = file.Text(kPrefix + "model");
+  if (model.ok() && (*model == "no_vocab" || *model == "none")) return std::shared_ptr<const text::Tokenizer>();
   auto tokenizer = ReadTokenizer(file);
   if (!tokenizer.ok()) return Annotate(tokenizer.status(), absl::StrCat(file.path(), ": tokenizer"));
   return tokenizer;
+}
+
+std::string GgufTokenizerNote(const GgufFile& file) {
+  const auto model = file.Text(kPrefix + "model"), pre = file.Text(kPrefix + "pre");
+  if (!model.ok() || *model != "gpt2" || (pre.ok() && !pre->empty() && *pre != "default")) return "";
+  return "the file does not say how its tokenizer splits words (tokenizer.ggml.pre); GPT-2's rule is taken, which may not be the model's";
 }
 
 }  // namespace nibble::io

@@ -136,6 +136,7 @@ TEST(GgufModelWriterTest, ATokenizerComesBack) {
     ASSERT_OK_AND_ASSIGN(const auto tokenizer, GgufTokenizer(*source));
     LlamaConfig config = SmallConfig();
     config.vocab_size = tokenizer->vocabulary_size() + 2;
+    config.eos_token_ids = {*tokenizer->eos_id()};
     const std::string path = TestTempDir() + "/t.gguf";
     TokenizerExtras extras{"{{ messages }}", {{"padding_token_id", 1}}, false};
     ASSERT_OK(WriteGgufModel(path, "t", CheckpointOf(config, SyntheticWeights(config, 1), AsIs), tokenizer.get(), extras));

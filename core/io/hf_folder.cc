@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/algorithm/container.h"
 #include "absl/functional/function_ref.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "core/base/file.h"
@@ -102,6 +104,29 @@ class HfStore : public WeightStore {
   }
   const QuantizedLayout& layout() const { return layout_; }
 
+  // An error where a tensor of a decoder block belongs to no module of a Llama, or a module
+  // has a bias: without them the model would be another.
+  absl::Status RefuseForeign(int64_t layers) const {
+    static constexpr absl::string_view kModules[] = {"self_attn.q_proj.", "self_attn.k_proj.", "self_attn.v_proj.", "self_attn.o_proj.", "self_attn.rotary_emb.",
+                                                     "mlp.gate_proj.", "mlp.up_proj.", "mlp.down_proj.", "input_layernorm.", "post_attention_layernorm.",
+                                                     // Of a KV cache's scheme, which is noted.
+                                                     "self_attn.k_scale", "self_attn.v_scale", "self_attn.k_zero_point", "self_attn.v_zero_point"};
+    for (const std::string& name : tensors_->names()) {
+      absl::string_view rest = name;
+      if (!absl::ConsumePrefix(&rest, "model.layers.")) continue;
+      int64_t layer = -1;
+      const size_t dot = rest.find('.');
+      const bool numbered = dot != absl::string_view::npos && absl::SimpleAtoi(rest.substr(0, dot), &layer);
+      rest.remove_prefix(numbered ? dot + 1 : 0);
+      const bool known = absl::c_any_of(kModules, [&](absl::string_view module) { return absl::StartsWith(rest, module); });
+      if (!numbered || layer < 0 || layer >= layers || !known) {
+        return absl::UnimplementedError(absl::StrCat(tensors_->Where(name), " has no place in a Llama of ", layers, " layers"));
+      }
+    }
+    for (const std::string& module : tensors_->NamesBefore(".bias")) NIBBLE_RETURN_IF_ERROR(tensors_->RefuseBias(module));
+    return absl::OkStatus();
+  }
+
   bool Has(const std::string& name) const override {
     return tensors_->Has(name) || encodings_.count(name) > 0 || FindQuantized(name) != nullptr;
   }
@@ -193,6 +218,7 @@ absl::Status ReadWeights(const std::string& folder, const json& config, HfModel*
     return absl::NotFoundError(absl::StrCat(folder, ": neither model.safetensors nor model.safetensors.index.json is there; ",
                                             "pytorch_model.bin is not read, save the model as safetensors"));
   }
+  NIBBLE_RETURN_IF_ERROR(store->RefuseForeign(model->config.num_hidden_layers));
   NIBBLE_RETURN_IF_ERROR(ReadLayout(folder, config, store.get(), model));
   model->weights = std::move(store);
   return absl::OkStatus();

@@ -164,6 +164,30 @@ TEST(HfFolderTest, MissingFilesAreNamed) {
   EXPECT_THAT(MessageOf(folder), HasSubstr("model.safetensors"));
 }
 
+TEST(HfFolderTest, TensorsThatNoLlamaHasAreErrors) {
+  const auto message = [](const std::string& name, const std::vector<float>& values) {
+    const std::string folder = TestTempDir();
+    WriteQuickly(folder + "/config.json", Tiny().ToJson());
+    NIBBLE_CHECK_OK(WriteSafetensors(folder + "/model.safetensors", {{name, Tensor::FromFloats({2}, values)}}, {}));
+    return MessageOf(folder);
+  };
+  EXPECT_THAT(message("model.layers.0.self_attn.q_norm.weight", {1, 1}), HasSubstr("q_norm.weight' has no place"));
+  EXPECT_THAT(message("model.layers.2.input_layernorm.weight", {1, 1}), HasSubstr("has no place in a Llama of 2 layers"));
+  EXPECT_THAT(message("model.layers.0.self_attn.q_proj.bias", {0, 1}), HasSubstr("linears carry none"));
+  EXPECT_EQ(message("model.layers.0.self_attn.q_proj.bias", {0, 0}), "");
+  EXPECT_EQ(message("model.layers.0.self_attn.rotary_emb.inv_freq", {1, 1}), "");
+}
+
+TEST(HfFolderTest, FilesOfTheModelBeforeGo) {
+  const std::string folder = TestTempDir();
+  for (const char* name : {"quantize_config.json", "tokenizer.model", "chat_template.jinja"}) WriteQuickly(absl::StrCat(folder, "/", name), "{}");
+  ASSERT_OK(WriteCheckpoint(folder, Sample()));
+  ASSERT_OK_AND_ASSIGN(const HfModel model, ReadHfFolder(folder));
+  EXPECT_EQ(model.tokenizer, nullptr);
+  EXPECT_FALSE(FileExists(folder + "/chat_template.jinja"));
+  EXPECT_THAT(*ReadFile(folder + "/config.json"), HasSubstr("\"torch_dtype\": \"bfloat16\""));
+}
+
 // The sample checkpoint with other metadata or another nibble.json.
 std::string WithSchemes(const std::string& schemes) {
   const std::string folder = TestTempDir();

@@ -70,7 +70,7 @@ absl::StatusOr<LlamaConfig> ReadHeader(const MappedFile& file) {
   config.tie_word_embeddings = header[5] > 0;
   config.max_position_embeddings = header[6];
   config.bos_token_id = 1;
-  config.eos_token_id = 2;
+  config.eos_token_ids = {2};
   NIBBLE_RETURN_IF_ERROR(config.Validate());
   if (config.head_dim * config.num_attention_heads == config.hidden_size) return config;
   return absl::InvalidArgumentError(

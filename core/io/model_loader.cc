@@ -92,9 +92,11 @@ absl::StatusOr<LoadedModel> LoadGguf(const std::string& path, bool decoded) {
   NIBBLE_ASSIGN_OR_RETURN(model.tokenizer, GgufTokenizer(*file));
   model.weights = GgufWeights(file, model.config);
   model.files = {path};
+  model.note = GgufTokenizerNote(*file);
   const std::string types = GgufQuantizedTypes(*file);
   if (types.empty()) return model;
-  model.note = decoded ? absl::StrCat("decoded from ", types, " to BF16") : absl::StrCat("stored as ", types);
+  const std::string stored = decoded ? absl::StrCat("decoded from ", types, " to BF16") : absl::StrCat("stored as ", types);
+  model.note = model.note.empty() ? stored : absl::StrCat(stored, "; ", model.note);
   if (decoded) {
     model.weight_bytes = BytesInMemory(model.config);
     model.weights = std::make_shared<DecodedStore>(std::move(model.weights));

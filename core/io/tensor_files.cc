@@ -67,4 +67,15 @@ const std::string* TensorFiles::Metadata(const std::string& key) const {
   return nullptr;
 }
 
+absl::Status TensorFiles::RefuseBias(const std::string& module) const {
+  const std::string name = module + ".bias";
+  if (!Has(name)) return absl::OkStatus();
+  NIBBLE_ASSIGN_OR_RETURN(const Tensor bias, Get(name));
+  if (!IsFloating(bias.dtype())) return absl::InvalidArgumentError(absl::StrCat(Where(name), " is ", DTypeName(bias.dtype())));
+  for (const float value : ToFloats(bias)) {
+    if (value != 0) return absl::UnimplementedError(absl::StrCat(Where(name), " is a bias; linears carry none"));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace nibble::io

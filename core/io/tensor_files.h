@@ -32,6 +32,10 @@ class TensorFiles {
   // A tensor of the one-byte element type `type`, spelt as safetensors does, as U8.
   absl::StatusOr<Tensor> GetBytes(const std::string& name, const std::string& type) const;
 
+  // Linears of the graph carry no bias: an error where `module` has one that is not zero
+  // (AutoGPTQ writes zeros).
+  absl::Status RefuseBias(const std::string& module) const;
+
   // "path: tensor 'name'" for messages.
   std::string Where(const std::string& name) const;
 

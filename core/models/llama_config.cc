@@ -13,6 +13,7 @@ namespace {
 
 using nlohmann::json;
 
+constexpr int64_t kMaxWindow = (int64_t{1} << 31) - 1;
 constexpr int64_t kMaxDimension = int64_t{1} << 24, kMaxLayers = 1024, kMaxHeadDim = 4096;
 constexpr double kMaxParameters = 0x1.0p50;
 constexpr char kLlamaArchitecture[] = "LlamaForCausalLM";
@@ -62,15 +63,16 @@ class Fields {
     return absl::OkStatus();
   }
 
-  // A token id, or the first of a list of them.
-  absl::Status TokenId(const char* key, std::optional<int32_t>* out) const {
+  // A token id, or a list of them.
+  absl::Status TokenIds(const char* key, std::vector<int32_t>* out) const {
     const json* value = Find(key);
-    if (value != nullptr && value->is_array() && !value->empty()) value = &value->front();
     if (value == nullptr) return absl::OkStatus();
-    if (!FitsInt64(*value) || value->get<int64_t>() < 0 || value->get<int64_t>() > std::numeric_limits<int32_t>::max()) {
-      return Bad(key, value->dump(), "a token id");
+    for (const json& id : value->is_array() ? *value : json::array({*value})) {
+      if (!FitsInt64(id) || id.get<int64_t>() < 0 || id.get<int64_t>() > std::numeric_limits<int32_t>::max()) {
+        return Bad(key, value->dump(), "a token id or a list of them");
+      }
+      out->push_back(id.get<int32_t>());
     }
-    *out = value->get<int32_t>();
     return absl::OkStatus();
   }
 
@@ -124,6 +126,9 @@ absl::Status ReadSizes(const Fields& fields, LlamaConfig* config) {
 }
 
 absl::Status ReadLlama3Scaling(const Fields& fields, LlamaConfig* config) {
+  for (const char* key : {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"}) {
+    if (fields.Find(key) == nullptr) return Bad(absl::StrCat("rope_scaling.", key), "nothing", "a number, as for every llama3 scaling");
+  }
   Llama3RopeScaling scaling;
   NIBBLE_RETURN_IF_ERROR(fields.Number("factor", &scaling.factor));
   NIBBLE_RETURN_IF_ERROR(fields.Number("low_freq_factor", &scaling.low_freq_factor));
@@ -142,7 +147,10 @@ absl::Status ReadRopeObject(const json& object, LlamaConfig* config) {
   if (type == nullptr) type = fields.Find("type");
   if (type == nullptr || *type == "default") return absl::OkStatus();
   if (*type == "llama3") return ReadLlama3Scaling(fields, config);
-  if (*type == "linear") return fields.Number("factor", &config->rope_linear_factor);
+  if (*type == "linear") {
+    if (fields.Find("factor") == nullptr) return Bad("rope_scaling.factor", "nothing", "a number, as for every linear scaling");
+    return fields.Number("factor", &config->rope_linear_factor);
+  }
   return absl::UnimplementedError(
       absl::StrCat("config: rope_type ", type->dump(), " is not supported; Nibble knows default, linear and llama3"));
 }
@@ -161,8 +169,10 @@ absl::Status ReadRest(const Fields& fields, LlamaConfig* config) {
   config->rms_norm_eps = 1e-6;  // the library's default where a file is silent
   NIBBLE_RETURN_IF_ERROR(fields.Number("rms_norm_eps", &config->rms_norm_eps));
   NIBBLE_RETURN_IF_ERROR(fields.Bool("tie_word_embeddings", &config->tie_word_embeddings));
-  NIBBLE_RETURN_IF_ERROR(fields.TokenId("bos_token_id", &config->bos_token_id));
-  NIBBLE_RETURN_IF_ERROR(fields.TokenId("eos_token_id", &config->eos_token_id));
+  std::vector<int32_t> bos;
+  NIBBLE_RETURN_IF_ERROR(fields.TokenIds("bos_token_id", &bos));
+  if (!bos.empty()) config->bos_token_id = bos.front();
+  NIBBLE_RETURN_IF_ERROR(fields.TokenIds("eos_token_id", &config->eos_token_ids));
   if (config->model_type == "mistral" && fields.Find("sliding_window") != nullptr) {
     config->sliding_window.emplace();
     NIBBLE_RETURN_IF_ERROR(fields.Integer("sliding_window", &*config->sliding_window));
@@ -250,7 +260,9 @@ absl::Status LlamaConfig::Validate() const {
   const double parameters = width * (static_cast<double>(num_hidden_layers) * rows + 2.0 * static_cast<double>(vocab_size));
   if (parameters > kMaxParameters) return Bad("the number of parameters", absl::StrCat("about ", parameters), "at most 2^50");
   if (head_dim % 2 != 0) return Bad("head_dim", absl::StrCat(head_dim), "an even number");
-  if (sliding_window.has_value() && *sliding_window < 1) return Bad("sliding_window", absl::StrCat(*sliding_window), "at least 1");
+  if (sliding_window.has_value() && (*sliding_window < 1 || *sliding_window > kMaxWindow)) {
+    return Bad("sliding_window", absl::StrCat(*sliding_window), "1 to 2^31 - 1");
+  }
   NIBBLE_RETURN_IF_ERROR(CheckPositive("rms_norm_eps", rms_norm_eps));
   NIBBLE_RETURN_IF_ERROR(CheckPositive("rope_theta", rope_theta));
   NIBBLE_RETURN_IF_ERROR(CheckPositive("rope_scaling.factor", rope_linear_factor));
@@ -286,7 +298,8 @@ std::string LlamaConfig::ToJson() const {
   object["mlp_bias"] = false;
   if (sliding_window.has_value()) object["sliding_window"] = *sliding_window;
   if (bos_token_id.has_value()) object["bos_token_id"] = *bos_token_id;
-  if (eos_token_id.has_value()) object["eos_token_id"] = *eos_token_id;
+  if (eos_token_ids.size() == 1) object["eos_token_id"] = eos_token_ids.front();
+  if (eos_token_ids.size() > 1) object["eos_token_id"] = eos_token_ids;
   object["torch_dtype"] = "bfloat16";
   return object.dump(2) + "\n";
 }

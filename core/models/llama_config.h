@@ -42,7 +42,8 @@ struct LlamaConfig {
   double rope_linear_factor = 1;  // rope_type "linear": positions are divided by it
   bool tie_word_embeddings = false;
   std::optional<int64_t> sliding_window;  // Mistral 7B v0.1
-  std::optional<int32_t> bos_token_id, eos_token_id;
+  std::optional<int32_t> bos_token_id;
+  std::vector<int32_t> eos_token_ids;  // each ends an answer, the first is the tokenizer's
 
   // Positive sizes, heads divisible by KV heads, an even head_dim, and bounds
   // (every dimension below 2^24, at most 1024 layers, heads of at most 4096, 2^50

@@ -28,7 +28,7 @@ void ExpectSame(const LlamaConfig& a, const LlamaConfig& b) {
   EXPECT_EQ(a.rms_norm_eps, b.rms_norm_eps);
   EXPECT_EQ(a.sliding_window, b.sliding_window);
   EXPECT_EQ(a.bos_token_id, b.bos_token_id);
-  EXPECT_EQ(a.eos_token_id, b.eos_token_id);
+  EXPECT_EQ(a.eos_token_ids, b.eos_token_ids);
   EXPECT_EQ(a.ParameterCount(), b.ParameterCount());
 }
 
@@ -75,7 +75,9 @@ TEST(LlamaConfigTest, ReadsOptionalFields) {
                            "eos_token_id": [7, 9], "bos_token_id": 5, "tie_word_embeddings": true)"), "config.json"));
   EXPECT_EQ(config.num_key_value_heads, 4);
   EXPECT_EQ(config.head_dim, 16);
-  EXPECT_EQ(config.eos_token_id, 7);
+  EXPECT_EQ(config.eos_token_ids, (std::vector<int32_t>{7, 9}));
+  ASSERT_OK_AND_ASSIGN(const LlamaConfig again, LlamaConfig::FromJson(config.ToJson(), "config.json"));
+  ExpectSame(config, again);
   EXPECT_EQ(config.bos_token_id, 5);
   EXPECT_TRUE(config.tie_word_embeddings);
 }
@@ -120,11 +122,14 @@ TEST(LlamaConfigTest, WrongValuesNameTheField) {
       {R"("rope_theta": "big")", "rope_theta"},
       {R"("rope_theta": 1e999)", "config.json"},
       {R"("rope_scaling": 3)", "rope_scaling"},
-      {R"("rope_scaling": {"rope_type": "llama3", "low_freq_factor": 9})", "low_freq_factor"},
+      {R"("rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 9, "high_freq_factor": 4, "original_max_position_embeddings": 8192})", "low_freq_factor"},
+      {R"("rope_scaling": {"type": "linear"})", "rope_scaling.factor"},
+      {R"("rope_scaling": {"rope_type": "llama3", "factor": 8})", "rope_scaling.low_freq_factor"},
       {R"("eos_token_id": -4)", "eos_token_id"},
       {R"("tie_word_embeddings": 1)", "tie_word_embeddings"},
       {R"("max_position_embeddings": 1.5)", "max_position_embeddings"}};
   for (const auto& [extra, field] : cases) EXPECT_THAT(MessageOf(Json(extra)), HasSubstr(field)) << extra;
+  EXPECT_THAT(MessageOf(Json(R"("sliding_window": 5000000000)", "MistralForCausalLM")), HasSubstr("sliding_window"));
   EXPECT_THAT(MessageOf("{}"), HasSubstr("architectures"));
   EXPECT_THAT(MessageOf("[1]"), HasSubstr("not a JSON object"));
   EXPECT_THAT(MessageOf(R"({"architectures": ["LlamaForCausalLM"]})"), HasSubstr("hidden_size"));

@@ -49,7 +49,7 @@ LlamaConfig ToConfig(const Preset& preset) {
   if (preset.llama3_factor > 0) config.rope_scaling = Llama3RopeScaling{.factor = preset.llama3_factor};
   if (preset.sliding_window > 0) config.sliding_window = preset.sliding_window;
   config.bos_token_id = preset.bos;
-  config.eos_token_id = preset.eos;
+  config.eos_token_ids = {preset.eos};
   return config;
 }
 

@@ -201,7 +201,8 @@ absl::StatusOr<GgufVocabulary> BpeTokenizer::ToGguf() const {
                                                  ", and GGUF's pre-tokenizer '", gguf.pre, "' implies the other"));
   }
   gguf.tokens = vocabulary_.tokens;
-  gguf.types.assign(gguf.tokens.size(), static_cast<int32_t>(TokenType::kNormal));
+  gguf.types = vocabulary_.types;
+  gguf.types.resize(gguf.tokens.size(), static_cast<int32_t>(TokenType::kNormal));
   for (const AddedToken& token : vocabulary_.added_tokens) {
     gguf.types[token.id] = static_cast<int32_t>(token.special ? TokenType::kControl : TokenType::kUserDefined);
   }

@@ -29,6 +29,7 @@ struct BpeVocabulary {
   std::optional<int32_t> eos_id;
   std::optional<int32_t> unk_id;  // for a byte that has no token
   bool add_bos = false;
+  std::vector<int32_t> types;  // GGUF's, by id; empty: what added_tokens say
 };
 
 // "a b", as GGUF and older tokenizer.json files write a merge, to its two sides.

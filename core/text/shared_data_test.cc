@@ -23,9 +23,7 @@ std::string Shared(absl::string_view path) { return absl::StrCat(SharedDir(), "/
 std::string Contents(absl::string_view path) { return ReadFile(Shared(path)).value(); }
 Json SharedJson(absl::string_view path) { return Json::parse(Contents(path)); }
 
-std::string Hash(const std::vector<int32_t>& ids) {
-  return Sha256(absl::string_view(reinterpret_cast<const char*>(ids.data()), ids.size() * sizeof(int32_t)));
-}
+std::string Hash(const std::vector<int32_t>& ids) { return Sha256(BytesOf(ids)); }
 
 void ExpectCases(const Tokenizer& tokenizer, const std::string& column) {
   const Json cases = SharedJson("tokenizers/expected.json")["cases"];

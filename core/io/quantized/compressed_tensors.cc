@@ -155,7 +155,9 @@ absl::StatusOr<std::vector<Group>> ReadGroups(const Settings& settings) {
   NIBBLE_RETURN_IF_ERROR(CheckFormat(settings, "mixed-precision"));
   for (const char* key : {"transform_config", "sparsity_config"}) {
     const json* value = settings.Find(key);
-    if (value != nullptr && !value->empty()) return absl::UnimplementedError(absl::StrCat(settings.where(), ": ", key, " is not supported"));
+    // llm-compressor writes a "dense" one where it looked for sparsity and found none.
+    const bool dense = value != nullptr && value->is_object() && value->value("format", json()) == "dense";
+    if (value != nullptr && !value->empty() && !dense) return absl::UnimplementedError(absl::StrCat(settings.where(), ": ", key, " is not supported"));
   }
   const json* groups = settings.Find("config_groups");
   if (groups == nullptr || !groups->is_object() || groups->empty()) return settings.Bad("config_groups", "an object of groups");

@@ -19,18 +19,6 @@ constexpr Method kMethods[] = {{"gptq", OpenGptq},
                                {"compressed-tensors", OpenCompressedTensors},
                                {"torchao", OpenTorchAo}};
 
-// Linears of the graph carry no bias; one of zeros (AutoGPTQ writes them) is none.
-absl::Status RefuseBias(const std::string& module, const TensorFiles& files) {
-  const std::string name = module + ".bias";
-  if (!files.Has(name)) return absl::OkStatus();
-  NIBBLE_ASSIGN_OR_RETURN(const Tensor bias, files.Get(name));
-  if (!IsFloating(bias.dtype())) return absl::InvalidArgumentError(absl::StrCat(files.Where(name), " is ", DTypeName(bias.dtype())));
-  for (const float value : ToFloats(bias)) {
-    if (value != 0) return absl::UnimplementedError(absl::StrCat(files.Where(name), " is a bias; linears carry none"));
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 absl::StatusOr<QuantizedLayout> OpenQuantizedLayout(const nlohmann::json& config, std::shared_ptr<const TensorFiles> files) {
@@ -44,7 +32,7 @@ absl::StatusOr<QuantizedLayout> OpenQuantizedLayout(const nlohmann::json& config
     if (layout.weights.empty()) {
       return absl::InvalidArgumentError(absl::StrCat("quantization_config says ", name, ", but no weight is quantized that way"));
     }
-    for (const auto& [module, load] : layout.weights) NIBBLE_RETURN_IF_ERROR(RefuseBias(module, *files));
+    for (const auto& [module, load] : layout.weights) NIBBLE_RETURN_IF_ERROR(files->RefuseBias(module));
     return layout;
   }
   return absl::UnimplementedError(absl::StrCat("quantization_config: quant_method '", name, "' is not supported; Nibble reads ",

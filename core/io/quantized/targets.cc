@@ -20,7 +20,8 @@ absl::StatusOr<bool> MatchesStart(absl::string_view pattern, absl::string_view m
 
 absl::StatusOr<int> TargetFit(const std::string& target, const std::string& module) {
   if (target == module) return 3;
-  if (target == "Linear") return 1;
+  const bool embedding = absl::EndsWith(module, "embed_tokens");
+  if (target == (embedding ? "Embedding" : "Linear")) return 1;
   if (!absl::StartsWith(target, "re:")) return 0;
   const auto matches = MatchesStart(absl::string_view(target).substr(3), module);
   if (!matches.ok()) return Annotate(matches.status(), "targets");
