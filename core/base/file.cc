@@ -93,7 +93,7 @@ void DropMappedPages(absl::Span<const uint8_t> bytes) {
 
 absl::StatusOr<std::string> ReadFile(const std::string& path) {
   NIBBLE_ASSIGN_OR_RETURN(const auto file, MappedFile::Open(path));
-  return std::string(reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size());
+  return std::string(BytesOf(file->bytes()));
 }
 
 absl::StatusOr<std::unique_ptr<PendingFile>> PendingFile::Create(const std::string& path) {
@@ -155,7 +155,7 @@ std::string Sha256(absl::string_view bytes) {
 
 absl::StatusOr<std::string> Sha256OfFile(const std::string& path) {
   NIBBLE_ASSIGN_OR_RETURN(const auto file, MappedFile::Open(path));
-  return Sha256(absl::string_view(reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size()));
+  return Sha256(BytesOf(file->bytes()));
 }
 
 bool FileExists(const std::string& path) {

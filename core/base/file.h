@@ -70,6 +70,12 @@ class PendingFile {
   int fd_;
 };
 
+// The bytes of plain values as they lie in memory.
+template <typename Values>
+absl::string_view BytesOf(const Values& values) {
+  return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(*values.data())};
+}
+
 // Lower-case hexadecimal SHA-256 of bytes or of a file's contents.
 std::string Sha256(absl::string_view bytes);
 absl::StatusOr<std::string> Sha256OfFile(const std::string& path);

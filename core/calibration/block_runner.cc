@@ -1,6 +1,7 @@
 #include "core/calibration/block_runner.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "absl/strings/str_cat.h"
 #include "core/base/check.h"
@@ -15,6 +16,10 @@ using ir::ValueId;
 namespace {
 
 void Ignore(size_t, absl::Span<const float>) {}
+
+bool AllFinite(absl::Span<const float> values) {
+  return std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); });
+}
 
 }  // namespace
 
@@ -74,10 +79,17 @@ BlockRunner::State BlockRunner::Begin(std::vector<float> hidden) const {
   return state;
 }
 
-void BlockRunner::Run(absl::Span<const int64_t> starts, std::vector<float>* hidden, Observer observe) {
+absl::Status BlockRunner::Run(absl::Span<const int64_t> starts, std::vector<float>* hidden, Observer observe) {
   State state = Begin(std::move(*hidden));
-  RunOps(end_, starts, observe, &state);
+  std::string bad;
+  RunOps(end_, starts, [&](size_t op, absl::Span<const float> x) {
+    if (bad.empty() && !AllFinite(x)) bad = absl::StrCat(graph_.ops()[op].name, ": what it reads");
+    if (bad.empty()) observe(op, x);
+  }, &state);
   *hidden = std::move(state.values.at(graph_.ops()[end_ - 1].output));
+  if (bad.empty() && !AllFinite(*hidden)) bad = absl::StrCat("what ", graph_.ops()[end_ - 1].name, " gives");
+  if (bad.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(bad, " on the calibration text is not finite: a weight is not, or a value overflowed"));
 }
 
 absl::Span<const float> BlockRunner::Advance(size_t last, absl::Span<const int64_t> starts, State* state) {

@@ -40,8 +40,9 @@ class BlockRunner {
 
   // From what the block reads to what it gives, [tokens, hidden], in place.
   // `starts` are the first tokens of sequences, then the number of tokens.
-  // Activation schemes do not apply: calibration sees full-precision inputs.
-  void Run(absl::Span<const int64_t> starts, std::vector<float>* hidden, Observer observe);
+  // Activation schemes do not apply: calibration sees full-precision inputs. A value that
+  // is not finite is an error, and no observer sees it.
+  absl::Status Run(absl::Span<const int64_t> starts, std::vector<float>* hidden, Observer observe);
 
   // A batch part of the way through the block: the values that the ops from `next` on
   // read.

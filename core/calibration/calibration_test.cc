@@ -1,3 +1,6 @@
+#include <cmath>
+#include <limits>
+
 #include "core/base/rng.h"
 #include "core/base/testing.h"
 #include "core/calibration/block_walk.h"
@@ -44,7 +47,7 @@ TEST_F(BlockRunnerTest, BlocksInTurnAreTheModel) {
   for (int layer = 0; layer < graph_.num_layers(); ++layer) {
     ASSERT_OK_AND_ASSIGN(BlockRunner runner, BlockRunner::Create(graph_, layer, machine_));
     std::map<std::string, std::vector<float>> seen;
-    runner.Run({0, 7}, &hidden, [&](size_t op, absl::Span<const float> x) { seen[graph_.ops()[op].name].assign(x.begin(), x.end()); });
+    EXPECT_OK(runner.Run({0, 7}, &hidden, [&](size_t op, absl::Span<const float> x) { seen[graph_.ops()[op].name].assign(x.begin(), x.end()); }));
     const std::string prefix = absl::StrCat("model.layers.", layer, ".");
     ExpectNear(hidden, values.at(prefix + "mlp_residual"));
     EXPECT_EQ(seen.size(), 7);
@@ -59,8 +62,8 @@ TEST_F(BlockRunnerTest, SequencesDoNotMix) {
   ASSERT_OK_AND_ASSIGN(std::vector<float> second, ir::EmbedTokens(graph_, {4, 4}));
   ASSERT_OK_AND_ASSIGN(BlockRunner runner, BlockRunner::Create(graph_, 0, machine_));
   const auto ignore = [](size_t, absl::Span<const float>) {};
-  runner.Run({0, 3, 5}, &together, ignore);
-  runner.Run({0, 2}, &second, ignore);
+  ASSERT_OK(runner.Run({0, 3, 5}, &together, ignore));
+  ASSERT_OK(runner.Run({0, 2}, &second, ignore));
   ExpectNear(absl::MakeConstSpan(together).subspan(3 * graph_.hidden_size()), second);
 }
 
@@ -106,10 +109,24 @@ TEST_F(BlockRunnerTest, AWalkSeesTheWeightsOfTheMoment) {
     walk.Finish();
     for (size_t b = 0; b < batches.size(); ++b) {
       std::vector<float> hidden = batches[b].hidden;
-      runner.Run(batches[b].starts, &hidden, [](size_t, absl::Span<const float>) {});
+      ASSERT_OK(runner.Run(batches[b].starts, &hidden, [](size_t, absl::Span<const float>) {}));
       EXPECT_EQ(walked[b].hidden, hidden) << kept;
     }
   }
+}
+
+TEST_F(BlockRunnerTest, ValuesThatAreNotFiniteAreErrors) {
+  ir::Graph broken = Model();
+  ir::Parameter& weight = broken.mutable_parameter(*broken.FindOp("model.layers.0.self_attn.q_proj")->weight);
+  std::vector<float> values = *weight.LoadFloats();
+  values[3] = std::numeric_limits<float>::quiet_NaN();
+  ASSERT_OK(weight.Replace(*WrapFloats(Tensor::FromFloats(weight.shape(), values))));
+  ASSERT_OK_AND_ASSIGN(BlockRunner runner, BlockRunner::Create(broken, 0, machine_));
+  ASSERT_OK_AND_ASSIGN(std::vector<float> hidden, ir::EmbedTokens(broken, kTokens));
+  const absl::Status status = runner.Run({0, 7}, &hidden, [](size_t, absl::Span<const float> x) {
+    for (const float v : x) ASSERT_TRUE(std::isfinite(v));
+  });
+  EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("o_proj: what it reads on the calibration text is not finite"));
 }
 
 TEST_F(BlockRunnerTest, Errors) {

@@ -14,14 +14,9 @@ namespace nibble::ir {
 
 namespace {
 
-// Gives back the pages of a mapped file that a value was read from.
-void Release(const EncodedTensor& value) {
-  for (const auto& [name, buffer] : value.buffers) DropMappedPages(buffer.bytes());
-}
-
 std::vector<float> DecodeAndRelease(const EncodedTensor& value) {
   std::vector<float> floats = Decode(value);
-  Release(value);
+  DropMappedPages(value);
   return floats;
 }
 
@@ -250,7 +245,7 @@ absl::StatusOr<std::vector<float>> EmbedTokens(const Graph& graph, absl::Span<co
     NIBBLE_RETURN_IF_ERROR(CheckToken(tokens[t], table.rows()));
     DecodeRows(table, tokens[t], tokens[t] + 1, hidden.data() + t * table.cols());
   }
-  Release(table);  // a row's page brings its neighbours with it
+  DropMappedPages(table);  // a row's page brings its neighbours with it
   return hidden;
 }
 
@@ -286,10 +281,9 @@ absl::StatusOr<std::string> ContentHash(const Graph& graph) {
     if (!op.weight.has_value() || !hashed.insert(*op.weight).second) continue;
     NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor value, graph.parameter(*op.weight).Load());
     for (const auto& [name, buffer] : value.buffers) {
-      absl::StrAppend(&parts, " ", name, " ",
-                      Sha256({reinterpret_cast<const char*>(buffer.bytes().data()), buffer.bytes().size()}));
+      absl::StrAppend(&parts, " ", name, " ", Sha256(BytesOf(buffer.bytes())));
     }
-    Release(value);
+    DropMappedPages(value);
   }
   return Sha256(parts);
 }

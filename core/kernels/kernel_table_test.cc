@@ -112,6 +112,7 @@ TEST_P(EveryTable, QuantizerStaysInRangeForBadValues) {
       table().quantize_token(grid, x.data(), x.size(), codes.data(), &scale, &zero);
       EXPECT_TRUE(zero >= -8 && zero <= 7);
       for (const int8_t code : codes) EXPECT_TRUE(code >= -8 && code <= 7);
+      EXPECT_EQ(std::isnan(scale), !std::isfinite(bad));
     }
   }
 }

@@ -115,7 +115,7 @@ struct ActivationGrid {
 struct KernelFunctions {
   // Quantizes one token: writes codes in the signed domain (the unsigned code
   // less 2^(bits-1)), scale and zero. Equal to the bit to
-  // core/quant/integer_grid.h on every table.
+  // core/quant/integer_grid.h on every table. The scale is NaN where a value is not finite.
   void (*quantize_token)(const ActivationGrid& grid, const float* x, int64_t n, int8_t* codes, float* scale, int32_t* zero);
 
   // Sum of n codes.

@@ -70,12 +70,15 @@ void QuantizeToken(const ActivationGrid& grid, const float* x, int64_t n, int8_t
   const float low = -((min * inverse + magic) - magic);
   const int32_t zero_code = !grid.asymmetric ? half : low > 0 ? (low < max_code ? static_cast<int32_t>(low) : max_code) : 0;
   *zero = zero_code - half;
+  float bad = 0;
   for (int64_t i = 0; i < n; ++i) {
+    bad += x[i] * 0.0f;
     float v = x[i] * inverse;
     v = v > -2097152.0f ? (v < 2097152.0f ? v : 2097152.0f) : -2097152.0f;  // NaN: the lowest code
     const int32_t code = static_cast<int32_t>((v + magic) - magic) + zero_code;
     codes[i] = static_cast<int8_t>((code < 0 ? 0 : code > max_code ? max_code : code) - half);
   }
+  if (bad != 0) *scale = bad;
 }
 
 int32_t SumCodes(const int8_t* codes, int64_t n) {

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "core/base/file.h"
 #include "core/base/status.h"
 #include "core/quant/format.h"
 
@@ -21,6 +22,10 @@ int64_t EncodedTensor::byte_size() const {
   int64_t bytes = 0;
   for (const auto& [name, buffer] : buffers) bytes += buffer.byte_size();
   return bytes;
+}
+
+void DropMappedPages(const EncodedTensor& tensor) {
+  for (const auto& [name, buffer] : tensor.buffers) DropMappedPages(buffer.bytes());
 }
 
 QuantScheme IntegerScheme(int bits, int group_size, bool asymmetric) {

@@ -48,6 +48,9 @@ absl::Status CheckEncodable(const QuantScheme& scheme, const Shape& shape, absl:
 void DecodeRows(const EncodedTensor& tensor, int64_t begin, int64_t end, float* out);
 std::vector<float> Decode(const EncodedTensor& tensor);
 
+// Gives back the pages of mapped files that its buffers were read from.
+void DropMappedPages(const EncodedTensor& tensor);
+
 // Buffers that do not fit scheme and shape (a file's fault) are an error.
 absl::Status CheckEncoded(const EncodedTensor& tensor);
 

@@ -208,7 +208,14 @@ absl::StatusOr<Grid> ChooseGrid(const QuantScheme& scheme, int bits, absl::Span<
 
 namespace {
 
-void FakeQuantizeGroup(const Grid& grid, int32_t max_code, int64_t n, const float* in, float* out, uint8_t* in_range) {
+// Zero, or NaN where a value is not finite.
+float NanOfBadValues(absl::Span<const float> values) {
+  float bad = 0;
+  for (const float v : values) bad += v * 0.0f;
+  return bad;
+}
+
+void FakeQuantizeGroup(Grid grid, int32_t max_code, int64_t n, const float* in, float* out, uint8_t* in_range) {
   if (in_range != nullptr) {
     for (int64_t i = 0; i < n; ++i) {
       const int32_t code = UnclampedCode(grid, in[i]);
@@ -216,6 +223,7 @@ void FakeQuantizeGroup(const Grid& grid, int32_t max_code, int64_t n, const floa
     }
   }
   if (out == nullptr) return;
+  grid.scale += NanOfBadValues(absl::MakeConstSpan(in, n));
   for (int64_t i = 0; i < n; ++i) out[i] = DecodeValue(grid, EncodeValue(grid, in[i], max_code));
 }
 

@@ -69,7 +69,8 @@ struct Outlier {
 std::vector<Outlier> TakeOutliers(float threshold, absl::Span<float> token);
 
 // Replaces each row of `values` [rows, cols] by its decoded encoding under an
-// integer or float scheme; rows of PER_TENSOR share one grid.
+// integer or float scheme; rows of PER_TENSOR share one grid. Values that share a grid
+// with one that is not finite become NaN.
 absl::Status FakeQuantizeRows(const QuantScheme& scheme, int64_t rows, int64_t cols, float* values);
 
 // The same from `in` to `out`, and where a gradient passes straight through:

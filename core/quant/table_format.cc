@@ -32,7 +32,10 @@ std::vector<BufferSpec> TableFormat::Layout(const QuantScheme& scheme, const Sha
 
 absl::StatusOr<float> TableFormat::ScaleOf(const QuantScheme& scheme, absl::Span<const float> values) const {
   float absmax = 0;
-  for (const float v : values) absmax = std::max(absmax, std::fabs(v));
+  for (const float v : values) {
+    if (!std::isfinite(v)) return absl::InvalidArgumentError(absl::StrCat("a value is ", v, ", which ", name_, " cannot hold"));
+    absmax = std::max(absmax, std::fabs(v));
+  }
   if (scheme.has_fixed()) absmax = std::max(-scheme.fixed().min(), scheme.fixed().max());
   const float least = std::max(static_cast<float>(scheme.scale_floor()), ScaleTypeFloor(scheme.scale_type()));
   const float scale = RoundToScaleType(scheme.scale_type(), std::max(absmax / largest_, least));

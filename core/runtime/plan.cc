@@ -5,7 +5,6 @@
 #include <set>
 
 #include "absl/strings/str_cat.h"
-#include "core/base/file.h"
 #include "core/base/status.h"
 
 namespace nibble {
@@ -224,9 +223,7 @@ class PlanBuilder {
     auto linear = kernels::Linear::Create(weight, op.activation, *plan_->table_);
     if (!linear.ok()) return Annotate(linear.status(), op.name);
     // Codes and scales were copied into kernel order; floats are borrowed.
-    if (!IsFloatFormat(weight.scheme) && (*linear)->arithmetic() == kernels::Arithmetic::kNative) {
-      for (const auto& [name, buffer] : weight.buffers) DropMappedPages(buffer.bytes());
-    }
+    if (!IsFloatFormat(weight.scheme) && (*linear)->arithmetic() == kernels::Arithmetic::kNative) DropMappedPages(weight);
     if ((*linear)->arithmetic() == kernels::Arithmetic::kSimulated) plan_->simulated_.push_back(op.name);
     plan_->weight_bytes_ += (*linear)->weight_bytes();
     return linear;

@@ -17,6 +17,9 @@ namespace {
 
 constexpr size_t kPage = 2 << 20;
 constexpr size_t kLine = 64;
+// From here on a tensor has a mapping of its own. In the heap it would keep what was freed
+// around it from going back to the system.
+constexpr size_t kOwnMapping = 1 << 20;
 
 // Large weights are streamed: with 2 MiB pages decoding reads a few per cent
 // faster. The kernel is free to refuse.
@@ -100,12 +103,17 @@ Tensor::Tensor(DType dtype, Shape shape) : dtype_(dtype), shape_(std::move(shape
 Tensor Tensor::Zeros(DType dtype, Shape shape) {
   Tensor t(dtype, std::move(shape));
   const size_t bytes = RoundUp(std::max<int64_t>(t.byte_size(), 1), kLine);
-  void* memory = std::aligned_alloc(kLine, bytes);
-  NIBBLE_CHECK(memory != nullptr);
-  AskForHugePages(memory, bytes);
-  std::memset(memory, 0, bytes);
-  t.owner_ = std::shared_ptr<const void>(memory, [](const void* p) { std::free(const_cast<void*>(p)); });
-  t.writable_ = static_cast<uint8_t*>(memory);
+  if (bytes >= kOwnMapping) {
+    std::shared_ptr<Mapping> mapping = Mapping::Create(bytes);
+    t.writable_ = mapping->Take(bytes);
+    t.owner_ = std::move(mapping);
+  } else {
+    void* memory = std::aligned_alloc(kLine, bytes);
+    NIBBLE_CHECK(memory != nullptr);
+    std::memset(memory, 0, bytes);
+    t.owner_ = std::shared_ptr<const void>(memory, [](const void* p) { std::free(const_cast<void*>(p)); });
+    t.writable_ = static_cast<uint8_t*>(memory);
+  }
   t.data_ = t.writable_;
   return t;
 }

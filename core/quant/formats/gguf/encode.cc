@@ -263,14 +263,10 @@ void EncodeSubScales(const BlockType& type, const LargeType& large, const SubBlo
 
 // The codes that come nearest to x with the scales as they are stored.
 void EncodeCodes(const BlockType& type, absl::Span<const float> x, BlockParts* parts) {
-  const int max_code = (1 << type.bits) - 1;
   for (int64_t s = 0; s < type.sub_blocks(); ++s) {
     const float scale = parts->d * static_cast<float>(parts->scales[s]);
     const float offset = type.has_mins ? parts->m * static_cast<float>(parts->mins[s]) : 0.0f;
-    for (int64_t i = s * type.sub; i < (s + 1) * type.sub; ++i) {
-      const int code = scale == 0 ? 0 : NearestIn((x[i] + offset) / scale, -type.zero, max_code - type.zero);
-      parts->codes[i] = static_cast<uint8_t>(code + type.zero);
-    }
+    NearestCodes(scale, offset, type.zero, (1 << type.bits) - 1, x.subspan(s * type.sub, type.sub), parts->codes.data() + s * type.sub);
   }
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
 
 #include "core/base/clones.h"
 #include "core/quant/formats/gguf/blocks.h"
@@ -142,6 +143,15 @@ int NearestIn(float x, int low, int high) {
   if (!(x > static_cast<float>(low))) return low;
   if (x > static_cast<float>(high)) return high;
   return static_cast<int>(RoundHalfEven(x));
+}
+
+NIBBLE_CLONES void NearestCodes(float scale, float offset, int zero, int max_code, absl::Span<const float> x, uint8_t* codes) {
+  for (size_t i = 0; i < x.size(); i += kLanes) {
+    Lanes values;
+    std::memcpy(&values, x.data() + i, sizeof(values));
+    const Lanes nearest = scale == 0 ? Lanes{} : Nearest((values + offset) / scale, -zero, max_code - zero);
+    for (int64_t l = 0; l < kLanes; ++l) codes[i + l] = static_cast<uint8_t>(static_cast<int>(nearest[l]) + zero);
+  }
 }
 
 float SignedAbsMax(absl::Span<const float> x) {

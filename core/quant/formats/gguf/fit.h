@@ -32,6 +32,10 @@ struct Groups {
 // The integer nearest to x in [low, high], ties to even; low where x is no number.
 int NearestIn(float x, int low, int high);
 
+// codes[i] in [0, max_code] with scale (codes[i] - zero) nearest to x[i] + offset; zero where
+// the scale is 0. x.size() is a multiple of kLanes.
+void NearestCodes(float scale, float offset, int zero, int max_code, absl::Span<const float> x, uint8_t* codes);
+
 // The value of the largest magnitude, the first of equals.
 float SignedAbsMax(absl::Span<const float> x);
 

@@ -172,8 +172,7 @@ TEST(Gguf, ImportanceMovesTheErrorToWhereItCountsLess) {
 
 std::string BytesHash(const std::string& type, absl::Span<const float> importance) {
   const EncodedTensor tensor = *EncodeGgufBlocks(type, {16, 512}, Gaussian(16 * 512, 7, 0.03f), importance, nullptr);
-  const absl::Span<const uint8_t> bytes = tensor.buffer("blocks").bytes();
-  return Sha256({reinterpret_cast<const char*>(bytes.data()), bytes.size()}).substr(0, 12);
+  return Sha256(BytesOf(tensor.buffer("blocks").bytes())).substr(0, 12);
 }
 
 // Whatever instructions the machine has.
