@@ -27,6 +27,7 @@ constexpr absl::string_view kQuickstart = "quickstart/";
 TaskDescription Merged(const TaskDescription& base, const TaskDescription& description) {
   TaskDescription merged = base;
   merged.clear_alias();
+  merged.clear_follows();
   std::vector<const google::protobuf::FieldDescriptor*> fields;
   description.GetReflection()->ListFields(description, &fields);
   for (const auto* field : fields) merged.GetReflection()->ClearField(&merged, field);

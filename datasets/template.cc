@@ -1,5 +1,7 @@
 #include "datasets/template.h"
 
+#include "absl/algorithm/container.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -17,10 +19,14 @@ absl::StatusOr<nlohmann::json::json_pointer> ParsePath(absl::string_view column)
   for (absl::string_view name : absl::StrSplit(column, '.')) {
     const absl::string_view field = name.substr(0, name.find('['));
     if (field.empty()) return absl::InvalidArgumentError(absl::StrCat("'{", column, "}' names no column"));
+    // The JSON library throws at such a name in a list.
+    if (field.size() > 9 && absl::c_all_of(field, absl::ascii_isdigit)) {
+      return absl::InvalidArgumentError(absl::StrCat("'{", column, "}': ", field, " is no place in a list and no name"));
+    }
     path.push_back(std::string(field));
     for (name.remove_prefix(field.size()); !name.empty();) {
       const size_t close = name.find(']');
-      size_t index = 0;
+      uint32_t index = 0;
       if (name[0] != '[' || close == absl::string_view::npos || !absl::SimpleAtoi(name.substr(1, close - 1), &index)) {
         return absl::InvalidArgumentError(absl::StrCat("'{", column, "}': an element is written {name[0]}"));
       }

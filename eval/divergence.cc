@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 
 #include "absl/strings/str_cat.h"
 #include "core/base/status.h"
@@ -20,23 +21,23 @@ struct WindowSums {
 // Compares one window, some rows at a time.
 class WindowComparer {
  public:
-  WindowComparer(BaselineStates& baseline, const Plan& variant, ThreadPool& pool)
+  WindowComparer(const Plan& baseline, const Plan& variant, ThreadPool& pool, int64_t predictions)
       : baseline_(baseline),
         variant_(variant),
         pool_(pool),
-        rows_(std::min(LogitRows(variant.vocab_size(), kLogitBytes / 2), baseline.windows().predictions())),
+        predictions_(predictions),
+        rows_(std::min(LogitRows(variant.vocab_size(), kLogitBytes / 2), predictions)),
         p_(std::make_unique_for_overwrite<float[]>(rows_ * variant.vocab_size())),
         q_(std::make_unique_for_overwrite<float[]>(rows_ * variant.vocab_size())),
         kl_(rows_),
         agree_(rows_) {}
 
-  absl::StatusOr<WindowSums> Compare(Session& session, size_t window, const float* hidden) {
-    const int64_t predictions = baseline_.windows().predictions();
+  absl::StatusOr<WindowSums> Compare(const WindowStates& baseline, const WindowStates& variant) {
     WindowSums sums;
-    for (int64_t begin = 0; begin < predictions; begin += rows_) {
-      const int64_t count = std::min(rows_, predictions - begin);
-      NIBBLE_RETURN_IF_ERROR(baseline_.Logits(window, begin, count, p_.get()));
-      NIBBLE_RETURN_IF_ERROR(session.Logits(hidden + begin * variant_.hidden_size(), count, q_.get()));
+    for (int64_t begin = 0; begin < predictions_; begin += rows_) {
+      const int64_t count = std::min(rows_, predictions_ - begin);
+      NIBBLE_RETURN_IF_ERROR(baseline.session->Logits(baseline.hidden + begin * baseline_.hidden_size(), count, p_.get()));
+      NIBBLE_RETURN_IF_ERROR(variant.session->Logits(variant.hidden + begin * variant_.hidden_size(), count, q_.get()));
       CompareRows(count);
       for (int64_t i = 0; i < count; ++i) {
         if (!std::isfinite(kl_[i])) return NotFinite(begin + i);
@@ -58,10 +59,10 @@ class WindowComparer {
     });
   }
 
-  BaselineStates& baseline_;
+  const Plan& baseline_;
   const Plan& variant_;
   ThreadPool& pool_;
-  const int64_t rows_;
+  const int64_t predictions_, rows_;
   const std::unique_ptr<float[]> p_, q_;
   std::vector<double> kl_, agree_;
 };
@@ -78,27 +79,7 @@ double KlDivergence(const float* p, const float* q, int64_t n) {
   return kl < 0 ? 0 : kl;
 }
 
-absl::StatusOr<std::unique_ptr<BaselineStates>> BaselineStates::Create(const Plan& plan, ThreadPool& pool,
-                                                                       TextWindows windows) {
-  auto states = std::unique_ptr<BaselineStates>(new BaselineStates(plan, std::move(windows)));
-  NIBBLE_ASSIGN_OR_RETURN(states->head_, Session::Create(plan, pool, {.streams = 1, .max_positions = 1}));
-  const int64_t values = states->windows_.predictions() * plan.hidden_size();
-  const auto keep = [&](Session&, size_t, const float* hidden) {
-    states->hidden_.emplace_back(hidden, hidden + values);
-    return absl::OkStatus();
-  };
-  NIBBLE_RETURN_IF_ERROR(
-      VisitWindows(plan, pool, states->windows_, absl::StrCat("baseline states/", states->windows_.set), keep));
-  return states;
-}
-
-absl::Status BaselineStates::Logits(size_t window, int64_t begin, int64_t count, float* logits) {
-  return head_->Logits(hidden_[window].data() + begin * plan_.hidden_size(), count, logits);
-}
-
-absl::StatusOr<std::vector<Metric>> MeasureDivergence(BaselineStates& baseline, const Plan& variant,
-                                                      ThreadPool& pool) {
-  const TextWindows& windows = baseline.windows();
+absl::StatusOr<std::vector<Metric>> MeasureDivergence(const Plan& baseline, const Plan& variant, ThreadPool& pool, const TextWindows& windows) {
   if (variant.vocab_size() != baseline.vocab_size()) {
     return absl::InvalidArgumentError(absl::StrCat("a vocabulary of ", variant.vocab_size(),
                                                    " does not compare with the baseline's ", baseline.vocab_size()));
@@ -114,14 +95,14 @@ absl::StatusOr<std::vector<Metric>> MeasureDivergence(BaselineStates& baseline, 
   head.unit = "fraction";
   head.better = HIGHER;
   Metric agreement = MakeMetric(head);
-  WindowComparer comparer(baseline, variant, pool);
-  const auto visit = [&](Session& session, size_t i, const float* hidden) -> absl::Status {
-    NIBBLE_ASSIGN_OR_RETURN(const WindowSums sums, comparer.Compare(session, i, hidden));
+  WindowComparer comparer(baseline, variant, pool, windows.predictions());
+  const auto visit = [&](absl::Span<const WindowStates> states, size_t) -> absl::Status {
+    NIBBLE_ASSIGN_OR_RETURN(const WindowSums sums, comparer.Compare(states[0], states[1]));
     AddBlock(sums.kl, static_cast<double>(windows.predictions()), &kl);
     AddBlock(sums.agree, static_cast<double>(windows.predictions()), &agreement);
     return absl::OkStatus();
   };
-  NIBBLE_RETURN_IF_ERROR(VisitWindows(variant, pool, windows, kl.name(), visit));
+  NIBBLE_RETURN_IF_ERROR(VisitWindows({&baseline, &variant}, pool, windows, kl.name(), visit));
   NIBBLE_RETURN_IF_ERROR(FillMetric(&kl));
   NIBBLE_RETURN_IF_ERROR(FillMetric(&agreement));
   return std::vector<Metric>{kl, agreement};

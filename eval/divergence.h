@@ -7,7 +7,6 @@
 #ifndef NIBBLE_EVAL_DIVERGENCE_H_
 #define NIBBLE_EVAL_DIVERGENCE_H_
 
-#include <memory>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -19,33 +18,10 @@ namespace nibble::eval {
 // KL(p || q) of two rows of n logits; rounding below 0 gives 0.
 double KlDivergence(const float* p, const float* q, int64_t n);
 
-// The baseline's final hidden states at every scored position, kept once for
-// all variants: 4 * hidden_size bytes a position. Its logits are computed again
-// for each variant, a few rows at a time.
-class BaselineStates {
- public:
-  // `plan` and `pool` must outlive the states.
-  static absl::StatusOr<std::unique_ptr<BaselineStates>> Create(const Plan& plan, ThreadPool& pool,
-                                                                TextWindows windows);
-
-  const TextWindows& windows() const { return windows_; }
-  int64_t vocab_size() const { return plan_.vocab_size(); }
-  // Logits of scored positions [begin, begin + count) of a window.
-  absl::Status Logits(size_t window, int64_t begin, int64_t count, float* logits);
-
- private:
-  BaselineStates(const Plan& plan, TextWindows windows) : plan_(plan), windows_(std::move(windows)) {}
-
-  const Plan& plan_;
-  const TextWindows windows_;
-  std::vector<std::vector<float>> hidden_;  // per window, [predictions, hidden_size]
-  std::unique_ptr<Session> head_;           // evaluates the head only
-};
-
-// "kl/<set>" and "top1_agreement/<set>" of `variant` from the baseline; a block
-// is a window. Error: a vocabulary of another size.
-absl::StatusOr<std::vector<Metric>> MeasureDivergence(BaselineStates& baseline, const Plan& variant,
-                                                      ThreadPool& pool);
+// "kl/<set>" and "top1_agreement/<set>" of `variant` from `baseline`, which may be the same
+// plan; a block is a window. Both run over each batch of windows in turn, so memory does not
+// grow with the text. Error: a vocabulary of another size.
+absl::StatusOr<std::vector<Metric>> MeasureDivergence(const Plan& baseline, const Plan& variant, ThreadPool& pool, const TextWindows& windows);
 
 }  // namespace nibble::eval
 

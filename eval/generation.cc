@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "core/base/progress.h"
 #include "core/base/status.h"
@@ -75,8 +76,8 @@ class Generator {
 
   absl::Status Append(Stream& stream, const float* logits) {
     const int64_t token = ArgMax(logits, plan_.vocab_size());
-    if (!std::isfinite(logits[token])) return Annotate(NotFinite(0), absl::StrCat("prompt ", stream.prompt));
-    const bool is_eos = tokenizer_.eos_id() == static_cast<int32_t>(token);
+    if (!std::isfinite(LogSumExp(logits, plan_.vocab_size()))) return Annotate(NotFinite(0), absl::StrCat("prompt ", stream.prompt));
+    const bool is_eos = tokenizer_.eos_id() == static_cast<int32_t>(token) || absl::c_linear_search(options_.end_tokens, token);
     if (!is_eos) stream.said.push_back(static_cast<int32_t>(token));
     const std::string text = tokenizer_.Decode(stream.said);
     const std::string cut = CutAtStop(text, options_.stop);

@@ -21,10 +21,11 @@ struct GenerationOptions {
   int64_t max_tokens = 256;       // at least 1
   std::vector<std::string> stop;  // texts that end an answer
   int prompts_at_once = 16;
+  std::vector<int32_t> end_tokens;  // that end an answer, beside the tokenizer's EOS
 };
 
 // The text that follows each prompt (not empty): the most likely token each time,
-// the first on ties, until the EOS, a stop text or max_tokens; cut where a stop text
+// the first on ties, until the EOS or another end token, a stop text or max_tokens; cut where a stop text
 // begins. The order of prompts, not the pool, decides which run together.
 absl::StatusOr<std::vector<std::string>> GenerateGreedily(const Plan& plan, ThreadPool& pool, const text::Tokenizer& tokenizer,
                                                           absl::Span<const std::vector<int32_t>> prompts, const GenerationOptions& options);

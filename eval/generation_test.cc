@@ -72,6 +72,11 @@ TEST(GenerateGreedily, StopsAtTextsAndTheEos) {
   ASSERT_OK_AND_ASSIGN(const auto ended, GenerateGreedily(*plan, pool, tokenizer, prompts, {"toy", 8, {}}));
   EXPECT_EQ(ended[0], Reference(graph, tokenizer, prompts[0], 8));
   EXPECT_LT(ended[0].size(), whole.size());
+  // The same token as one of the model's others.
+  const int32_t end = *std::exchange(tokenizer.eos, std::nullopt);
+  GenerationOptions options{"toy", 8, {}};
+  options.end_tokens = {96, end};
+  EXPECT_EQ(GenerateGreedily(*plan, pool, tokenizer, prompts, options).value(), ended);
 }
 
 datasets::Task AnswerTask(const std::vector<std::string>& answers) {

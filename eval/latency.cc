@@ -25,9 +25,12 @@ absl::StatusOr<double> Time(const Work& work) {
 }  // namespace
 
 LatencyProbe::LatencyProbe(const Plan& plan, ThreadPool& pool, const LatencyCase& options)
-    : plan_(plan), threads_(pool.threads()), case_(options), logits_(plan.vocab_size() * options.streams) {
+    : plan_(plan), threads_(pool.threads()), case_(options) {}
+
+void LatencyProbe::MakeTokens() {
   Rng rng(kTokenSeed);
-  for (int64_t i = 0; i < options.prefill + options.decode; ++i) tokens_.push_back(static_cast<int32_t>(rng.Below(plan.vocab_size())));
+  for (int64_t i = 0; i < case_.prefill + case_.decode; ++i) tokens_.push_back(static_cast<int32_t>(rng.Below(plan_.vocab_size())));
+  logits_.resize(plan_.vocab_size() * case_.streams);
 }
 
 absl::StatusOr<std::unique_ptr<LatencyProbe>> LatencyProbe::Create(const Plan& plan, ThreadPool& pool, const LatencyCase& options) {
@@ -41,6 +44,7 @@ absl::StatusOr<std::unique_ptr<LatencyProbe>> LatencyProbe::Create(const Plan& p
                                                             .max_positions = options.prefill + options.decode,
                                                             .cache_type = options.cache_type,
                                                             .profile = options.profile}));
+  probe->MakeTokens();  // what a session refuses is not allocated
   NIBBLE_RETURN_IF_ERROR(probe->Round().status());
   return probe;
 }

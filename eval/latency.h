@@ -51,6 +51,7 @@ class LatencyProbe {
 
  private:
   LatencyProbe(const Plan& plan, ThreadPool& pool, const LatencyCase& options);
+  void MakeTokens();
   absl::Status Prefill();
   absl::Status Decode();
   std::vector<Segment> Segments(int64_t begin, int64_t count) const;

@@ -34,6 +34,26 @@ std::vector<double> SumOfSteps(int64_t n, double up, double down, int64_t first,
   return probability;
 }
 
+// How many standard errors the observed difference is above `difference`, the error under
+// that difference, where `lost` is as likely as is possible with it.
+double ScoreOf(const PairedItems& pairs, double difference) {
+  const auto n = static_cast<double>(pairs.items), gained = static_cast<double>(pairs.gained), lost = static_cast<double>(pairs.lost);
+  const double b = (2 * n - gained + lost) * difference - gained - lost, c = -lost * difference * (1 - difference);
+  const double share_lost = (std::sqrt(b * b - 8 * n * c) - b) / (4 * n);
+  const double variance = n * (2 * share_lost + difference * (1 - difference)), distance = gained - lost - n * difference;
+  if (distance == 0) return 0;
+  return distance / std::sqrt(std::max(variance, 1e-300));
+}
+
+// Where ScoreOf, which falls, passes `score` between `low` and `high`.
+double DifferenceOfScore(const PairedItems& pairs, double score, double low, double high) {
+  for (int i = 0; i < 60; ++i) {
+    const double middle = (low + high) / 2;
+    (ScoreOf(pairs, middle) > score ? low : high) = middle;
+  }
+  return (low + high) / 2;
+}
+
 }  // namespace
 
 std::optional<PairedItems> CountPairs(const Metric& variant, const Metric& baseline) {
@@ -59,6 +79,12 @@ double McNemarP(const PairedItems& pairs) {
     tail += std::exp(std::lgamma(changed + 1) - std::lgamma(x + 1) - std::lgamma(changed - x + 1) - changed * std::numbers::ln2);
   }
   return std::min(1.0, 2 * tail);
+}
+
+ScoreInterval ScoreIntervalOf(const PairedItems& pairs) {
+  constexpr double kNormal975 = 1.9599639845400545;
+  const double middle = static_cast<double>(pairs.gained - pairs.lost) / static_cast<double>(pairs.items);
+  return {DifferenceOfScore(pairs, kNormal975, -1, middle), DifferenceOfScore(pairs, -kNormal975, middle, 1)};
 }
 
 PercentileInterval BootstrapInterval(const PairedItems& pairs) {

@@ -24,6 +24,15 @@ std::optional<PairedItems> CountPairs(const Metric& variant, const Metric& basel
 // Psychometrika 12, 1947). 1 where nothing changed.
 double McNemarP(const PairedItems& pairs);
 
+// The 95 % score interval of the difference (gained - lost) / items: the differences that a
+// score test does not refuse. Unlike a t interval it holds its level where few items or none
+// changed (T. Tango, "Equivalence test and confidence interval for the difference in
+// proportions for the paired-sample design", Statistics in Medicine 17, 1998, section 3).
+struct ScoreInterval {
+  double low = 0, high = 0;
+};
+ScoreInterval ScoreIntervalOf(const PairedItems& pairs);
+
 // The paired bootstrap's 95 % percentile interval of the difference (gained - lost) / items
 // (Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13). A resample
 // draws each item as gained, lost or neither by their shares, so the distribution over all

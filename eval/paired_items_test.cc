@@ -1,6 +1,7 @@
 #include "eval/paired_items.h"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "core/base/rng.h"
@@ -45,6 +46,35 @@ TEST(McNemar, ExactTails) {
   EXPECT_EQ(McNemarP({100, 0, 0}), 1);
   EXPECT_EQ(McNemarP({100, 3, 3}), 1);
   EXPECT_LT(McNemarP({100000, 30000, 20000}), 1e-300);
+}
+
+// Nothing changed: n d / (1 - d) = z^2, so d = z^2 / (n + z^2).
+TEST(ScoreInterval, WithoutAChangeItIsNotEmpty) {
+  const double square = 1.9599639845400545 * 1.9599639845400545;
+  for (const int64_t n : {10, 100, 1000}) {
+    EXPECT_NEAR(ScoreIntervalOf({n, 0, 0}).high, square / (static_cast<double>(n) + square), 1e-12);
+    EXPECT_NEAR(ScoreIntervalOf({n, 0, 0}).low, -square / (static_cast<double>(n) + square), 1e-12);
+  }
+}
+
+// 40 of 100 changed, half each way: under a difference d the likeliest share lost is the root
+// of 200 q^2 + (200 d - 40) q - 20 d (1 - d).
+TEST(ScoreInterval, AtItsEndsTheScoreIsTheQuantile) {
+  const ScoreInterval interval = ScoreIntervalOf({100, 20, 20});
+  EXPECT_NEAR(interval.low, -interval.high, 1e-12);
+  const double d = interval.high, b = 200 * d - 40, q = (std::sqrt(b * b + 4 * 200 * 20 * d * (1 - d)) - b) / 400;
+  EXPECT_NEAR(100 * d / std::sqrt(100 * (2 * q + d * (1 - d))), 1.9599639845400545, 1e-9);
+}
+
+TEST(ScoreInterval, HoldsTheDifferenceAndStaysInRange) {
+  for (const PairedItems& pairs : {PairedItems{5, 5, 0}, PairedItems{5, 0, 5}, PairedItems{7, 3, 1}, PairedItems{1000, 4, 1}}) {
+    const ScoreInterval interval = ScoreIntervalOf(pairs);
+    const double difference = static_cast<double>(pairs.gained - pairs.lost) / static_cast<double>(pairs.items);
+    EXPECT_LE(interval.low, difference);
+    EXPECT_GE(interval.high, difference);
+    EXPECT_GE(interval.low, -1);
+    EXPECT_LE(interval.high, 1);
+  }
 }
 
 // One item: a resample is that item. Two items, one gained: sums 0, 1, 2 with 1/4, 1/2, 1/4.

@@ -182,8 +182,7 @@ TEST(Divergence, GoldenValue) {
 TEST(Divergence, OfAPlanFromItselfIsZero) {
   const auto plan = MakePlan(ToyGraph(4));
   ThreadPool pool(2);
-  ASSERT_OK_AND_ASSIGN(const auto states, BaselineStates::Create(*plan, pool, Windows(100, {.window = 20})));
-  ASSERT_OK_AND_ASSIGN(const auto metrics, MeasureDivergence(*states, *plan, pool));
+  ASSERT_OK_AND_ASSIGN(const auto metrics, MeasureDivergence(*plan, *plan, pool, Windows(100, {.window = 20})));
   ASSERT_EQ(metrics.size(), 2);
   EXPECT_EQ(metrics[0].name(), "kl/toy");
   for (const double sum : metrics[0].block_sum()) EXPECT_EQ(sum, 0);
@@ -198,8 +197,7 @@ TEST(Divergence, AgreesWithTheReferenceExecutor) {
   const auto base_plan = MakePlan(base), variant_plan = MakePlan(variant);
   ThreadPool pool(2);
   const TextWindows windows = Windows(50, {.convention = WindowConvention::kLlamaCpp, .window = 24});
-  ASSERT_OK_AND_ASSIGN(const auto states, BaselineStates::Create(*base_plan, pool, windows));
-  ASSERT_OK_AND_ASSIGN(const auto metrics, MeasureDivergence(*states, *variant_plan, pool));
+  ASSERT_OK_AND_ASSIGN(const auto metrics, MeasureDivergence(*base_plan, *variant_plan, pool, windows));
   for (size_t w = 0; w < windows.windows.size(); ++w) {
     ASSERT_OK_AND_ASSIGN(const auto p, RunReference(base, windows.windows[w]));
     ASSERT_OK_AND_ASSIGN(const auto q, RunReference(variant, windows.windows[w]));

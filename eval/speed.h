@@ -56,7 +56,7 @@ struct OpSpeed {
 
 struct SpeedReport {
   std::vector<Speed> speeds;
-  std::vector<OpSpeed> prefill_ops, decode_ops;  // at the longest prefill and depth
+  std::vector<OpSpeed> prefill_ops, decode_ops;  // at the last prefill and depth
   double decode_bytes = 0;                       // of weights that a decoded token reads
   MachinePeaks peaks;
 };

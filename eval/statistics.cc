@@ -209,10 +209,14 @@ Comparison CompareRecords(const Metric& variant, const Metric* baseline) {
   const bool exact = variant.aggregate() == Metric::NONE;
   if (!exact) comparison.why = WhyNotPaired(variant, *baseline);
   const bool paired = !exact && comparison.why.empty();
-  const Estimate estimate = paired ? PairedEstimate(variant, *baseline) : PlainEstimate(variant, *baseline);
-  (variant.aggregate() == Metric::MEAN ? comparison.difference : comparison.ratio) = estimate;
+  Estimate estimate = paired ? PairedEstimate(variant, *baseline) : PlainEstimate(variant, *baseline);
   if (paired) comparison.items = CountPairs(variant, *baseline);
-  if (absl::StartsWith(variant.name(), "accuracy") && baseline->value() > 0) {
+  if (comparison.items.has_value()) {
+    const ScoreInterval interval = ScoreIntervalOf(*comparison.items);
+    estimate.interval = Interval{interval.low, interval.high};
+  }
+  (variant.aggregate() == Metric::MEAN ? comparison.difference : comparison.ratio) = estimate;
+  if (IsScore(variant) && baseline->value() > 0) {
     comparison.recovery = 100 * variant.value() / baseline->value();
   }
   return comparison;
@@ -255,6 +259,14 @@ absl::StatusOr<Metric> BaselineBeside(const Metric& variant, const Metric& basel
 }
 
 }  // namespace
+
+bool IsScore(const Metric& metric) {
+  return metric.aggregate() == Metric::MEAN && metric.unit() == "fraction" && !absl::StartsWith(metric.name(), "top1_agreement/");
+}
+
+bool IsQuality(const Metric& metric) {
+  return IsScore(metric) || metric.aggregate() == Metric::EXP_MEAN || absl::StartsWith(metric.name(), "bits_per_byte/");
+}
 
 double StudentT975(int64_t degrees) {
   NIBBLE_CHECK(degrees >= 1);

@@ -23,8 +23,8 @@
 //              may differ a little from the ratio of the two medians
 //   NONE       value / baseline value, exact, without an interval
 //
-// Of items that are right or wrong a comparison also has McNemar's test and the paired
-// bootstrap (paired_items.h).
+// Of items that are right or wrong the interval of D is the score interval, and a comparison
+// also has McNemar's test and the paired bootstrap (paired_items.h).
 #ifndef NIBBLE_EVAL_STATISTICS_H_
 #define NIBBLE_EVAL_STATISTICS_H_
 
@@ -54,7 +54,7 @@ struct Estimate {
 struct Comparison {
   std::optional<Estimate> ratio;       // EXP_MEAN, RATE, TIME, NONE
   std::optional<Estimate> difference;  // MEAN
-  std::optional<double> recovery;      // accuracies: 100 * value / baseline value
+  std::optional<double> recovery;      // scores: 100 * value / baseline value
   std::optional<PairedItems> items;    // of right and wrong answers to the same items
   // Why the interval or the whole estimate is missing; empty when nothing is.
   std::string why;
@@ -110,6 +110,12 @@ Comparison MeanComparison(const std::vector<Comparison>& repetitions);
 // stderr or blocks. Two variants are compared by their own interval (Compare),
 // which is narrower, never by whether these overlap.
 std::optional<Interval> ValueInterval(const Metric& metric);
+
+// The share of items that a model gets right: accuracies, exact matches.
+bool IsScore(const Metric& metric);
+// How good a model is by itself: scores, and losses on text. Divergences compare with the
+// baseline and are none.
+bool IsQuality(const Metric& metric);
 
 // A time or a rate.
 bool IsTiming(const Metric& metric);

@@ -203,7 +203,8 @@ class TaskRunner {
       prompts.push_back(*std::move(prompt));
     }
     const GenerationOptions generation{
-        label_, max_tokens, {task_.description.stop().begin(), task_.description.stop().end()}, options_.items_at_once};
+        label_, max_tokens, {task_.description.stop().begin(), task_.description.stop().end()}, options_.items_at_once,
+        options_.end_tokens};
     NIBBLE_ASSIGN_OR_RETURN(const std::vector<std::string> texts, GenerateGreedily(plan_, pool_, tokenizer_, prompts, generation));
     for (size_t i = 0; i < texts.size(); ++i) {
       results_[i].said = texts[i];

@@ -32,6 +32,7 @@ struct TaskOptions {
   int64_t window = 2048;         // ROLLING: tokens that the model sees at once
   int items_at_once = 16;        // streams of the session; fewer when items are long
   int64_t max_positions = 2048;  // the longest sequence that the model may see
+  std::vector<int32_t> end_tokens;  // EXACT_MATCH: the model's, beside the tokenizer's EOS
 };
 
 struct ItemResult {

@@ -1,6 +1,7 @@
 #include "eval/windows.h"
 
 #include <algorithm>
+#include <memory>
 
 #include "absl/strings/str_cat.h"
 #include "core/base/progress.h"
@@ -76,27 +77,35 @@ absl::StatusOr<TextWindows> MakeWindows(std::string set, const text::Tokenizer& 
   return windows;
 }
 
-absl::Status VisitWindows(const Plan& plan, ThreadPool& pool, const TextWindows& windows, const std::string& label,
-                          const WindowVisitor& visit) {
+absl::Status VisitWindows(absl::Span<const Plan* const> plans, ThreadPool& pool, const TextWindows& windows, const std::string& label,
+                          const WindowsVisitor& visit) {
   const size_t total = windows.windows.size();
-  const int64_t positions = windows.window() - 1;
   const size_t streams = std::clamp<size_t>(kBatchTokens / windows.window(), 1, total);
-  NIBBLE_ASSIGN_OR_RETURN(
-      const auto session,
-      Session::Create(plan, pool, {.streams = static_cast<int>(streams), .max_positions = positions}));
+  std::vector<std::unique_ptr<Session>> sessions(plans.size());
+  for (size_t p = 0; p < plans.size(); ++p) {
+    NIBBLE_ASSIGN_OR_RETURN(sessions[p], Session::Create(*plans[p], pool, {.streams = static_cast<int>(streams), .max_positions = windows.window() - 1}));
+  }
   Progress progress(label, static_cast<int64_t>(total));
-  std::vector<float> hidden;
+  std::vector<std::vector<float>> hidden(plans.size());
+  std::vector<WindowStates> states(plans.size());
   for (size_t begin = 0; begin < total; begin += streams) {
     const size_t count = std::min(streams, total - begin);
-    NIBBLE_RETURN_IF_ERROR(ForwardBatch(*session, windows, begin, count, &hidden));
+    for (size_t p = 0; p < plans.size(); ++p) NIBBLE_RETURN_IF_ERROR(ForwardBatch(*sessions[p], windows, begin, count, &hidden[p]));
     for (size_t s = 0; s < count; ++s) {
-      const float* rows = hidden.data() + static_cast<int64_t>(s) * windows.predictions() * plan.hidden_size();
-      NIBBLE_RETURN_IF_ERROR(
-          Annotate(visit(*session, begin + s, rows), absl::StrCat(windows.set, " window ", begin + s)));
+      for (size_t p = 0; p < plans.size(); ++p) {
+        states[p] = {sessions[p].get(), hidden[p].data() + static_cast<int64_t>(s) * windows.predictions() * plans[p]->hidden_size()};
+      }
+      NIBBLE_RETURN_IF_ERROR(Annotate(visit(states, begin + s), absl::StrCat(windows.set, " window ", begin + s)));
       progress.Update(static_cast<int64_t>(begin + s + 1));
     }
   }
   return absl::OkStatus();
+}
+
+absl::Status VisitWindows(const Plan& plan, ThreadPool& pool, const TextWindows& windows, const std::string& label,
+                          const WindowVisitor& visit) {
+  return VisitWindows({&plan}, pool, windows, label,
+                      [&](absl::Span<const WindowStates> states, size_t window) { return visit(*states[0].session, window, states[0].hidden); });
 }
 
 }  // namespace nibble::eval

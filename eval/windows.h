@@ -71,6 +71,17 @@ using WindowVisitor = std::function<absl::Status(Session& session, size_t window
 absl::Status VisitWindows(const Plan& plan, ThreadPool& pool, const TextWindows& windows, const std::string& label,
                           const WindowVisitor& visit);
 
+// What one of several plans made of a window.
+struct WindowStates {
+  Session* session;
+  const float* hidden;  // [predictions(), hidden_size]
+};
+using WindowsVisitor = std::function<absl::Status(absl::Span<const WindowStates> states, size_t window)>;
+
+// The same of several plans, batch by batch in turn; `states` are in their order.
+absl::Status VisitWindows(absl::Span<const Plan* const> plans, ThreadPool& pool, const TextWindows& windows, const std::string& label,
+                          const WindowsVisitor& visit);
+
 }  // namespace nibble::eval
 
 #endif  // NIBBLE_EVAL_WINDOWS_H_

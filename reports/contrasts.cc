@@ -7,6 +7,7 @@ std::string ContrastedMetric::Verdict() const {
   if (!estimate.has_value() || !estimate->interval.has_value()) return "";
   const double same = comparison.ratio.has_value() ? 1 : 0;
   if (estimate->interval->low <= same && same <= estimate->interval->high) return "";
+  if (comparison.items.has_value() && McNemarP(*comparison.items) > 0.05) return "";
   return (estimate->value > same) == (metric->better() == HIGHER) ? "better" : "worse";
 }
 

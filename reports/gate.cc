@@ -78,7 +78,10 @@ Measured MeasuredRatio(const Metric& metric, const Metric& baseline, const Compa
   return {metric.value() / baseline.value(), ""};
 }
 
-Measured MeasureAgainst(const EarlierResult& earlier, const Metric& metric, Quantity quantity) {
+Measured MeasureAgainst(const EarlierResult& earlier, const std::string& data_hash, const Metric& metric, Quantity quantity) {
+  if (earlier.has_data_hash() && earlier.data_hash() != data_hash) {
+    return {std::nullopt, absl::StrCat("measured on other data than in ", earlier.file())};
+  }
   if (earlier.convention() != metric.convention()) {
     return {std::nullopt, absl::StrCat("measured as '", metric.convention(), "', in ", earlier.file(), " as '", earlier.convention(), "'")};
   }
@@ -87,11 +90,11 @@ Measured MeasureAgainst(const EarlierResult& earlier, const Metric& metric, Quan
   return {metric.value() / earlier.value(), ""};
 }
 
-Measured MeasureAgainstEarlier(const RunInfo& run, const Gate& gate, const std::string& variant, const Metric& metric,
+Measured MeasureAgainstEarlier(const RunTable& table, const Gate& gate, const std::string& variant, const Metric& metric,
                                Quantity quantity) {
-  for (const EarlierResult& earlier : run.earlier()) {
+  for (const EarlierResult& earlier : table.run().earlier()) {
     if (earlier.file() != gate.against() || earlier.variant() != variant || earlier.metric() != metric.name()) continue;
-    return MeasureAgainst(earlier, metric, quantity);
+    return MeasureAgainst(earlier, table.Source(variant, metric.name())->data_hash(), metric, quantity);
   }
   return {std::nullopt, absl::StrCat(gate.against(), " has no value for it")};
 }
@@ -102,7 +105,7 @@ Measured Measure(const RunTable& table, const Gate& gate, const std::string& var
     return {std::nullopt, absl::StrCat("the value ", metric.value(), " is not a finite number")};
   }
   if (quantity == Quantity::kValue) return {metric.value(), ""};
-  if (gate.has_against()) return MeasureAgainstEarlier(table.run(), gate, variant, metric, quantity);
+  if (gate.has_against()) return MeasureAgainstEarlier(table, gate, variant, metric, quantity);
   const Metric* baseline = table.Baseline(metric.name());
   const Comparison comparison = Compare(metric, baseline);
   if (!comparison.comparable()) return {std::nullopt, comparison.why};

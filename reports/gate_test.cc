@@ -73,6 +73,9 @@ TEST(Gate, HoldsAgainstEarlierResultsOfTheSameVariant) {
   EXPECT_EQ(Evaluate(gate, small), "FAIL ptq size_mib: ratio 1.036 > max_ratio 1.01\n");
   small.run.mutable_earlier(0)->set_convention("otherwise");
   EXPECT_THAT(Evaluate(gate, small), HasSubstr("in old.json as 'otherwise'"));
+  small.run.mutable_earlier(0)->set_convention("");
+  small.run.mutable_earlier(0)->set_data_hash("of another text");
+  EXPECT_THAT(Evaluate(gate, small), HasSubstr("on other data than in old.json"));
   gate.clear_variant();  // the baseline too
   EXPECT_THAT(Evaluate(gate, small), HasSubstr("FAIL bf16 size_mib: old.json has no value"));
 }

@@ -81,6 +81,7 @@ Json RecordJson(const Record& record) {
                {"baseline_value", Number(record.baseline_value)},
                {"arithmetic", ArithmeticName(metric)},
                {"convention", metric.convention()}};
+  if (!record.data_hash.empty()) json["data_hash"] = record.data_hash;
   AddComparison(record.comparison, &json);
   return json;
 }
@@ -181,6 +182,7 @@ absl::StatusOr<std::optional<EarlierResult>> ParseRecord(const nlohmann::json& r
   earlier.set_metric(record["metric"].get<std::string>());
   earlier.set_value(record["value"].get<double>());
   earlier.set_convention(record["convention"].get<std::string>());
+  if (record.contains("data_hash") && record["data_hash"].is_string()) earlier.set_data_hash(record["data_hash"].get<std::string>());
   return earlier;
 }
 
@@ -229,7 +231,7 @@ Records MakeRecords(const RunTable& table) {
         continue;
       }
       const Metric* baseline = table.Baseline(name);
-      Record& record = all.records.emplace_back(Record{variant, metric, std::nullopt, {}});
+      Record& record = all.records.emplace_back(Record{variant, metric, std::nullopt, {}, table.Source(variant, name)->data_hash()});
       if (baseline != nullptr && !IsWithheld(*baseline)) record.baseline_value = baseline->value();
       if (variant != table.baseline()) record.comparison = Compare(*metric, baseline);
     }

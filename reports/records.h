@@ -22,6 +22,7 @@ struct Record {
   const Metric* metric = nullptr;
   std::optional<double> baseline_value;  // the baseline's own row repeats its value
   Comparison comparison;                 // empty in the baseline's rows
+  std::string data_hash;                 // of what the metric read; "" where it read nothing
 };
 
 // A latency of simulated arithmetic, left out of the records.

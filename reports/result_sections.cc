@@ -244,11 +244,9 @@ Text RecoveryText(const RunTable& table, const Lineage& lineage, const std::stri
   return text;
 }
 
-// A quality that the blocks of windows or items give.
-bool IsQuality(const RunTable& table, const std::string& name) {
+bool IsQualityOf(const RunTable& table, const std::string& name) {
   const Metric* metric = AnyMetric(table, name);
-  return metric != nullptr && (metric->aggregate() == Metric::MEAN || metric->aggregate() == Metric::EXP_MEAN) &&
-         (absl::StartsWith(name, "perplexity/") || absl::StartsWith(name, "accuracy"));
+  return metric != nullptr && IsQuality(*metric);
 }
 
 Row RecoveryRow(const RunTable& table, const Lineage& lineage, const std::string& metric, Notes* notes) {
@@ -269,7 +267,7 @@ Section RecoverySection(const RunTable& table) {
   doc::Table recoveries{"Recovery", doc::Columns({"trained", "rounded alone", "metric", "against the twin", "against the baseline"}, 3), {}};
   for (const Lineage& lineage : table.run().lineage()) {
     for (const std::string& metric : table.metrics()) {
-      if (IsQuality(table, metric)) recoveries.rows.push_back(RecoveryRow(table, lineage, metric, &notes));
+      if (IsQualityOf(table, metric)) recoveries.rows.push_back(RecoveryRow(table, lineage, metric, &notes));
     }
   }
   if (recoveries.rows.empty()) return section;

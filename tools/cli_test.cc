@@ -417,7 +417,7 @@ TEST(Cli, TrainedVariantsInAReport) {
   const std::string data = absl::StrCat("data { text: \"", here, "/datasets/quickstart/passages.txt\" window: 64 } training { steps: 12 batch: 4 "
                                         "warmup: 2 learning_rate: 3e-3 }");
   const std::string qat = absl::StrCat("step { [nibble.qat] { quantize { [nibble.rtn] { bits: 2 } } ", data, " } }");
-  ASSERT_OK(WriteFile(dir + "/e.textproto", absl::StrCat("name: \"t\" model { source: \"", model, "\" } baseline { name: \"bf16\" step { [nibble.baseline] {} } }\n",
+  ASSERT_OK(WriteFile(dir + "/e.textproto", absl::StrCat("name: \"t\" allow_test_data: true model { source: \"", model, "\" } baseline { name: \"bf16\" step { [nibble.baseline] {} } }\n",
       "variant { name: \"twin\" step { [nibble.sft] { ", data, " } } }\n",
       "variant { name: \"rtn\" step { [nibble.rtn] { bits: 2 } } }\n",
       "variant { name: \"qat\" ", qat, " untrained: \"rtn\" twin: \"twin\" }\n",

@@ -14,7 +14,7 @@ namespace nibble::tools {
 
 // Exit codes of the program.
 inline constexpr int kDone = 0;
-inline constexpr int kFailed = 1;  // a gate or comparison failed, a job did not run
+inline constexpr int kFailed = 1;  // a gate failed, or a job did not run
 inline constexpr int kWrongInput = 2;
 
 // Parsed options of a subcommand.
@@ -79,6 +79,10 @@ std::string SourceCommit();
 
 // Each --set, "FIELD=VALUE", split at its first "=".
 absl::StatusOr<std::vector<Override>> OverridesOf(const Options& options);
+
+// `start` and then those of the repeated options and --threads that were given: what
+// reproduces a run.
+std::string CommandLine(std::string start, const Options& options, const std::vector<std::string>& repeated);
 
 }  // namespace nibble::tools
 

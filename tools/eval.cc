@@ -156,7 +156,7 @@ Command EvalCommand() {
   Command command;
   command.name = "eval";
   command.summary = "Evaluates one model on one task.";
-  command.usage = "eval --model M --task TASK [--set OPTION=VALUE] [--limit N] [--json FILE]";
+  command.usage = "eval --model M --task TASK [--set OPTION=VALUE] [--limit N] [--json FILE] [--threads N]";
   command.examples =
       "  nibble eval --model smollm2-135m --task perplexity:quickstart/passages --set window=1024\n"
       "  nibble eval --model smollm2-135m --task perplexity:wiki.test.raw --set convention=llamacpp --limit 40\n"

@@ -4,12 +4,14 @@
 #include <cmath>
 #include <cstdio>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "core/base/rng.h"
 #include "core/base/status.h"
 #include "core/base/thread_pool.h"
 #include "core/runtime/plan.h"
 #include "core/runtime/session.h"
+#include "eval/log_probs.h"
 #include "experiments/model.h"
 #include "tools/command.h"
 
@@ -65,8 +67,9 @@ absl::StatusOr<int> Generate(const Options& options) {
   for (int i = 0; i < count; ++i) {
     NIBBLE_RETURN_IF_ERROR(Annotate(session->Forward({{0, next, 1}}, &hidden), options.Text("model")));
     NIBBLE_RETURN_IF_ERROR(session->Logits(hidden.data(), 1, logits.data()));
+    if (!std::isfinite(eval::LogSumExp(logits.data(), plan->vocab_size()))) return Annotate(eval::NotFinite(0), options.Text("model"));
     next = {ChooseToken(logits, options.Get<double>("temperature"), rng)};
-    if (tokenizer.eos_id() == next[0]) break;
+    if (tokenizer.eos_id() == next[0] || absl::c_linear_search(model.source.config.eos_token_ids, next[0])) break;
     tokens.push_back(next[0]);
     // A token's text may depend on its neighbours, so the whole is decoded and
     // what is new is printed.
@@ -86,12 +89,12 @@ Command GenerateCommand() {
   Command command;
   command.name = "generate";
   command.summary = "Continues a prompt.";
-  command.usage = "generate --model M --prompt TEXT [--tokens N] [--temperature T] [--seed N]";
+  command.usage = "generate --model M --prompt TEXT [--tokens N] [--temperature T] [--seed N] [--threads N]";
   command.examples =
       "  nibble generate --model smollm2-135m --prompt 'The capital of France is'\n"
       "  nibble generate --model out/smollm2-w4a8 --prompt 'Once upon a time' --tokens 100 --temperature 0.8 --seed 1\n";
   command.options.add_options()("model", po::value<std::string>(),
-                                "a folder, a .gguf or llama2.c .bin file, or a fetched name")(
+                                "a folder, a .gguf or llama2.c .bin file, or a fetched name; decoded: before it for floats")(
       "prompt", po::value<std::string>(), "the text to continue")("tokens", po::value<int>()->default_value(64), "tokens to generate")(
       "temperature", po::value<double>()->default_value(0), "0: the most likely token each time")(
       "seed", po::value<uint64_t>()->default_value(0), "of sampling")("threads", po::value<int>(), "threads (default: all CPUs)");

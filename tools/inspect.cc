@@ -180,7 +180,7 @@ Command InspectCommand() {
   Command command;
   command.name = "inspect";
   command.summary = "Shows a model's architecture, size by part, and weight outliers by layer.";
-  command.usage = "inspect M [--brief | --ops | --activations TEXT [--pipeline FILE]]";
+  command.usage = "inspect M [--brief | --ops | --activations TEXT [--tokens N] [--pipeline FILE]]";
   command.examples =
       "  nibble inspect smollm2-135m\n"
       "  nibble inspect synthetic:llama-3.2-1b --brief\n"

@@ -34,4 +34,12 @@ absl::StatusOr<std::vector<Override>> OverridesOf(const Options& options) {
   return overrides;
 }
 
+std::string CommandLine(std::string start, const Options& options, const std::vector<std::string>& repeated) {
+  for (const std::string& name : repeated) {
+    for (const std::string& value : options.List(name)) absl::StrAppend(&start, " --", name, " '", value, "'");
+  }
+  if (options.Has("threads")) absl::StrAppend(&start, " --threads ", options.Get<int>("threads"));
+  return start;
+}
+
 }  // namespace nibble::tools

@@ -31,9 +31,7 @@ absl::StatusOr<int> Plan(const Options& options) {
   if (options.Has("metrics")) NIBBLE_RETURN_IF_ERROR(CheckList(experiment, options.List("variant"), options.Get<int>("metrics")));
   RunPlanOptions plan_options;
   NIBBLE_ASSIGN_OR_RETURN(plan_options.threads, ThreadsOf(options));
-  plan_options.command = absl::StrCat("./nibble run ", options.Text("config"));
-  for (const std::string& set : options.List("set")) absl::StrAppend(&plan_options.command, " --set '", set, "'");
-  if (options.Has("threads")) absl::StrAppend(&plan_options.command, " --threads ", plan_options.threads);
+  plan_options.command = CommandLine(absl::StrCat("./nibble run ", options.Text("config")), options, {"set"});
   NIBBLE_ASSIGN_OR_RETURN(const RunPlan plan, RunPlan::Make(experiment, std::move(plan_options)));
   NIBBLE_RETURN_IF_ERROR(WritePlan(plan, options.Text("out")));
   return kDone;

@@ -43,7 +43,7 @@ Command QuantizeCommand() {
   Command command;
   command.name = "quantize";
   command.summary = "Runs a pipeline on a model and writes the quantized model.";
-  command.usage = "quantize --model M --pipeline FILE --out PATH [--format F]";
+  command.usage = "quantize --model M --pipeline FILE --out PATH [--format F] [--threads N]";
   command.examples =
       "  nibble quantize --model smollm2-135m --pipeline configs/pipelines/llama32.textproto --out out/smollm2-w4a8\n"
       "  nibble quantize --model smollm2-135m --pipeline configs/pipelines/q4_k_m.textproto --out smollm2-q4_k_m.gguf --format gguf\n"

@@ -27,14 +27,6 @@ namespace po = boost::program_options;
 // Of the fp32 peak that products of a whole model reach.
 constexpr double kUsualShare = 0.5;
 
-std::string CommandLine(const Options& options, const std::string& out) {
-  std::string command = absl::StrCat("./nibble run ", options.Text("config"), " --out ", out);
-  for (const std::string& only : options.List("only")) absl::StrAppend(&command, " --only '", only, "'");
-  for (const std::string& set : options.List("set")) absl::StrAppend(&command, " --set '", set, "'");
-  if (options.Has("threads")) absl::StrAppend(&command, " --threads ", options.Get<int>("threads"));
-  return command;
-}
-
 void PrintVariants(const ExpandedExperiment& experiment) {
   for (const ExpandedVariant& variant : experiment.variants) {
     std::printf("%s%s: %s\n", variant.name.c_str(), variant.is_baseline ? " (baseline)" : "", PipelineToString(variant.pipeline.step()).c_str());
@@ -106,7 +98,7 @@ absl::StatusOr<int> Run(const Options& options) {
     return kDone;
   }
   run.plan.commit = SourceCommit();
-  run.plan.command = CommandLine(options, run.out);
+  run.plan.command = CommandLine(absl::StrCat("./nibble run ", options.Text("config"), " --out ", run.out), options, {"only", "set"});
   run.plan.work = options.Has("work") ? options.Text("work") : CacheDirectory() + "/training";
   NIBBLE_ASSIGN_OR_RETURN(const FolderLock lock, FolderLock::Take(run.out));
   NIBBLE_ASSIGN_OR_RETURN(const RunSummary summary, RunExperiment(experiment, run, lock));
@@ -124,7 +116,7 @@ Command RunCommand() {
   Command command;
   command.name = "run";
   command.summary = "Runs an experiment: builds every variant, measures it, writes the report.";
-  command.usage = "run CONFIG [--out DIR] [--only VARIANT] [--set FIELD=VALUE] [--work DIR] [--threads N] [--memory-limit MIB] [--backend slurm] [--dry-run]";
+  command.usage = "run CONFIG [--out DIR] [--only VARIANT] [--set FIELD=VALUE] [--work DIR] [--threads N] [--memory-limit MIB] [--backend slurm] [--slurm ARGS] [--dry-run]";
   command.examples =
       "  nibble run configs/quickstart.textproto\n"
       "  nibble run configs/smollm2.textproto --only w4 --out out/w4\n"

@@ -44,13 +44,6 @@ absl::StatusOr<::nibble::Search> ReadSearch(const Options& options) {
   return search;
 }
 
-std::string CommandLine(const Options& options, const ::nibble::Search& search, const std::string& out) {
-  std::string command = absl::StrCat("./nibble search ", options.Text("config"), " --model ", search.model().source(), " --out ", out);
-  for (const std::string& budget : options.List("budget")) absl::StrAppend(&command, " --budget ", budget);
-  if (options.Has("threads")) absl::StrAppend(&command, " --threads ", options.Get<int>("threads"));
-  return command;
-}
-
 // Measures the mixes on held-out text, as `nibble run` does.
 absl::StatusOr<int> Compare(const ::nibble::Search& search, const std::vector<Mix>& mixes, const Options& options, const std::string& out,
                             const FolderLock& lock) {
@@ -60,7 +53,7 @@ absl::StatusOr<int> Compare(const ::nibble::Search& search, const std::vector<Mi
   run.out = out;
   NIBBLE_ASSIGN_OR_RETURN(run.plan.threads, ThreadsOf(options));
   run.plan.commit = SourceCommit();
-  run.plan.command = CommandLine(options, search, out);
+  run.plan.command = CommandLine(absl::StrCat("./nibble search ", path, " --model ", search.model().source(), " --out ", out), options, {"budget"});
   NIBBLE_ASSIGN_OR_RETURN(const RunSummary summary, RunExperiment(experiment, run, lock));
   NIBBLE_RETURN_IF_ERROR(WriteReport(out));
   std::printf("%d measured, %d reused, %d failed; reports: %s/search.md, %s/report.md\n", summary.done, summary.reused, summary.failed,
@@ -99,7 +92,7 @@ Command SearchCommand() {
       "  nibble search configs/search_weights.textproto --model configs/models/novelist --budget 3.5MiB --out out/novelist_search\n"
       "  nibble quantize --model smollm2-135m --pipeline out/search_weights/mix_100mib.textproto --out out/smollm2-100mib\n";
   command.options.add_options()("config", po::value<std::string>(), "candidates, text and metrics, a text nibble.Search")(
-      "model", po::value<std::string>(), "a folder, a .gguf or llama2.c .bin file, synthetic:<preset>, or a fetched name (default: the config's)")(
+      "model", po::value<std::string>(), "a folder, a .gguf or llama2.c .bin file, synthetic:<preset>, or a fetched name; decoded: before it for floats (default: the config's)")(
       "budget", po::value<std::vector<std::string>>()->composing(),
       "size of the whole model, as 700MiB; may be repeated (default: the config's)")(
       "out", po::value<std::string>(), "the folder to write (default out/<config's name>); a search on an existing folder goes on")(
