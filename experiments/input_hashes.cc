@@ -34,7 +34,7 @@ std::vector<const Message*> Within(const Message& message) {
   return nested;
 }
 
-absl::StatusOr<std::vector<std::string>> FilesOf(const google::protobuf::RepeatedPtrField<std::string>& names, const std::string& directory) {
+absl::StatusOr<std::vector<std::string>> Resolved(const google::protobuf::RepeatedPtrField<std::string>& names, const std::string& directory) {
   std::vector<std::string> files;
   for (const std::string& name : names) {
     NIBBLE_ASSIGN_OR_RETURN(const auto resolved, datasets::ResolveDataset(name, directory));
@@ -57,12 +57,12 @@ std::vector<std::string> MarkedFiles(const Message& message, const std::string& 
 
 // The files that a message names itself.
 absl::StatusOr<std::vector<std::string>> FilesNamedBy(const Message& message, const std::string& directory) {
-  if (const auto* pairs = google::protobuf::DynamicCastToGenerated<PreferenceData>(&message)) return FilesOf(pairs->pairs(), directory);
+  if (const auto* pairs = google::protobuf::DynamicCastToGenerated<PreferenceData>(&message)) return Resolved(pairs->pairs(), directory);
   const auto* data = google::protobuf::DynamicCastToGenerated<TrainingData>(&message);
   if (data == nullptr) return MarkedFiles(message, directory);
   NIBBLE_ASSIGN_OR_RETURN(std::vector<std::string> files, TextFiles({data->text().begin(), data->text().end()},
                                                                     {data->exclude().begin(), data->exclude().end()}, directory));
-  NIBBLE_ASSIGN_OR_RETURN(const std::vector<std::string> conversations, FilesOf(data->conversations(), directory));
+  NIBBLE_ASSIGN_OR_RETURN(const std::vector<std::string> conversations, Resolved(data->conversations(), directory));
   files.insert(files.end(), conversations.begin(), conversations.end());
   return files;
 }
@@ -99,20 +99,55 @@ absl::StatusOr<std::string> InputHashes::OfMetric(const MetricRequest& request) 
   return OfFile(resolved.path);
 }
 
-void InputHashes::AddFiles(const Message& message, std::string* parts) {
-  const auto files = FilesNamedBy(message, directory_);
-  if (!files.ok()) absl::StrAppend(parts, files.status().message(), "\n");
-  for (const std::string& file : files.value_or(std::vector<std::string>())) {
-    const auto hash = OfFile(file);
-    absl::StrAppend(parts, hash.ok() ? *hash : std::string(hash.status().message()), "\n");
+absl::StatusOr<std::vector<std::string>> InputHashes::FilesOf(const Message& message) const {
+  NIBBLE_ASSIGN_OR_RETURN(std::vector<std::string> files, FilesNamedBy(message, directory_));
+  for (const Message* nested : Within(message)) {
+    NIBBLE_ASSIGN_OR_RETURN(const std::vector<std::string> inside, FilesOf(*nested));
+    files.insert(files.end(), inside.begin(), inside.end());
   }
-  for (const Message* nested : Within(message)) AddFiles(*nested, parts);
+  return files;
 }
 
-std::string InputHashes::OfOptions(const Message& options) {
+absl::StatusOr<std::string> InputHashes::OfOptions(const Message& options) {
   std::string parts;
-  AddFiles(options, &parts);
-  return parts.empty() ? "" : Sha256(parts);
+  NIBBLE_ASSIGN_OR_RETURN(const std::vector<std::string> files, FilesOf(options));
+  for (const std::string& file : files) {
+    NIBBLE_ASSIGN_OR_RETURN(const std::string hash, OfFile(file));
+    absl::StrAppend(&parts, hash, "\n");
+  }
+  return parts.empty() ? std::string() : Sha256(parts);
+}
+
+absl::StatusOr<std::vector<std::string>> InputHashes::MeasuredFiles(const MetricRequest& request) const {
+  std::vector<std::string> files;
+  if (IsTask(request)) {
+    NIBBLE_ASSIGN_OR_RETURN(const datasets::ResolvedTask task, FindTask(request, directory_));
+    for (const auto& part : task.parts) files.push_back(part.items);
+  } else if (const std::string data = DataOf(request); !data.empty()) {
+    NIBBLE_ASSIGN_OR_RETURN(const auto resolved, datasets::ResolveDataset(data, directory_));
+    files.push_back(resolved.path);
+  }
+  return files;
+}
+
+absl::Status InputHashes::CheckHeldOut(const Message& options, absl::Span<const MetricRequest> metrics) {
+  std::map<std::string, std::string> read;
+  NIBBLE_ASSIGN_OR_RETURN(const std::vector<std::string> files, FilesOf(options));
+  for (const std::string& file : files) {
+    NIBBLE_ASSIGN_OR_RETURN(const std::string hash, OfFile(file));
+    read[hash] = file;
+  }
+  for (const MetricRequest& request : metrics) {
+    NIBBLE_ASSIGN_OR_RETURN(const std::vector<std::string> measured, MeasuredFiles(request));
+    for (const std::string& file : measured) {
+      NIBBLE_ASSIGN_OR_RETURN(const std::string hash, OfFile(file));
+      if (const auto it = read.find(hash); it != read.end()) {
+        return absl::InvalidArgumentError(absl::StrCat("a step reads ", it->second, ", which the metric { ", ProtoToLine(request),
+                                                       " } measures; give one of them other text, or say allow_test_data: true"));
+      }
+    }
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace nibble

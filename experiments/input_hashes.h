@@ -5,8 +5,10 @@
 
 #include <map>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "experiments/experiment.pb.h"
 
 namespace nibble {
@@ -21,14 +23,19 @@ class InputHashes {
   absl::StatusOr<std::string> OfMetric(const MetricRequest& request);
 
   // Of all files that a message names: data, and what methods mark as (nibble.is_file); ""
-  // where it names none. Files that are not there count as such: whoever reads them will
-  // say it.
-  std::string OfOptions(const google::protobuf::Message& options);
+  // where it names none.
+  absl::StatusOr<std::string> OfOptions(const google::protobuf::Message& options);
+
+  // An error where the message names a file that one of the metrics measures (of tasks the
+  // items, not the examples), by content.
+  absl::Status CheckHeldOut(const google::protobuf::Message& options, absl::Span<const MetricRequest> metrics);
 
  private:
   absl::StatusOr<std::string> OfFile(const std::string& path);
   absl::StatusOr<std::string> OfTask(const MetricRequest& request);
-  void AddFiles(const google::protobuf::Message& message, std::string* parts);
+  // With what it holds.
+  absl::StatusOr<std::vector<std::string>> FilesOf(const google::protobuf::Message& message) const;
+  absl::StatusOr<std::vector<std::string>> MeasuredFiles(const MetricRequest& request) const;
 
   const std::string directory_;
   std::map<std::string, std::string> files_;

@@ -121,20 +121,32 @@ TEST_F(JobTest, FilesThatAreNoJobAreErrors) {
 
 TEST_F(JobTest, HashesFollowTheFilesThatStepsRead) {
   const Step step = ParsePipeline(kCalibrated).step(0);
-  const std::string before = InputHashes(dir_).OfOptions(step);
+  const auto hash = [&](const Step& of) { return InputHashes(dir_).OfOptions(of).value(); };
+  const std::string before = hash(step);
   EXPECT_NE(before, "");
-  EXPECT_EQ(InputHashes(dir_).OfOptions(step), before);
-  EXPECT_EQ(InputHashes(dir_).OfOptions(ParsePipeline(kA8).step(0)), "");
+  EXPECT_EQ(hash(step), before);
+  EXPECT_EQ(hash(ParsePipeline(kA8).step(0)), "");
   ASSERT_OK(WriteFile(dir_ + "/text.txt", "another text"));
-  EXPECT_NE(InputHashes(dir_).OfOptions(step), before);
-  std::filesystem::remove(dir_ + "/text.txt");
-  EXPECT_NE(InputHashes(dir_).OfOptions(step), "");
+  EXPECT_NE(hash(step), before);
   // A file that a method marks as one.
   const Step rotated = ParsePipeline("step { [nibble.spinquant] { rotations: \"r.safetensors\" } }").step(0);
   ASSERT_OK(WriteFile(dir_ + "/r.safetensors", "one"));
-  const std::string one = InputHashes(dir_).OfOptions(rotated);
+  const std::string one = hash(rotated);
   ASSERT_OK(WriteFile(dir_ + "/r.safetensors", "two"));
-  EXPECT_NE(InputHashes(dir_).OfOptions(rotated), one);
+  EXPECT_NE(hash(rotated), one);
+  std::filesystem::remove(dir_ + "/text.txt");
+  EXPECT_THAT(std::string(InputHashes(dir_).OfOptions(step).status().message()), ::testing::HasSubstr("text.txt"));
+}
+
+TEST_F(JobTest, TextThatIsMeasuredIsNotCalibratedOn) {
+  const Step step = ParsePipeline(kCalibrated).step(0);
+  std::vector<MetricRequest> metrics(2);
+  metrics[0].mutable_size();
+  metrics[1].mutable_perplexity()->set_text("copy.txt");
+  ASSERT_OK(WriteFile(dir_ + "/copy.txt", "another text"));
+  EXPECT_OK(InputHashes(dir_).CheckHeldOut(step, metrics));
+  std::filesystem::copy_file(dir_ + "/text.txt", dir_ + "/copy.txt", std::filesystem::copy_options::overwrite_existing);
+  EXPECT_THAT(std::string(InputHashes(dir_).CheckHeldOut(step, metrics).message()), ::testing::HasSubstr("allow_test_data"));
 }
 
 }  // namespace

@@ -46,6 +46,10 @@ absl::StatusOr<const eval::TextWindows*> Measurer::Windows(const std::string& te
   NIBBLE_ASSIGN_OR_RETURN(const std::string contents, datasets::ReadText(resolved.path));
   auto windows = eval::MakeWindows(name, *tokenizer, contents, options);
   if (!windows.ok()) return Annotate(windows.status(), resolved.path);
+  if (windows->window() > source_.config.max_position_embeddings) {
+    return absl::InvalidArgumentError(absl::StrCat("a window of ", windows->window(), " tokens, and ", source_.source, " has learned ",
+                                                   source_.config.max_position_embeddings, " positions; set window to that or less"));
+  }
   return &windows_.emplace(key, *std::move(windows)).first->second;
 }
 
@@ -73,16 +77,11 @@ absl::StatusOr<std::vector<Metric>> Measurer::Measure(const MetricRequest& reque
 absl::StatusOr<std::vector<Metric>> Measurer::MeasureDivergence(const Divergence& request, const std::string& name,
                                                                 const BuiltModel& model, const BuiltModel* baseline) {
   if (baseline == nullptr) return absl::FailedPreconditionError("divergence needs the baseline, which could not be built");
-  const std::string key = request.SerializeAsString();
-  std::unique_ptr<eval::BaselineStates>& states = baseline_states_[key];
-  if (states == nullptr) {
-    eval::WindowOptions options;
-    options.window = request.window();
-    options.limit = request.limit();
-    NIBBLE_ASSIGN_OR_RETURN(const auto* windows, Windows(request.text(), name, options));
-    NIBBLE_ASSIGN_OR_RETURN(states, eval::BaselineStates::Create(*baseline->plan, pool_, *windows));
-  }
-  return OfModel(source_, eval::MeasureDivergence(*states, *model.plan, pool_));
+  eval::WindowOptions options;
+  options.window = request.window();
+  options.limit = request.limit();
+  NIBBLE_ASSIGN_OR_RETURN(const auto* windows, Windows(request.text(), name, options));
+  return OfModel(source_, eval::MeasureDivergence(*baseline->plan, *model.plan, pool_, *windows));
 }
 
 absl::StatusOr<std::vector<Metric>> Measurer::MeasureTask(const MetricRequest& request, const BuiltModel& model) {
@@ -94,6 +93,7 @@ absl::StatusOr<std::vector<Metric>> Measurer::MeasureTask(const MetricRequest& r
   NIBBLE_ASSIGN_OR_RETURN(const text::Tokenizer* tokenizer, Tokenizer());
   eval::TaskOptions options;
   options.window = request.task().window();
+  options.end_tokens = source_.config.eos_token_ids;
   options.max_positions = std::max(options.max_positions, source_.config.max_position_embeddings);
   NIBBLE_ASSIGN_OR_RETURN(auto result, OfModel(source_, eval::MeasureTask(*model.plan, pool_, *tokenizer, tasks_.at(key), options)));
   return std::move(result.metrics);

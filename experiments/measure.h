@@ -53,7 +53,6 @@ class Measurer {
   ThreadPool pool_;
   std::map<std::string, eval::TextWindows> windows_;
   std::map<std::string, datasets::Task> tasks_;
-  std::map<std::string, std::unique_ptr<eval::BaselineStates>> baseline_states_;
 };
 
 // The peak resident size of this process when it has loaded `model`, a path, packed it and

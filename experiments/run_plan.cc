@@ -84,7 +84,12 @@ absl::StatusOr<PlannedVariant> RunPlan::PlanVariant(const ExpandedVariant& varia
   planned.variant = &variant;
   std::string made = root;
   for (const Step& step : variant.pipeline.step()) {
-    made = Sha256(absl::StrCat(made, "\n", ProtoToLine(step), "\n", hashes.OfOptions(step)));
+    const auto inputs = hashes.OfOptions(step);
+    if (!inputs.ok()) return Annotate(inputs.status(), absl::StrCat("variant ", variant.name));
+    if (!experiment_.config.allow_test_data()) {
+      NIBBLE_RETURN_IF_ERROR(Annotate(hashes.CheckHeldOut(step, experiment_.metrics), absl::StrCat("variant ", variant.name)));
+    }
+    made = Sha256(absl::StrCat(made, "\n", ProtoToLine(step), "\n", *inputs));
     planned.keys.push_back(made);
     NIBBLE_ASSIGN_OR_RETURN(const auto method, MakeMethod(step));
     planned.learns.push_back(method->learns());

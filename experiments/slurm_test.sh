@@ -9,7 +9,7 @@ name: "cluster"
 model { source: "configs/models/novelist" }
 baseline { name: "bf16" step { [nibble.baseline] {} } }
 variant { name: "w4" step { [nibble.rtn] { bits: 4 group_size: 32 } } }
-variant { name: "bad" step { [nibble.gptq] { data { text: "nowhere.txt" } } } }
+variant { name: "bad" step { [nibble.rtn] { layers: "*.nothing" } } }
 metric { perplexity { text: "quickstart/passages" window: 128 limit: 4 } }
 metric { divergence { text: "quickstart/passages" window: 128 limit: 2 } }
 metric { size {} }

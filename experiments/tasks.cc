@@ -17,6 +17,9 @@ namespace fs = std::filesystem;
 absl::StatusOr<TaskDescription> ReadDescription(const std::string& path) {
   TaskDescription written;
   NIBBLE_RETURN_IF_ERROR(ReadTextFile(path, &written));
+  if (written.has_base() && !(written.has_name() && written.has_version())) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": base: \"", written.base(), "\": what is changed is another task; give it a name and a version of its own"));
+  }
   const auto description = datasets::WithBase(written);
   if (!description.ok()) return Annotate(description.status(), path);
   NIBBLE_RETURN_IF_ERROR(Annotate(datasets::CheckDescription(*description), path));

@@ -94,7 +94,7 @@ std::string TypeName(const FieldDescriptor& field) {
 }
 
 std::string DefaultText(const FieldDescriptor& field) {
-  if (field.is_repeated() || field.message_type() != nullptr) return "";
+  if (!field.has_default_value()) return "";
   if (field.enum_type() != nullptr) return absl::StrCat(" = ", field.default_value_enum()->name());
   switch (field.cpp_type()) {
     case FieldDescriptor::CPPTYPE_INT32: return absl::StrCat(" = ", field.default_value_int32());

@@ -50,7 +50,7 @@ struct LayerError {
   std::string method;         // "gptq"
   std::string layer;          // the op's name, "model.layers.3.mlp.down_proj"
   double error = 0;
-  double rounding_error = 0;  // what rounding to nearest on the same scheme would have made
+  double rounding_error = 0;  // what rounding the same weights to nearest on the same scheme would have made
 };
 
 // Figures that a method tells reports beside the errors of layers.

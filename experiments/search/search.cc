@@ -147,9 +147,13 @@ namespace {
 absl::StatusOr<std::string> ConditionsOf(const Search& search, const std::string& model_hash, const std::string& directory) {
   InputHashes hashes(directory);
   NIBBLE_ASSIGN_OR_RETURN(const std::string program, Sha256OfFile("/proc/self/exe"));
-  std::string parts = absl::StrCat(model_hash, "\n", program, "\n", kernels::DescribeMachine().kernel_table, "\n", hashes.OfOptions(search.data()), "\n",
+  NIBBLE_ASSIGN_OR_RETURN(const std::string text, hashes.OfOptions(search.data()));
+  std::string parts = absl::StrCat(model_hash, "\n", program, "\n", kernels::DescribeMachine().kernel_table, "\n", text, "\n",
                                    ProtoToLine(search.data()), "\n", search.samples(), "\n", search.seed());
-  for (const Step& step : search.first()) absl::StrAppend(&parts, "\n", ProtoToLine(step), "\n", hashes.OfOptions(step));
+  for (const Step& step : search.first()) {
+    NIBBLE_ASSIGN_OR_RETURN(const std::string files, hashes.OfOptions(step));
+    absl::StrAppend(&parts, "\n", ProtoToLine(step), "\n", files);
+  }
   return Sha256(parts);
 }
 

@@ -105,7 +105,7 @@ class Pass {
     for (const LayerError& error : errors_) context_.AddLayerError(error);
     errors_.clear();
     NIBBLE_ASSIGN_OR_RETURN(BlockRunner runner, BlockRunner::Create(graph_, layer, machine_));
-    for (Batch& batch : batches_) runner.Run(batch.starts, &batch.hidden, [](size_t, absl::Span<const float>) {});
+    for (Batch& batch : batches_) NIBBLE_RETURN_IF_ERROR(runner.Run(batch.starts, &batch.hidden, [](size_t, absl::Span<const float>) {}));
     return absl::OkStatus();
   }
 
@@ -113,7 +113,9 @@ class Pass {
     NIBBLE_ASSIGN_OR_RETURN(BlockRunner runner, BlockRunner::Create(graph_, layer, machine_));
     const bool tunes = epochs_ > 0;
     BlockExamples examples;
-    if (tunes) examples = ExamplesOf(runner);
+    if (tunes) {
+      NIBBLE_ASSIGN_OR_RETURN(examples, ExamplesOf(runner));
+    }
     tensors_.clear();
     BlockWalk walk(runner, batches_);
     std::vector<size_t> done;
@@ -131,14 +133,14 @@ class Pass {
   }
 
   // What the block reads, and gives before it is quantized.
-  BlockExamples ExamplesOf(BlockRunner& runner) const {
+  absl::StatusOr<BlockExamples> ExamplesOf(BlockRunner& runner) const {
     BlockExamples examples;
     for (const Batch& batch : batches_) {
       const int64_t before = examples.starts.back();
       for (size_t i = 1; i < batch.starts.size(); ++i) examples.starts.push_back(before + batch.starts[i]);
       examples.inputs.insert(examples.inputs.end(), batch.hidden.begin(), batch.hidden.end());
       std::vector<float> hidden = batch.hidden;
-      runner.Run(batch.starts, &hidden, [](size_t, absl::Span<const float>) {});
+      NIBBLE_RETURN_IF_ERROR(runner.Run(batch.starts, &hidden, [](size_t, absl::Span<const float>) {}));
       examples.targets.insert(examples.targets.end(), hidden.begin(), hidden.end());
     }
     return examples;

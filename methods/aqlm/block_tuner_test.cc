@@ -51,7 +51,7 @@ TEST(BlockTuner, LossIsTheDifferenceOfTheBlocksOutputs) {
   }
   std::vector<float> outputs = setting.examples.inputs;
   ASSERT_OK_AND_ASSIGN(auto runner, calibration::BlockRunner::Create(setting.graph, 1, setting.machine));
-  runner.Run(setting.examples.starts, &outputs, [](size_t, absl::Span<const float>) {});
+  EXPECT_OK(runner.Run(setting.examples.starts, &outputs, [](size_t, absl::Span<const float>) {}));
   double squares = 0;
   for (size_t i = 5 * 48; i < 16 * 48; ++i) squares += std::pow(static_cast<double>(outputs[i]) - setting.examples.targets[i], 2);
   ASSERT_OK_AND_ASSIGN(const double loss, setting.Tuner()->Loss({1, 2}));

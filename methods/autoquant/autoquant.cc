@@ -134,7 +134,7 @@ class Chooser {
     std::vector<float> exact(tokens * rows);
     train::Multiply(machine_, {false, true, tokens, rows, cols}, x.data(), weight.values.data(), false, exact.data());
     NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor original, parameter.Load());
-    NIBBLE_ASSIGN_OR_RETURN(Trial best, Try(kUnchanged, original, graph.ops()[op].activation, x, exact));
+    NIBBLE_ASSIGN_OR_RETURN(Trial best, Try(absl::StrCat(kUnchanged, ", ", original.scheme.format()), original, std::nullopt, x, exact));
     int chosen = -1;
     for (size_t c = 0; c < candidates_.size(); ++c) {
       const Candidate& candidate = candidates_[c];
@@ -148,7 +148,6 @@ class Chooser {
     Count(chosen < 0 ? kUnchanged : candidates_[chosen].name(), best.error);
     if (chosen < 0) return absl::OkStatus();
     NIBBLE_RETURN_IF_ERROR(parameter.Replace(std::move(best.weight)));
-    graph.mutable_ops()[op].activation.reset();  // what was timed and bounded has none but its own
     if (!candidates_[chosen].has_activation()) return absl::OkStatus();
     return ir::AttachActivation(graph, {op}, candidates_[chosen].activation());
   }
@@ -239,6 +238,12 @@ class AutoquantMethod : public Method {
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     NIBBLE_ASSIGN_OR_RETURN(const std::vector<size_t> selected, SelectBlockLinears(graph, options_.layers()));
+    for (const size_t op : selected) {
+      if (!graph.ops()[op].activation.has_value()) continue;
+      return absl::FailedPreconditionError(absl::StrCat(graph.ops()[op].name, ": an earlier step quantized what it reads (",
+                                                     SchemeToString(*graph.ops()[op].activation),
+                                                     "); autoquant chooses that itself, by its candidates' activation"));
+    }
     NIBBLE_ASSIGN_OR_RETURN(std::vector<Batch> batches, CalibrationBatches(context, graph, options_.data(), options_.samples(), options_.seed()));
     NIBBLE_ASSIGN_OR_RETURN(const train::Machine machine, TrainingMachine(context));
     Chooser chooser(options_, context, machine);
@@ -246,7 +251,7 @@ class AutoquantMethod : public Method {
     int64_t done = 0;
     for (int layer = 0; layer < graph.num_layers(); ++layer) {
       NIBBLE_ASSIGN_OR_RETURN(BlockRunner runner, BlockRunner::Create(graph, layer, machine));
-      const InputSamples samples = Sample(graph, runner, &batches);
+      NIBBLE_ASSIGN_OR_RETURN(const InputSamples samples, Sample(graph, runner, &batches));
       for (const std::vector<size_t>& readers : runner.LinearsByInput()) {
         for (const size_t op : SelectedOf(readers, selected)) {
           NIBBLE_RETURN_IF_ERROR(chooser.ChooseLinear(op, samples.Of(readers[0]), graph));
@@ -261,17 +266,17 @@ class AutoquantMethod : public Method {
  private:
   // What the block's linears read, by the first reader of each input; the batches go on
   // to what the block gives in full precision.
-  InputSamples Sample(const ir::Graph& graph, BlockRunner& runner, std::vector<Batch>* batches) const {
+  absl::StatusOr<InputSamples> Sample(const ir::Graph& graph, BlockRunner& runner, std::vector<Batch>* batches) const {
     const int64_t total = std::accumulate(batches->begin(), batches->end(), int64_t{0},
                                           [](int64_t tokens, const Batch& batch) { return tokens + batch.starts.back(); });
     InputSamples samples(options_.positions(), total, options_.seed());  // the same positions for every block
     const std::vector<std::vector<size_t>> groups = runner.LinearsByInput();
     int64_t begin = 0;
     for (Batch& batch : *batches) {
-      runner.Run(batch.starts, &batch.hidden, [&](size_t op, absl::Span<const float> x) {
+      NIBBLE_RETURN_IF_ERROR(runner.Run(batch.starts, &batch.hidden, [&](size_t op, absl::Span<const float> x) {
         const bool first = std::any_of(groups.begin(), groups.end(), [&](const auto& group) { return group[0] == op; });
         if (first) samples.Add(op, begin, x, graph.values()[graph.ops()[op].inputs[0]].width);
-      });
+      }));
       begin += batch.starts.back();
     }
     return samples;

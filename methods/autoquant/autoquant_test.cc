@@ -34,12 +34,8 @@ TEST(Autoquant, NeverExceedsTheBound) {
 }
 
 // A candidate is timed and bounded with the inputs that it names.
-TEST(Autoquant, TakesOffActivationSchemesThatItDidNotTry) {
-  ir::Graph graph = TinyGraph();
-  Apply(absl::StrCat("step { [nibble.activations] { bits: 4 } } ", Step(absl::StrCat(kInt8, kInt2, "max_error: 100"))), graph);
-  for (const ir::Op& op : graph.ops()) {
-    if (op.kind == ir::OpKind::kLinear) EXPECT_EQ(op.activation.has_value(), WeightScheme(graph, op.name).format() == "bf16") << op.name;
-  }
+TEST(Autoquant, RefusesActivationSchemesThatItDidNotChoose) {
+  EXPECT_THAT(ErrorOf(absl::StrCat("step { [nibble.activations] { bits: 4 } } ", Step(kInt8))), HasSubstr("an earlier step quantized what it reads"));
 }
 
 TEST(Autoquant, NothingFitsATinyBound) {

@@ -70,7 +70,8 @@ class Pass {
     std::vector<Batch> after = batches_;
     int64_t token = 0;
     for (Batch& batch : after) {
-      runner.Run(batch.starts, &batch.hidden, [&](size_t op, absl::Span<const float> x) { Observe(op, x, token, &sites); });
+      NIBBLE_RETURN_IF_ERROR(
+          runner.Run(batch.starts, &batch.hidden, [&](size_t op, absl::Span<const float> x) { Observe(op, x, token, &sites); }));
       token += batch.starts.back();
     }
     // All scales are found before any is applied, as what takes up a later site's
@@ -160,6 +161,7 @@ class Pass {
     }
     // The other searches see this site in full precision.
     for (auto& [op, weight] : given) runner.SetWeight(op, std::move(weight));
+    if (best.empty()) return absl::InvalidArgumentError(absl::StrCat(graph_.ops()[site.inspected].name, ": no scales give a finite output"));
     return best;
   }
 

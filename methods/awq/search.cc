@@ -31,6 +31,7 @@ absl::StatusOr<std::vector<float>> BestClips(const QuantScheme& scheme, absl::Sp
   std::vector<float> largest(rows), best(rows), change(weights.size()), product(weights.size());
   std::vector<double> least(rows, std::numeric_limits<double>::infinity());
   for (size_t i = 0; i < weights.size(); ++i) largest[i / width] = std::max(largest[i / width], std::fabs(weights[i]));
+  best = largest;
   for (int step = 0; step < kClipSteps; ++step) {
     const float share = 1 - kClipStep * static_cast<float>(step);
     for (size_t i = 0; i < weights.size(); ++i) {

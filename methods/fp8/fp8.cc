@@ -1,6 +1,7 @@
 // fp8: rounding to 8-bit floats. The types are number formats
 // (core/quant/formats/fp8); the method chooses schemes and layers.
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "core/base/status.h"
 #include "core/ir/passes.h"
@@ -31,6 +32,13 @@ class Fp8Method : public Method {
     }
     if (options.has_activations() && !options.dynamic_activations() && !options.has_static_activations()) {
       return absl::InvalidArgumentError("activations: of no use without dynamic_activations or static_activations");
+    }
+    const auto names = [&](absl::string_view layer) { return absl::c_linear_search(options.layers(), layer); };
+    if ((options.dynamic_activations() || options.has_static_activations()) && names("embedding")) {
+      return absl::InvalidArgumentError("layers: \"embedding\" has no activations to quantize; give it to an fp8 step without them");
+    }
+    if (options.has_static_activations() && names("head")) {
+      return absl::InvalidArgumentError("layers: \"head\": static_activations are of linears inside the blocks; give it to an fp8 step with dynamic_activations");
     }
     if (!options.has_static_activations()) return std::make_unique<Fp8Method>(options, std::nullopt);
     if (options.dynamic_activations()) return absl::InvalidArgumentError("static_activations: the inputs are already dynamic_activations");

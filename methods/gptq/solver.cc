@@ -82,7 +82,7 @@ class StripSolver {
  public:
   StripSolver(const QuantScheme& scheme, int bits, int64_t rows, absl::Span<const float> weights, const HessianFactor& factor, const GptqSettings& settings)
       : scheme_(scheme), bits_(bits), rows_(rows), n_(factor.size), factor_(factor), settings_(settings), group_(GroupLength(scheme, n_)),
-        groups_(GroupsPerRow(scheme, n_)), given_(weights), values_(InOrder(factor, rows, weights.data())), decoded_(rows * n_), grids_(rows * groups_) {}
+        groups_(GroupsPerRow(scheme, n_)), given_(weights), values_(InOrder(factor, rows, weights.data())), met_(rows * n_), grids_(rows * groups_) {}
 
   // Grids from the weights as given; `whole` is that of a PER_TENSOR scheme.
   absl::Status ChooseStaticGrids(const std::optional<Grid>& whole) {
@@ -115,7 +115,7 @@ class StripSolver {
   }
 
   double loss() const { return loss_; }
-  const std::vector<float>& decoded() const { return decoded_; }
+  const std::vector<float>& met() const { return met_; }
   const std::vector<Grid>& grids() const { return grids_; }
 
  private:
@@ -135,8 +135,8 @@ class StripSolver {
     for (int64_t r = 0; r < rows_; ++r) {
       const Grid& grid = grids_[r * groups_ + column / group_];
       double* row = values_.data() + r * n_;
-      const float rounded = DecodeValue(grid, EncodeValue(grid, static_cast<float>(row[place]), (1 << bits_) - 1));
-      decoded_[r * n_ + column] = rounded;
+      const float met = met_[r * n_ + column] = static_cast<float>(row[place]);
+      const float rounded = DecodeValue(grid, EncodeValue(grid, met, (1 << bits_) - 1));
       const double error = (row[place] - static_cast<double>(rounded)) / u[place];
       loss_ += error * error / 2;
       errors[r * (end - begin) + place - begin] = error;
@@ -152,7 +152,7 @@ class StripSolver {
   const int64_t group_, groups_;
   const absl::Span<const float> given_;
   std::vector<double> values_;  // [rows, n] by place: what is still to be rounded, corrected
-  std::vector<float> decoded_;  // [rows, n] by column
+  std::vector<float> met_;      // [rows, n] by column: what was rounded, corrected
   std::vector<Grid> grids_;     // [rows, groups]
   double loss_ = 0;
 };
@@ -195,7 +195,7 @@ absl::StatusOr<HessianFactor> FactorHessian(std::vector<double> hessian, const G
   double added = 0;
   factor.upper = std::move(hessian);
   Permute(factor.order, &factor.upper);
-  for (factor.damping = settings.damping;; factor.damping *= 10, ++factor.retries) {
+  for (factor.damping = settings.damping;; factor.damping = std::min(1.0, 10 * factor.damping), ++factor.retries) {
     for (int64_t i = 0; i < n; ++i) factor.upper[i * n + i] += (factor.damping - added) * mean;
     added = factor.damping;
     if (UpperFactor(n, &factor.upper)) return factor;
@@ -223,7 +223,7 @@ absl::StatusOr<GptqSolution> SolveGptq(const QuantScheme& scheme, int64_t rows, 
   NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor rounded, Encode(scheme, {rows, n}, alive, &pool));
   const bool choose_grids = per_group && !settings.static_groups;
   const int64_t groups = GroupsPerRow(scheme, n), strips = CeilDiv(rows, kStrip);
-  std::vector<float> decoded(rows * n);
+  std::vector<float> met(rows * n);
   std::vector<Grid> grids(rows * groups);
   std::vector<double> losses(strips), rounding_losses(strips);
   NIBBLE_RETURN_IF_ERROR(ParallelForStatus(&pool, strips, [&](int64_t strip, int) -> absl::Status {
@@ -232,7 +232,7 @@ absl::StatusOr<GptqSolution> SolveGptq(const QuantScheme& scheme, int64_t rows, 
     StripSolver solver(scheme, *format->integer_bits(), count, strip_weights, factor, settings);
     if (!choose_grids) NIBBLE_RETURN_IF_ERROR(solver.ChooseStaticGrids(whole));
     NIBBLE_RETURN_IF_ERROR(solver.Run(choose_grids));
-    std::copy(solver.decoded().begin(), solver.decoded().end(), decoded.begin() + first * n);
+    std::copy(solver.met().begin(), solver.met().end(), met.begin() + first * n);
     std::copy(solver.grids().begin(), solver.grids().end(), grids.begin() + first * groups);
     losses[strip] = solver.loss();
     std::vector<float> nearest(count * n);
@@ -242,8 +242,7 @@ absl::StatusOr<GptqSolution> SolveGptq(const QuantScheme& scheme, int64_t rows, 
   }));
   GptqSolution solution;
   if (whole.has_value()) grids.resize(1);
-  NIBBLE_ASSIGN_OR_RETURN(solution.encoded, format->EncodeOnGrids(scheme, {rows, n}, decoded, grids, &pool));
-  NIBBLE_CHECK(Decode(solution.encoded) == decoded);
+  NIBBLE_ASSIGN_OR_RETURN(solution.encoded, format->EncodeOnGrids(scheme, {rows, n}, met, grids, &pool));
   solution.loss = std::accumulate(losses.begin(), losses.end(), 0.0);
   solution.rounding_loss = std::accumulate(rounding_losses.begin(), rounding_losses.end(), 0.0);
   return solution;

@@ -39,7 +39,8 @@ absl::StatusOr<HessianFactor> FactorHessian(std::vector<double> hessian, const G
 struct GptqSolution {
   EncodedTensor encoded;
   // Half of tr(D H D^T) with the damped H and D the change of the weights: with
-  // H = 2/n sum of x x^T the mean squared change of the layer's outputs.
+  // H = 2/n sum of x x^T the mean squared change of the layer's outputs. Counted from
+  // the weights as they were given here.
   double loss = 0;
   double rounding_loss = 0;  // the same of rounding to nearest on the same scheme
 };

@@ -128,6 +128,16 @@ TEST_F(SolverTest, LossIsTheQuadraticForm) {
   }
 }
 
+// A scale in bf16 and its reciprocal in bf16 do not undo each other: a decoded value may
+// round to another code than it came from.
+TEST_F(SolverTest, CodesAreThoseThatWereChosen) {
+  QuantScheme scheme = Scheme(8, 32, true);
+  scheme.set_scale_type(QuantScheme::BF16);
+  const std::vector<float> weights = RandomWeights(200 * 64, 12);
+  const GptqSolution solution = Solved(scheme, 200, weights, Identity(64), {.damping = 0});
+  EXPECT_EQ(Decode(solution.encoded), Decode(*Encode(scheme, {200, 64}, weights)));
+}
+
 TEST_F(SolverTest, WeightsOnTheGridStay) {
   const std::vector<float> weights = RandomWeights(6 * 30, 6);
   ASSERT_OK_AND_ASSIGN(const EncodedTensor rounded, Encode(Scheme(4), {6, 30}, weights));

@@ -34,11 +34,11 @@ absl::StatusOr<Importance> MeasureImportance(Context& context, const ir::Graph& 
   for (int layer = 0; layer < graph.num_layers(); ++layer) {
     NIBBLE_ASSIGN_OR_RETURN(BlockRunner runner, BlockRunner::Create(graph, layer, machine));
     for (Batch& batch : batches) {
-      runner.Run(batch.starts, &batch.hidden, [&](size_t op, absl::Span<const float> x) {
+      NIBBLE_RETURN_IF_ERROR(runner.Run(batch.starts, &batch.hidden, [&](size_t op, absl::Span<const float> x) {
         std::vector<double>& sum = sums[op];
         sum.resize(graph.values()[graph.ops()[op].inputs[0]].width);
         for (size_t i = 0; i < x.size(); ++i) sum[i % sum.size()] += static_cast<double>(x[i]) * x[i];
-      });
+      }));
     }
     progress.Update(layer + 1);
   }

@@ -47,6 +47,7 @@ class LoraMethod : public Method {
     if (options.rank() < 1) return absl::InvalidArgumentError(absl::StrCat("rank: ", options.rank(), ", expected 1 or more"));
     if (!std::isfinite(options.alpha()) || options.alpha() == 0) return absl::InvalidArgumentError("alpha must be a number other than 0");
     NIBBLE_RETURN_IF_ERROR(CheckTraining(options.training()));
+    if (options.has_data()) NIBBLE_RETURN_IF_ERROR(CheckData(options.data()));
     return std::make_unique<LoraMethod>(options);
   }
 

@@ -43,6 +43,7 @@ class QatMethod : public Method {
 
   static absl::StatusOr<std::unique_ptr<Method>> Create(const QatOptions& options) {
     NIBBLE_RETURN_IF_ERROR(CheckTraining(options.training()));
+    NIBBLE_RETURN_IF_ERROR(CheckData(options.data()));
     if (options.quantize_after() < 0) return absl::InvalidArgumentError("quantize_after must not be negative");
     NIBBLE_RETURN_IF_ERROR(CheckQuantizeSteps(options.quantize()));
     return std::make_unique<QatMethod>(options);

@@ -39,6 +39,10 @@ class QuantoMethod : public Method {
   QuantoMethod(const QuantoOptions& options, std::optional<StaticRanges> ranges) : options_(options), ranges_(std::move(ranges)) {}
 
   static absl::StatusOr<std::unique_ptr<Method>> Create(const QuantoOptions& options) {
+    if (options.has_group_size() && (options.weights() == QuantoOptions::QINT8 || options.weights() == QuantoOptions::QFLOAT8)) {
+      return absl::InvalidArgumentError(absl::StrCat("group_size: ", options.group_size(), " is for QINT2 and QINT4; ",
+                                                     QuantoOptions::Weights_Name(options.weights()), " has a scale a row; leave it out"));
+    }
     NIBBLE_RETURN_IF_ERROR(ValidateScheme(WeightScheme(options)));
     const bool activations = options.activations() != QuantoOptions::NONE;
     if (!activations && options.has_calibration()) {

@@ -14,6 +14,7 @@ class SftMethod : public Method {
 
   static absl::StatusOr<std::unique_ptr<Method>> Create(const SftOptions& options) {
     NIBBLE_RETURN_IF_ERROR(CheckTraining(options.training()));
+    NIBBLE_RETURN_IF_ERROR(CheckData(options.data()));
     return std::make_unique<SftMethod>(options);
   }
 

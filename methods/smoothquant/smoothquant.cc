@@ -33,15 +33,16 @@ struct Site {
   std::vector<float> sample;           // [tokens, width], for a search
 };
 
-// What int8 weights a row and int8 activations a token change in x W^T when x is
-// divided by `scales` and W multiplied: the sum of squares.
+// What int8 weights a row and int8 activations a token, both symmetric as in
+// dynamic_int8 {}, change in x W^T when x is divided by `scales` and W multiplied: the
+// sum of squares.
 absl::StatusOr<double> ChangeOfProduct(absl::Span<const float> x, absl::Span<const float> w, absl::Span<const double> scales) {
   const int64_t width = static_cast<int64_t>(scales.size()), tokens = static_cast<int64_t>(x.size()) / width, rows = static_cast<int64_t>(w.size()) / width;
   std::vector<float> smooth_x(x.begin(), x.end()), smooth_w(w.begin(), w.end()), y(tokens * rows);
   for (size_t i = 0; i < smooth_x.size(); ++i) smooth_x[i] = static_cast<float>(smooth_x[i] / scales[i % width]);
   for (size_t i = 0; i < smooth_w.size(); ++i) smooth_w[i] = static_cast<float>(smooth_w[i] * scales[i % width]);
   NIBBLE_RETURN_IF_ERROR(FakeQuantizeRows(IntegerScheme(8, 0, false), rows, width, smooth_w.data()));
-  NIBBLE_RETURN_IF_ERROR(FakeQuantizeRows(IntegerScheme(8, 0, true), tokens, width, smooth_x.data()));
+  NIBBLE_RETURN_IF_ERROR(FakeQuantizeRows(IntegerScheme(8, 0, false), tokens, width, smooth_x.data()));
   blas::Sgemm(false, true, tokens, rows, width, 1, x.data(), width, w.data(), width, 0, y.data(), rows);
   blas::Sgemm(false, true, tokens, rows, width, -1, smooth_x.data(), width, smooth_w.data(), width, 1, y.data(), rows);
   double sum = 0;
@@ -73,7 +74,8 @@ class SmoothquantMethod : public Method {
       NIBBLE_ASSIGN_OR_RETURN(BlockRunner runner, BlockRunner::Create(graph, layer, machine));
       std::vector<Site> sites = SitesOf(graph, runner);
       for (Batch& batch : batches) {
-        runner.Run(batch.starts, &batch.hidden, [&](size_t op, absl::Span<const float> x) { Observe(op, x, &sites); });
+        NIBBLE_RETURN_IF_ERROR(
+            runner.Run(batch.starts, &batch.hidden, [&](size_t op, absl::Span<const float> x) { Observe(op, x, &sites); }));
       }
       for (const Site& site : sites) NIBBLE_RETURN_IF_ERROR(Smooth(graph, site));
       progress.Update(layer + 1);
@@ -138,6 +140,7 @@ class SmoothquantMethod : public Method {
       }
       if (change < least) least = change, best = std::move(scales);
     }
+    if (best.empty()) return absl::InvalidArgumentError("search: no alpha gives a finite change of the outputs; give alpha alone");
     return best;
   }
 

@@ -58,9 +58,7 @@ class Logged : public train::Objective {
   int64_t logged_ = 0;
 };
 
-std::string MatrixHash(const ir::SquareMatrix& matrix) {
-  return Sha256({reinterpret_cast<const char*>(matrix.values.data()), matrix.values.size() * sizeof(matrix.values[0])});
-}
+std::string MatrixHash(const ir::SquareMatrix& matrix) { return Sha256(BytesOf(matrix.values)); }
 
 absl::StatusOr<std::string> IdentityOf(const RotationLearning& options, const ir::Graph& graph, const train::LearnedRotations& start,
                                        const train::Sequences& sequences) {
@@ -80,6 +78,7 @@ absl::Status CheckLearning(const SpinquantOptions& options) {
   const auto error = [](auto... parts) { return absl::InvalidArgumentError(absl::StrCat("learn.", parts...)); };
   if (!options.r1() && !options.r2()) return error("steps: there is nothing to learn without r1 and r2");
   if (!learn.has_data()) return error("data is missing: data { text: \"wikitext-2-raw/train-part\" window: 2048 }");
+  NIBBLE_RETURN_IF_ERROR(Annotate(CheckData(learn.data()), "learn"));
   if (learn.quantize().empty()) return error("quantize is empty: say what to learn for, quantize { [nibble.activations] { bits: 4 } }");
   if (learn.steps() < 1) return error("steps: ", learn.steps(), " must be 1 or more");
   if (learn.batch() < 1) return error("batch: ", learn.batch(), " must be 1 or more");

@@ -5,6 +5,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "core/base/file.h"
 #include "core/base/pattern.h"
 #include "core/base/rng.h"
@@ -16,12 +17,17 @@
 namespace nibble {
 namespace {
 
-absl::StatusOr<std::vector<std::string>> FilesOfFolder(const std::string& folder, const std::vector<std::string>& exclude) {
+// `used`: which of the patterns left a file out.
+absl::StatusOr<std::vector<std::string>> FilesOfFolder(const std::string& folder, const std::vector<std::string>& exclude,
+                                                       std::vector<bool>* used) {
   std::vector<std::string> files;
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
     const std::string name = entry.path().filename().string();
-    const bool excluded = std::any_of(exclude.begin(), exclude.end(), [&](const std::string& pattern) { return MatchesPattern(pattern, name); });
+    bool excluded = false;
+    for (size_t i = 0; i < exclude.size(); ++i) {
+      if (MatchesPattern(exclude[i], name)) (*used)[i] = excluded = true;
+    }
     if (entry.is_regular_file() && absl::EndsWith(name, ".txt") && !excluded) files.push_back(entry.path().string());
   }
   if (error) return absl::NotFoundError(absl::StrCat(folder, ": ", error.message()));
@@ -117,15 +123,21 @@ absl::Status AddConversations(Context& context, const TrainingData& data, const 
 absl::StatusOr<std::vector<std::string>> TextFiles(const std::vector<std::string>& names, const std::vector<std::string>& exclude,
                                                    const std::string& directory) {
   std::vector<std::string> files;
+  std::vector<bool> used(exclude.size(), false);
   for (const std::string& name : names) {
     const std::string folder = FindFolder(name, directory);
     if (!folder.empty()) {
-      NIBBLE_ASSIGN_OR_RETURN(const auto inside, FilesOfFolder(folder, exclude));
+      NIBBLE_ASSIGN_OR_RETURN(const auto inside, FilesOfFolder(folder, exclude, &used));
       files.insert(files.end(), inside.begin(), inside.end());
       continue;
     }
     NIBBLE_ASSIGN_OR_RETURN(const auto resolved, datasets::ResolveDataset(name, directory));
     files.push_back(resolved.path);
+  }
+  for (size_t i = 0; i < exclude.size(); ++i) {
+    if (used[i]) continue;
+    return absl::InvalidArgumentError(absl::StrCat("exclude: \"", exclude[i], "\" matches no file of the folders ", absl::StrJoin(names, ", "),
+                                                   ", so it leaves nothing out; it is a pattern over file names such as \"jane-austen*\""));
   }
   return files;
 }
@@ -169,11 +181,16 @@ bool AddCompletion(const text::Tokenizer& tokenizer, const std::string& prompt, 
   return true;
 }
 
-absl::StatusOr<train::Sequences> ReadTrainingData(Context& context, const TrainingData& data) {
+absl::Status CheckData(const TrainingData& data) {
   if (data.text().empty() && data.conversations().empty()) {
     return absl::InvalidArgumentError("data is empty: name files to learn from, data { text: \"books/\" } or data { conversations: \"chats.jsonl\" }");
   }
   if (data.window() < 2) return absl::InvalidArgumentError(absl::StrCat("data.window: ", data.window(), ", expected 2 or more"));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<train::Sequences> ReadTrainingData(Context& context, const TrainingData& data) {
+  NIBBLE_RETURN_IF_ERROR(CheckData(data));
   NIBBLE_ASSIGN_OR_RETURN(const text::Tokenizer* tokenizer, TokenizerOf(context));
   train::Sequences sequences;
   NIBBLE_RETURN_IF_ERROR(AddTexts(context, data, *tokenizer, &sequences));

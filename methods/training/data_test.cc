@@ -88,6 +88,7 @@ TEST(TrainingData, FoldersAreReadByNameWithoutTheExcluded) {
   ASSERT_OK_AND_ASSIGN(const auto files, TextFiles({dir}, {"held*"}, ""));
   EXPECT_EQ(files, (std::vector<std::string>{dir + "/a.txt", dir + "/b.txt"}));
   EXPECT_FALSE(TextFiles({dir}, {"*"}, "").ok());
+  EXPECT_THAT(std::string(TextFiles({dir}, {"held*", "hold*"}, "").status().message()), ::testing::HasSubstr("exclude: \"hold*\" matches no file"));
 }
 
 // The second half of a window is preferred to the same tokens in another order.

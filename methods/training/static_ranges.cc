@@ -30,11 +30,11 @@ absl::Status AttachStaticRanges(Context& context, ir::Graph& graph, const std::v
     const std::vector<std::vector<size_t>> groups = runner.LinearsByInput();
     std::vector<RangeObserver> observers(groups.size(), RangeObserver(ranges.momentum));
     for (Batch& batch : batches) {
-      runner.Run(batch.starts, &batch.hidden, [&](size_t op, absl::Span<const float> x) {
+      NIBBLE_RETURN_IF_ERROR(runner.Run(batch.starts, &batch.hidden, [&](size_t op, absl::Span<const float> x) {
         for (size_t g = 0; g < groups.size(); ++g) {
           if (groups[g][0] == op) observers[g].Add(x);
         }
-      });
+      }));
     }
     for (size_t g = 0; g < groups.size(); ++g) {
       const std::vector<size_t> readers = SelectedOf(groups[g], selected);

@@ -38,7 +38,7 @@ absl::StatusOr<std::string> IdentityOf(const Lesson& lesson, const std::vector<t
                                    lesson.quantize_after, "\n", HashOf(*lesson.sequences), "\n");
   for (const train::TrainedParameter& parameter : trained) {
     absl::StrAppend(&parts, graph.parameter(parameter.id).name(), parameter.scheme.has_value() ? SchemeToString(*parameter.scheme) : "", " ",
-                    Sha256({reinterpret_cast<const char*>(parameter.master.data()), parameter.master.size() * sizeof(float)}), "\n");
+                    Sha256(BytesOf(parameter.master)), "\n");
   }
   return Sha256(parts);
 }
@@ -78,10 +78,7 @@ train::Decay DecayOf(TrainingOptions::Decay decay) {
 std::string HashOf(const train::Sequences& sequences) {
   std::string digests;
   for (int64_t i = 0; i < sequences.size(); ++i) {
-    const auto tokens = sequences.tokens(i);
-    const auto learned = sequences.learned(i);
-    absl::StrAppend(&digests, Sha256({reinterpret_cast<const char*>(tokens.data()), tokens.size() * sizeof(int32_t)}),
-                    Sha256({reinterpret_cast<const char*>(learned.data()), learned.size()}));
+    absl::StrAppend(&digests, Sha256(BytesOf(sequences.tokens(i))), Sha256(BytesOf(sequences.learned(i))));
   }
   return Sha256(digests);
 }

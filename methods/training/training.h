@@ -22,18 +22,21 @@ namespace nibble {
 // Options that are out of range, by field name.
 absl::Status CheckTraining(const TrainingOptions& options);
 
-// Errors: no data, a file that cannot be read, no tokenizer.
+// Data that names nothing to read, or windows without a token to predict.
+absl::Status CheckData(const TrainingData& data);
+
+// Errors: a file that cannot be read, no tokenizer.
 absl::StatusOr<train::Sequences> ReadTrainingData(Context& context, const TrainingData& data);
 // Sequence 2 i is preferred to 2 i + 1. Pairs longer than the window are left
 // out as a counted event.
 absl::StatusOr<train::Sequences> ReadPreferenceData(Context& context, const PreferenceData& data);
 
-// What every method that calibrates on `data` refuses: no data, no samples.
+// What every method that calibrates on `data` refuses: no data, no samples, CheckData.
 template <typename Options>
 absl::Status CheckCalibration(const Options& options, absl::string_view method) {
   if (!options.has_data()) return absl::InvalidArgumentError(absl::StrCat("data { text: ... } is missing: ", method, " calibrates on text"));
-  if (options.samples() >= 1) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("samples: ", options.samples(), " must be 1 or more"));
+  if (options.samples() < 1) return absl::InvalidArgumentError(absl::StrCat("samples: ", options.samples(), " must be 1 or more"));
+  return CheckData(options.data());
 }
 
 // Method::LearningTokens of a calibration whose batches pass through the model so often.
