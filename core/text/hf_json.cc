@@ -88,6 +88,20 @@ bool IsSpacePrefix(const Json& step) {
   return IsType(step, "Prepend") && IsString(Member(step, "prepend"), kSpaceMark);
 }
 
+// How a Metaspace step puts spaces before text; files of older libraries say
+// add_prefix_space.
+absl::StatusOr<std::string> PrependScheme(const Json& step) {
+  if (!IsString(Member(step, "replacement"), kSpaceMark) || !IsFlag(step, "split", false, true)) {
+    return absl::UnimplementedError("a Metaspace with another replacement than U+2581, or with split, is not supported");
+  }
+  const Json& scheme = Member(step, "prepend_scheme");
+  if (scheme.is_null()) return std::string(IsFlag(step, "add_prefix_space", true, true) ? "always" : "never");
+  for (const char* known : {"always", "first", "never"}) {
+    if (IsString(scheme, known)) return std::string(known);
+  }
+  return absl::UnimplementedError(absl::StrCat("Metaspace's prepend_scheme ", scheme.dump(), " is not supported"));
+}
+
 // Reads one tokenizer.json that has been parsed.
 class Reader {
  public:
@@ -105,7 +119,10 @@ class Reader {
   absl::Status ReadSpecialIds();
   absl::Status ReadTemplate();
   absl::StatusOr<std::unique_ptr<Tokenizer>> ReadByteLevel();
-  absl::StatusOr<std::unique_ptr<Tokenizer>> ReadSpm(bool add_space_prefix);
+  absl::StatusOr<std::unique_ptr<Tokenizer>> ReadNormalized(bool add_space_prefix);
+  absl::StatusOr<std::unique_ptr<Tokenizer>> ReadMetaspace(const Json& step);
+  // `spm` says how spaces are put before text.
+  absl::StatusOr<std::unique_ptr<Tokenizer>> ReadSpm(SpmVocabulary spm);
   absl::Status SetTypes(SpmVocabulary* spm) const;
   absl::Status SetScores(SpmVocabulary* spm) const;
 
@@ -302,16 +319,30 @@ absl::Status Reader::SetScores(SpmVocabulary* spm) const {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> Reader::ReadSpm(bool add_space_prefix) {
+absl::StatusOr<std::unique_ptr<Tokenizer>> Reader::ReadNormalized(bool add_space_prefix) {
   const std::vector<const Json*> steps = Steps(Member(document_, "pre_tokenizer"), "pretokenizers");
   if (!steps.empty()) {
     return absl::UnimplementedError(
         absl::StrCat("the pre_tokenizer ", Describe(steps), " after a normalizer of spaces is not supported"));
   }
+  SpmVocabulary spm;
+  spm.add_space_prefix = add_space_prefix;
+  return ReadSpm(std::move(spm));
+}
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> Reader::ReadMetaspace(const Json& step) {
+  NIBBLE_ASSIGN_OR_RETURN(const std::string scheme, PrependScheme(step));
+  SpmVocabulary spm;
+  spm.add_space_prefix = scheme != "never";
+  spm.prefix_start_only = scheme == "first";
+  spm.prefix_unless_space = spm.add_space_prefix;
+  return ReadSpm(std::move(spm));
+}
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> Reader::ReadSpm(SpmVocabulary spm) {
   if (!IsFlag(model_, "ignore_merges", false, false)) {
     return absl::UnimplementedError("ignore_merges after a normalizer of spaces is not supported");
   }
-  SpmVocabulary spm;
   NIBBLE_RETURN_IF_ERROR(SetTypes(&spm));
   NIBBLE_RETURN_IF_ERROR(SetScores(&spm));
   index_.clear();  // It points into tokens_.
@@ -320,7 +351,6 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Reader::ReadSpm(bool add_space_prefix
   spm.eos_id = ids_.eos;
   spm.unk_id = unk_id_;
   spm.add_bos = ids_.add_bos;
-  spm.add_space_prefix = add_space_prefix;
   return MakeSpm(std::move(spm));
 }
 
@@ -331,12 +361,13 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Reader::Read() {
   NIBBLE_RETURN_IF_ERROR(ReadMerges());
   NIBBLE_RETURN_IF_ERROR(ReadSpecialIds());
   const std::vector<const Json*> steps = Steps(Member(document_, "normalizer"), "normalizers");
-  if (steps.empty()) return ReadByteLevel();
-  if (steps.size() == 1 && IsSpaceReplacement(*steps[0])) return ReadSpm(false);
-  if (steps.size() == 2 && IsSpacePrefix(*steps[0]) && IsSpaceReplacement(*steps[1])) return ReadSpm(true);
+  const Json& pre_tokenizer = Member(document_, "pre_tokenizer");
+  if (steps.empty()) return IsType(pre_tokenizer, "Metaspace") ? ReadMetaspace(pre_tokenizer) : ReadByteLevel();
+  if (steps.size() == 1 && IsSpaceReplacement(*steps[0])) return ReadNormalized(false);
+  if (steps.size() == 2 && IsSpacePrefix(*steps[0]) && IsSpaceReplacement(*steps[1])) return ReadNormalized(true);
   return absl::UnimplementedError(absl::StrCat(
       "the normalizer ", Describe(steps),
-      " with its options is not supported; supported are none and Llama 2's, which replaces spaces by U+2581"));
+      " with its options is not supported; supported are none and Llama 2's, which replaces spaces by U+2581 (or a Metaspace pre_tokenizer that does)"));
 }
 
 }  // namespace

@@ -91,6 +91,37 @@ TEST(HfJson, ScoresOfASentencePieceModelAreTheRanks) {
   EXPECT_EQ(tokenizer->Decode(tokenizer->Encode("lo lol")), "lo lol");
 }
 
+// Spaces before text as Metaspace puts them: not where it begins with one, and with "first"
+// not after a token in the text.
+TEST(HfJson, MetaspacePutsSpacesBeforeText) {
+  const auto made = [](const Json& step) {
+    Json document = SpmDocument();
+    document["normalizer"] = nullptr;
+    document["pre_tokenizer"] = step;
+    return TokenizerFromJson(document.dump(), "", "x");
+  };
+  const auto metaspace = [](const char* scheme) {
+    return Json{{"type", "Metaspace"}, {"replacement", "▁"}, {"prepend_scheme", scheme}, {"split", false}};
+  };
+  ASSERT_OK_AND_ASSIGN(const auto plain, TokenizerFromJson(SpmDocument().dump(), "", "x"));
+  const std::string token = "<s>";
+  const std::vector<int32_t> word = plain->Encode("lo");
+  for (const char* scheme : {"always", "first", "never"}) {
+    ASSERT_OK_AND_ASSIGN(const auto tokenizer, made(metaspace(scheme)));
+    ASSERT_OK_AND_ASSIGN(const auto again, TokenizerFromJson(tokenizer->ToJson(), "", "x"));
+    for (const char* text : {"lo", " lo", "lo<s>lo", "<s>lo", "<s> lo lo"}) EXPECT_EQ(again->Encode(text), tokenizer->Encode(text)) << scheme << text;
+    EXPECT_EQ(tokenizer->Encode("lo") == word, scheme != std::string("never"));
+    EXPECT_EQ(tokenizer->Encode(" lo"), word) << scheme;
+    EXPECT_EQ(tokenizer->Encode("<s>lo") == plain->Encode("<s>lo"), scheme == std::string("always"));
+    EXPECT_EQ(tokenizer->Decode(tokenizer->Encode("lo<s>lo")), "lo<s>lo") << scheme;
+  }
+  Json old = {{"type", "Metaspace"}, {"replacement", "▁"}, {"add_prefix_space", true}, {"split", false}};
+  EXPECT_EQ(made(old).value()->Encode("lo"), word);
+  old["split"] = true;
+  EXPECT_THAT(std::string(made(old).status().message()), HasSubstr("split"));
+  EXPECT_THAT(std::string(made(metaspace("last")).status().message()), HasSubstr("last"));
+}
+
 TEST(HfJson, APieceThatNoMergeGivesIsNotProduced) {
   Json document = SpmDocument();
   document["model"]["merges"] = {"l o"};
@@ -104,7 +135,7 @@ TEST(HfJson, WhatIsNotSupportedIsNamed) {
   EXPECT_THAT(Unimplemented([](Json& d) { d["model"]["end_of_word_suffix"] = "</w>"; }),
               HasSubstr("end_of_word_suffix"));
   EXPECT_THAT(Unimplemented([](Json& d) { d["normalizer"] = {{"type", "NFC"}}; }), HasSubstr("[NFC]"));
-  EXPECT_THAT(Unimplemented([](Json& d) { d["pre_tokenizer"] = {{"type", "Metaspace"}}; }), HasSubstr("[Metaspace]"));
+  EXPECT_THAT(Unimplemented([](Json& d) { d["pre_tokenizer"] = {{"type", "Metaspace"}}; }), HasSubstr("Metaspace"));
   EXPECT_THAT(Unimplemented([](Json& d) { d["pre_tokenizer"] = nullptr; }), HasSubstr("pre_tokenizer []"));
   EXPECT_THAT(Unimplemented([](Json& d) { d["pre_tokenizer"]["add_prefix_space"] = true; }), HasSubstr("ByteLevel"));
   EXPECT_THAT(Unimplemented([](Json& d) {

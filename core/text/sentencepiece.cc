@@ -49,7 +49,7 @@ class SpmTokenizer : public Tokenizer {
   TokenType Type(int32_t id) const { return static_cast<TokenType>(vocabulary_.types[id]); }
   std::optional<int32_t> FindNormal(absl::string_view piece) const;
 
-  void AppendText(absl::string_view text, WordCache* cache, std::vector<int32_t>* ids) const;
+  void AppendText(absl::string_view text, bool is_start, WordCache* cache, std::vector<int32_t>* ids) const;
   void AppendWord(absl::string_view word, bool add_space, std::vector<int32_t>* ids) const;
   void AppendCharacter(absl::string_view character, std::vector<int32_t>* symbols) const;
   bool EndsStretch(int32_t id) const;
@@ -220,14 +220,15 @@ std::vector<int32_t> SpmTokenizer::Encode(absl::string_view utf8) const {
   std::vector<int32_t> ids;
   WordCache cache(&ids);
   matcher_.Split(
-      utf8, [&](absl::string_view text) { AppendText(text, &cache, &ids); },
+      utf8, [&](absl::string_view text) { AppendText(text, text.data() == utf8.data(), &cache, &ids); },
       [&](int32_t id) { ids.push_back(id); });
   return ids;
 }
 
 // The first word is not in the cache: the space before it is not in the text.
-void SpmTokenizer::AppendText(absl::string_view text, WordCache* cache, std::vector<int32_t>* ids) const {
-  bool add_space = vocabulary_.add_space_prefix;
+void SpmTokenizer::AppendText(absl::string_view text, bool is_start, WordCache* cache, std::vector<int32_t>* ids) const {
+  bool add_space = vocabulary_.add_space_prefix && (is_start || !vocabulary_.prefix_start_only) &&
+                   !(vocabulary_.prefix_unless_space && IsSpace(FirstCharacter(text)));
   while (!text.empty()) {
     const size_t length = words_are_independent_ ? SpacesAndWordLength(text) : text.size();
     const absl::string_view word = text.substr(0, length);
@@ -288,13 +289,17 @@ std::string SpmTokenizer::Decode(absl::Span<const int32_t> ids) const {
       const bool drop = drop_space && !ends_stretch && text[0] == ' ';
       bytes.append(text, drop ? 1 : 0, std::string::npos);
     }
-    drop_space = ends_stretch && vocabulary_.add_space_prefix;
+    drop_space = ends_stretch && vocabulary_.add_space_prefix && !vocabulary_.prefix_start_only;
   }
   return bytes;
 }
 
 Json ReplaceJson(absl::string_view from, absl::string_view to) {
   return {{"type", "Replace"}, {"pattern", {{"String", std::string(from)}}}, {"content", std::string(to)}};
+}
+
+Json MetaspaceJson(bool start_only) {
+  return {{"type", "Metaspace"}, {"replacement", std::string(kSpaceMark)}, {"prepend_scheme", start_only ? "first" : "always"}, {"split", false}};
 }
 
 Json NormalizerJson(bool add_space_prefix) {
@@ -344,7 +349,9 @@ absl::StatusOr<GgufVocabulary> SpmTokenizer::ToGguf() const {
 }
 
 std::string SpmTokenizer::ToJson() const {
-  return TokenizerJson(AddedTokensJson(added_tokens_), NormalizerJson(vocabulary_.add_space_prefix), nullptr,
+  const bool metaspace = vocabulary_.add_space_prefix && (vocabulary_.prefix_start_only || vocabulary_.prefix_unless_space);
+  return TokenizerJson(AddedTokensJson(added_tokens_), metaspace ? Json() : NormalizerJson(vocabulary_.add_space_prefix),
+                       metaspace ? MetaspaceJson(vocabulary_.prefix_start_only) : Json(),
                        PostProcessorJson(vocabulary_.pieces, bos_and_eos()),
                        DecoderJson(has_bytes_, vocabulary_.add_space_prefix), ModelJson());
 }

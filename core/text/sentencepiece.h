@@ -34,6 +34,9 @@ struct SpmVocabulary {
   std::optional<int32_t> unk_id;  // for characters, where there are no byte pieces
   bool add_bos = true;
   bool add_space_prefix = true;  // each stretch of text gets a space before it
+  // Which of them do not, as tokenizer.json's Metaspace has it (transformers' legacy: false):
+  // those after a token in the text, and those that begin with a space.
+  bool prefix_start_only = false, prefix_unless_space = false;
 };
 
 // The tokenizer merges the two neighbouring pieces whose concatenation is the piece

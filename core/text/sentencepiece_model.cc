@@ -172,6 +172,9 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Read(absl::string_view bytes, absl::s
   NIBBLE_ASSIGN_OR_RETURN(spm.unk_id, SpecialId("unknown piece", trainer.unk_id(), TokenType::kUnknown, spm));
   NIBBLE_ASSIGN_OR_RETURN(const Json config, ParseConfig(config_json_or_empty));
   NIBBLE_ASSIGN_OR_RETURN(const BosAndEos ids, ReadIds(trainer, config, index, spm));
+  const Json& legacy = Member(config, "legacy");
+  // As transformers makes its tokenizer.json of it.
+  if (legacy.is_boolean() && !legacy.get<bool>()) spm.prefix_start_only = spm.prefix_unless_space = true;
   spm.bos_id = ids.bos;
   spm.eos_id = ids.eos;
   spm.add_bos = ids.add_bos;

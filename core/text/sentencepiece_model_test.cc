@@ -84,6 +84,15 @@ TEST(SentencePieceModel, WithoutTheSpacePrefix) {
   EXPECT_THAT(tokenizer->Encode("aa  bc"), ElementsAre(kA, kA, kSpace, kSpace, kBc));
 }
 
+// transformers' legacy: false, which text after a token shows.
+TEST(SentencePieceModel, OnlyTheStartOfTextGetsASpace) {
+  ASSERT_OK_AND_ASSIGN(const auto legacy, Read(Unchanged, R"({"legacy": true})"));
+  ASSERT_OK_AND_ASSIGN(const auto tokenizer, Read(Unchanged, R"({"legacy": false})"));
+  EXPECT_EQ(tokenizer->Encode("a"), legacy->Encode("a"));
+  EXPECT_EQ(tokenizer->Encode(" a"), legacy->Encode("a"));
+  EXPECT_NE(tokenizer->Encode("<s>a"), legacy->Encode("<s>a"));
+}
+
 TEST(SentencePieceModel, WithoutBytesAnUnknownCharacterIsTheUnknownPiece) {
   ASSERT_OK_AND_ASSIGN(const auto tokenizer, Read([](SentencePieceModel& m) {
                          m.mutable_pieces()->DeleteSubrange(kFirstByte, 256);
