@@ -133,6 +133,7 @@ absl::StatusOr<std::vector<std::string>> InputHashes::MeasuredFiles(const Metric
 absl::Status InputHashes::CheckHeldOut(const Message& options, absl::Span<const MetricRequest> metrics) {
   std::map<std::string, std::string> read;
   NIBBLE_ASSIGN_OR_RETURN(const std::vector<std::string> files, FilesOf(options));
+  if (files.empty()) return absl::OkStatus();
   for (const std::string& file : files) {
     NIBBLE_ASSIGN_OR_RETURN(const std::string hash, OfFile(file));
     read[hash] = file;
@@ -143,7 +144,7 @@ absl::Status InputHashes::CheckHeldOut(const Message& options, absl::Span<const 
       NIBBLE_ASSIGN_OR_RETURN(const std::string hash, OfFile(file));
       if (const auto it = read.find(hash); it != read.end()) {
         return absl::InvalidArgumentError(absl::StrCat("a step reads ", it->second, ", which the metric { ", ProtoToLine(request),
-                                                       " } measures; give one of them other text, or say allow_test_data: true"));
+                                                       " } measures; give one of them other text (an experiment may say allow_test_data: true)"));
       }
     }
   }

@@ -7,6 +7,7 @@
 #include "absl/strings/strip.h"
 #include "core/base/status.h"
 #include "core/base/thread_pool.h"
+#include "experiments/input_hashes.h"
 #include "experiments/runner.h"
 #include "experiments/search/search.h"
 #include "experiments/text_config.h"
@@ -40,7 +41,9 @@ absl::StatusOr<::nibble::Search> ReadSearch(const Options& options) {
   if (search.model().source().empty()) return absl::InvalidArgumentError("give --model, or model { source: ... } in the config");
   NIBBLE_RETURN_IF_ERROR(Annotate(CheckSearch(search), options.Text("config")));
   // Its metrics are needed at the end of a long time.
-  NIBBLE_RETURN_IF_ERROR(ExpandExperiment(SearchExperiment(search, {}), options.Text("config"), DirectoryOf(options.Text("config"))).status());
+  const std::string path = options.Text("config");
+  NIBBLE_ASSIGN_OR_RETURN(const ExpandedExperiment experiment, ExpandExperiment(SearchExperiment(search, {}), path, DirectoryOf(path)));
+  NIBBLE_RETURN_IF_ERROR(Annotate(InputHashes(experiment.directory).CheckHeldOut(search.data(), experiment.metrics), path));
   return search;
 }
 

@@ -70,6 +70,13 @@ TEST(File, WriteReadHash) {
   EXPECT_EQ(text, "abc");
   ASSERT_OK_AND_ASSIGN(const std::string hash, Sha256OfFile(path));
   EXPECT_EQ(hash, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  // Of several pieces, the last of them short.
+  std::string large((33 << 20) + 7, 'x');
+  for (size_t i = 0; i < large.size(); i += 4099) large[i] = static_cast<char>(i);
+  for (const size_t size : {size_t{0}, size_t{16} << 20, large.size()}) {
+    ASSERT_OK(WriteFile(path, absl::string_view(large).substr(0, size)));
+    EXPECT_EQ(*Sha256OfFile(path), Sha256(absl::string_view(large).substr(0, size))) << size;
+  }
 }
 
 TEST(File, MissingFileNamesItsPath) {

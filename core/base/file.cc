@@ -150,12 +150,23 @@ absl::Status WriteFile(const std::string& path, absl::string_view contents) {
 std::string Sha256(absl::string_view bytes) {
   unsigned char digest[SHA256_DIGEST_LENGTH];
   SHA256(reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size(), digest);
-  return absl::BytesToHexString(absl::string_view(reinterpret_cast<const char*>(digest), sizeof(digest)));
+  return absl::BytesToHexString(BytesOf(absl::MakeConstSpan(digest)));
 }
 
+// A piece at a time, so that a large file does not stand in memory as a whole.
 absl::StatusOr<std::string> Sha256OfFile(const std::string& path) {
+  constexpr size_t kPiece = 16 << 20;
   NIBBLE_ASSIGN_OR_RETURN(const auto file, MappedFile::Open(path));
-  return Sha256(BytesOf(file->bytes()));
+  SHA256_CTX context;
+  SHA256_Init(&context);
+  for (size_t begin = 0; begin < file->bytes().size(); begin += kPiece) {
+    const absl::Span<const uint8_t> piece = file->bytes().subspan(begin, kPiece);
+    SHA256_Update(&context, piece.data(), piece.size());
+    DropMappedPages(piece);
+  }
+  unsigned char digest[SHA256_DIGEST_LENGTH];
+  SHA256_Final(digest, &context);
+  return absl::BytesToHexString(BytesOf(absl::MakeConstSpan(digest)));
 }
 
 bool FileExists(const std::string& path) {
