@@ -11,6 +11,7 @@
 #include "datasets/registry.h"
 #include "datasets/text.h"
 #include "eval/perplexity.h"
+#include "experiments/input_hashes.h"
 #include "experiments/model.h"
 #include "methods/training/training.h"
 
@@ -42,6 +43,7 @@ absl::StatusOr<OpenedModel> Start(const ModelTraining& config, const std::string
   if (config.has_model() == config.has_shape()) {
     return absl::InvalidArgumentError("give either model (to go on from one) or shape and tokenizer (to begin anew)");
   }
+  if (config.has_model() && config.has_tokenizer()) return absl::InvalidArgumentError("tokenizer: a model that training goes on from has its own; leave it out");
   if (config.has_model()) return OpenModel(config.model());
   if (!config.has_tokenizer()) return absl::InvalidArgumentError("tokenizer is missing: a tokenizer.model or tokenizer.json file");
   OpenedModel model;
@@ -54,18 +56,31 @@ absl::StatusOr<OpenedModel> Start(const ModelTraining& config, const std::string
   return model;
 }
 
-absl::StatusOr<std::vector<Metric>> MeasureHeldOut(const ModelTraining& config, const std::string& directory, const OpenedModel& model,
-                                                   ThreadPool& pool) {
-  std::vector<Metric> metrics;
-  if (config.held_out().empty()) return metrics;
-  NIBBLE_ASSIGN_OR_RETURN(const auto* table, kernels::ChooseTable());
-  NIBBLE_ASSIGN_OR_RETURN(const auto plan, Plan::Create(model.graph, *table));
+// The held-out texts, which are none of those to learn from: before a long training, not
+// after it.
+absl::StatusOr<std::vector<eval::TextWindows>> ReadHeldOut(const ModelTraining& config, const std::string& directory, const OpenedModel& model) {
+  std::vector<MetricRequest> requests;
+  std::vector<eval::TextWindows> texts;
   eval::WindowOptions options;
   options.window = config.data().window();
   for (const std::string& name : config.held_out()) {
+    requests.emplace_back().mutable_perplexity()->set_text(name);
     NIBBLE_ASSIGN_OR_RETURN(const auto resolved, datasets::ResolveDataset(name, directory));
     NIBBLE_ASSIGN_OR_RETURN(const std::string text, datasets::ReadText(resolved.path));
-    NIBBLE_ASSIGN_OR_RETURN(const auto windows, eval::MakeWindows(resolved.label, *model.source.tokenizer, text, options));
+    auto windows = eval::MakeWindows(resolved.label, *model.source.tokenizer, text, options);
+    if (!windows.ok()) return Annotate(windows.status(), absl::StrCat("held_out: ", resolved.path));
+    texts.push_back(*std::move(windows));
+  }
+  NIBBLE_RETURN_IF_ERROR(Annotate(InputHashes(directory).CheckHeldOut(config.data(), requests), "held_out"));
+  return texts;
+}
+
+absl::StatusOr<std::vector<Metric>> MeasureHeldOut(const std::vector<eval::TextWindows>& texts, const OpenedModel& model, ThreadPool& pool) {
+  std::vector<Metric> metrics;
+  if (texts.empty()) return metrics;
+  NIBBLE_ASSIGN_OR_RETURN(const auto* table, kernels::ChooseTable());
+  NIBBLE_ASSIGN_OR_RETURN(const auto plan, Plan::Create(model.graph, *table));
+  for (const eval::TextWindows& windows : texts) {
     NIBBLE_ASSIGN_OR_RETURN(auto measured, eval::MeasurePerplexity(*plan, pool, windows));
     metrics.insert(metrics.end(), measured.begin(), measured.end());
   }
@@ -79,6 +94,8 @@ absl::StatusOr<ModelTrainingResult> TrainModel(const ModelTraining& config, cons
   NIBBLE_ASSIGN_OR_RETURN(OpenedModel model, Start(config, directory));
   NIBBLE_RETURN_IF_ERROR(CheckMemory(absl::StrCat("training '", config.name(), "', ", model.source.config.ParameterCount(), " parameters,"),
                                      kBytesPerParameter * static_cast<double>(model.source.config.ParameterCount()), "take a smaller shape"));
+  NIBBLE_RETURN_IF_ERROR(CheckData(config.data()));
+  NIBBLE_ASSIGN_OR_RETURN(const std::vector<eval::TextWindows> held_out, ReadHeldOut(config, directory, model));
   ThreadPool pool(ThreadsOrAll(threads));
   Workplace workplace;
   workplace.tokenizer = model.source.tokenizer.get();
@@ -94,7 +111,7 @@ absl::StatusOr<ModelTrainingResult> TrainModel(const ModelTraining& config, cons
   NIBBLE_RETURN_IF_ERROR(Learn(context, lesson, std::move(masters), LanguageModelOf(sequences), model.graph));
   result.curve = context.curves()[0];
   NIBBLE_RETURN_IF_ERROR(SaveModel(model.source, model.graph, absl::StrCat("train { ", ProtoToLine(config.training()), " }"), out));
-  NIBBLE_ASSIGN_OR_RETURN(result.held_out, MeasureHeldOut(config, directory, model, pool));
+  NIBBLE_ASSIGN_OR_RETURN(result.held_out, MeasureHeldOut(held_out, model, pool));
   return result;
 }
 

@@ -354,16 +354,21 @@ TEST(Cli, QuantizedFoldersLoadEverywhere) {
   ExpectOutcome(absl::StrCat(bench, " --cache fp8"), 2, {"--cache: 'fp8'"});
 }
 
-// A config for `nibble train` on the repository's own passages.
+// A config for `nibble train` on the repository's own passages, less the second half.
 std::string WriteTrainConfig(const std::string& dir, int steps) {
   const std::string path = dir + "/train.textproto", here = std::filesystem::current_path().string();
+  const std::string passages = ReadFile("datasets/quickstart/passages.txt").value();
+  const size_t half = passages.find('\n', passages.size() / 2);
+  EXPECT_OK(WriteFile(dir + "/learned.txt", passages.substr(0, half)));
+  EXPECT_OK(WriteFile(dir + "/passages.txt", passages.substr(half)));
   EXPECT_OK(WriteFile(path, absl::StrCat(R"(name: "small"
 shape { hidden_size: 32 intermediate_size: 64 num_hidden_layers: 2 num_attention_heads: 4 num_key_value_heads: 2 }
 tokenizer: ")", here, R"(/configs/models/novelist/tokenizer.model"
-data { text: ")", here, R"(/datasets/quickstart/passages.txt" window: 64 }
+data { text: "learned.txt" window: 64 }
 training { steps: )", steps, R"( batch: 4 learning_rate: 1e-2 warmup: 2 checkpoint_seconds: 0.1 }
-held_out: ")", here, R"(/datasets/quickstart/passages.txt"
+held_out: "passages.txt"
 )")));
+  EXPECT_THAT(Nibble(absl::StrCat("train ", path, " --set 'data.text[0]=passages.txt' --out ", dir, "/leak")).text, ::testing::HasSubstr("held_out: a step reads"));
   return path;
 }
 

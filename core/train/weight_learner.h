@@ -39,7 +39,8 @@ struct LearnerOptions {
   bool recompute_blocks = false;
   // Masters are rounded to bf16 after each update, up or down at random in
   // proportion (Gupta et al., "Deep Learning with Limited Numerical Precision",
-  // 2015): small steps are kept on average, and half the checkpoint is saved.
+  // 2015): small steps are kept on average. In memory they stay fp32; a
+  // checkpoint holds them in 2 bytes of its 10 a weight.
   bool bf16_masters = false;
 };
 

@@ -38,22 +38,24 @@ Knapsack::Knapsack(std::vector<std::vector<Choice>> units, int steps) : units_(s
 // rounding errors of the division itself.
 int Knapsack::Parts(size_t unit, int choice) const {
   const double parts = (units_[unit][choice].cost - Cheapest(units_[unit])) / part_;
-  return static_cast<int>(std::min<double>(std::ceil(parts * (1 - 1e-12)), steps_ + 1));
+  return static_cast<int>(std::min<double>(std::ceil(parts * (1 - 1e-12)), Total() + 1));
 }
 
+// Rounding up may need one part for each unit more than the sum has.
+int Knapsack::Total() const { return steps_ + static_cast<int>(units_.size()); }
+
 void Knapsack::Fill() {
-  // Rounding up may need one part for each unit more than the sum has.
-  const int total = steps_ + static_cast<int>(units_.size());
-  constexpr float kNever = std::numeric_limits<float>::infinity();
-  loss_.assign(total + 1, 0.0f);
+  const int total = Total();
+  loss_.assign(total + 1, 0.0);
   for (size_t u = 0; u < units_.size(); ++u) {
-    std::vector<float> next(total + 1, kNever);
+    std::vector<double> next(total + 1, std::numeric_limits<double>::infinity());
     std::vector<int16_t>& chosen = chosen_.emplace_back(total + 1, int16_t{0});
     for (int c = 0; c < static_cast<int>(units_[u].size()); ++c) {
       const int parts = Parts(u, c);
-      const float loss = static_cast<float>(units_[u][c].loss);
       for (int p = parts; p <= total; ++p) {
-        if (loss_[p - parts] + loss < next[p]) next[p] = loss_[p - parts] + loss, chosen[p] = static_cast<int16_t>(c);
+        const double loss = loss_[p - parts] + units_[u][c].loss;
+        const bool cheaper = loss == next[p] && units_[u][c].cost < units_[u][chosen[p]].cost;
+        if (loss < next[p] || cheaper) next[p] = loss, chosen[p] = static_cast<int16_t>(c);
       }
     }
     loss_ = std::move(next);
@@ -81,7 +83,7 @@ absl::StatusOr<Selection> Knapsack::Best(double budget) const {
 
 std::vector<Selection> Knapsack::Front() const {
   std::vector<Selection> front;
-  float last = std::numeric_limits<float>::infinity();
+  double last = std::numeric_limits<double>::infinity();
   for (size_t part = 0; part < loss_.size(); ++part) {
     if (loss_[part] < last) front.push_back(Trace(static_cast<int>(part)));
     last = std::min(last, loss_[part]);

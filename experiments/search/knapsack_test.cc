@@ -56,6 +56,13 @@ TEST(Knapsack, ByHand) {
   EXPECT_EQ(knapsack.Best(5)->choice, (std::vector<int>{1, 1}));
 }
 
+// A choice of no loss that costs more than all budgets together is never within one.
+TEST(Knapsack, AnExpensiveChoiceDoesNotFit) {
+  const Knapsack knapsack({{{100, 0}, {1, 5}, {2, 0}}});
+  EXPECT_EQ(knapsack.Best(3)->cost, 2);
+  EXPECT_EQ(knapsack.Best(1.5)->cost, 1);
+}
+
 TEST(Knapsack, TheFrontFallsAsItCosts) {
   Rng rng(4);
   const Knapsack knapsack(RandomUnits(12, 4, rng));

@@ -109,6 +109,8 @@ std::string StepsText(const std::vector<Step>& steps) {
   return absl::StrJoin(steps, " ", [](std::string* out, const Step& step) { absl::StrAppend(out, ProtoToLine(step)); });
 }
 
+std::string MixName(double budget_mib) { return absl::StrFormat("mix_%gmib", budget_mib); }
+
 }  // namespace
 
 absl::Status CheckSearch(const Search& search) {
@@ -123,6 +125,7 @@ absl::Status CheckSearch(const Search& search) {
   if (search.budget_mib().empty()) return error("a search needs a budget: --budget 100MiB, or budget_mib: 100");
   for (const double budget : search.budget_mib()) {
     if (!(budget > 0)) return error("budget_mib: ", budget, " must be above 0");
+    if (!names.insert(MixName(budget)).second) return error("budget_mib: ", budget, " is given twice, or a candidate is called ", MixName(budget));
   }
   return search.metric().empty() ? error("a search needs a metric to check its result with") : absl::OkStatus();
 }
@@ -190,7 +193,9 @@ absl::StatusOr<Choice> Searcher::MeasureChoice(const Search::Candidate& candidat
   NIBBLE_RETURN_IF_ERROR(Annotate(ApplySteps(steps, pool_, changed), unit.name));
   Choice choice;
   NIBBLE_ASSIGN_OR_RETURN(choice.cost, BytesOf(changed, unit.linears));
-  NIBBLE_ASSIGN_OR_RETURN(choice.loss, LossOf(steps, changed, unit.layer, unit.layer + 1));
+  const auto loss = LossOf(steps, changed, unit.layer, unit.layer + 1);
+  if (!loss.ok()) return Annotate(loss.status(), absl::StrCat(unit.name, ", candidate ", candidate.name()));
+  choice.loss = *loss;
   return choice;
 }
 
@@ -244,7 +249,7 @@ absl::StatusOr<std::vector<Mix>> Searcher::FindMixes(const Sensitivities& sensit
   }
   const Knapsack knapsack(sensitivities.choices);
   for (const double budget : search_.budget_mib()) {
-    Mix mix{.name = absl::StrFormat("mix_%gmib", budget), .budget_mib = budget};
+    Mix mix{.name = MixName(budget), .budget_mib = budget};
     mix.selection_budget = budget * kMib - sensitivities.fixed_bytes;
     auto selection = knapsack.Best(mix.selection_budget);
     if (!selection.ok()) {

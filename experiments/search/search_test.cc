@@ -129,6 +129,7 @@ TEST_F(SearchTest, MistakesAreNamed) {
   EXPECT_EQ(error("budget_mib: 4"), "");
   EXPECT_THAT(error(""), HasSubstr("budget"));
   EXPECT_THAT(error("budget_mib: -1"), HasSubstr("budget_mib: -1"));
+  EXPECT_THAT(error("budget_mib: 4 budget_mib: 4"), HasSubstr("given twice"));
   EXPECT_THAT(error("budget_mib: 4 candidate { name: \"int4\" step { [nibble.rtn] {} } }"), HasSubstr("int4 is taken"));
   EXPECT_THAT(error("budget_mib: 4 candidate { name: \"a\" step { [nibble.rtn] { layers: \"mlp\" } } }"), HasSubstr("leave layers out"));
   EXPECT_THAT(error("budget_mib: 4 candidate { name: \"a\" step { [nibble.baseline] {} } }"), HasSubstr("no layers"));

@@ -37,7 +37,7 @@ absl::StatusOr<std::unique_ptr<OutputProbe>> OutputProbe::Create(const ir::Graph
     NIBBLE_ASSIGN_OR_RETURN(calibration::BlockRunner runner, calibration::BlockRunner::Create(graph, layer, machine));
     for (size_t b = 0; b < batches.size(); ++b) {
       probe->reads_[b].push_back(batches[b].hidden);
-      runner.Run(batches[b].starts, &batches[b].hidden, Ignore);
+      NIBBLE_RETURN_IF_ERROR(runner.Run(batches[b].starts, &batches[b].hidden, Ignore));
     }
     probe->runners_.push_back(std::move(runner));
     progress.Update(layer + 1);
@@ -78,14 +78,15 @@ absl::StatusOr<double> OutputProbe::SumOfDivergences(size_t batch, const std::ve
 absl::StatusOr<double> OutputProbe::Divergence(const ir::Graph& changed, int first, int end) {
   std::vector<std::vector<float>> hidden;
   for (const auto& reads : reads_) hidden.push_back(reads[first]);
-  const auto run = [&](calibration::BlockRunner& runner) {
-    for (size_t b = 0; b < hidden.size(); ++b) runner.Run(starts_[b], &hidden[b], Ignore);
+  const auto run = [&](calibration::BlockRunner& runner) -> absl::Status {
+    for (size_t b = 0; b < hidden.size(); ++b) NIBBLE_RETURN_IF_ERROR(runner.Run(starts_[b], &hidden[b], Ignore));
+    return absl::OkStatus();
   };
   for (int layer = first; layer < end; ++layer) {
     NIBBLE_ASSIGN_OR_RETURN(calibration::BlockRunner own, calibration::BlockRunner::Create(changed, layer, machine_));
-    run(own);
+    NIBBLE_RETURN_IF_ERROR(run(own));
   }
-  for (size_t layer = end; layer < runners_.size(); ++layer) run(runners_[layer]);
+  for (size_t layer = end; layer < runners_.size(); ++layer) NIBBLE_RETURN_IF_ERROR(run(runners_[layer]));
   double sum = 0;
   int64_t tokens = 0;
   for (size_t b = 0; b < hidden.size(); ++b) {

@@ -23,7 +23,8 @@ class DpoMethod : public Method {
   }
 
   double LearningTokens() const override { return 2 * TrainingTokens(options_.data().window(), options_.training()); }
-  double LearningCopies() const override { return kTrainingCopies; }
+  // Quantized weights multiply as rounded copies.
+  double LearningCopies() const override { return kTrainingCopies + 1; }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     NIBBLE_ASSIGN_OR_RETURN(const train::Sequences pairs, ReadPreferenceData(context, options_.data()));

@@ -3,6 +3,8 @@
 // graph are what training passes weights and activations through, and what the
 // result is stored in.
 
+#include <cmath>
+
 #include "absl/strings/str_cat.h"
 #include "core/base/proto.h"
 #include "core/base/status.h"
@@ -37,6 +39,16 @@ absl::StatusOr<train::TrainedParameter> MasterOf(Context& context, const ir::Gra
                                                     "change weights before qat"));
 }
 
+absl::Status CheckDistill(const DistillOptions& options) {
+  const auto bad = [](absl::string_view field, double value, absl::string_view expected) {
+    return absl::InvalidArgumentError(absl::StrCat("distill.", field, ": ", value, ", expected ", expected));
+  };
+  if (!(options.weight() >= 0 && options.weight() <= 1)) return bad("weight", options.weight(), "0 to 1");
+  if (!(options.temperature() > 0 && std::isfinite(options.temperature()))) return bad("temperature", options.temperature(), "more than 0");
+  if (!(options.hidden_weight() >= 0 && std::isfinite(options.hidden_weight()))) return bad("hidden_weight", options.hidden_weight(), "0 or more");
+  return absl::OkStatus();
+}
+
 class QatMethod : public Method {
  public:
   explicit QatMethod(const QatOptions& options) : options_(options) {}
@@ -44,7 +56,10 @@ class QatMethod : public Method {
   static absl::StatusOr<std::unique_ptr<Method>> Create(const QatOptions& options) {
     NIBBLE_RETURN_IF_ERROR(CheckTraining(options.training()));
     NIBBLE_RETURN_IF_ERROR(CheckData(options.data()));
-    if (options.quantize_after() < 0) return absl::InvalidArgumentError("quantize_after must not be negative");
+    if (options.quantize_after() < 0 || options.quantize_after() >= options.training().steps()) {
+      return absl::InvalidArgumentError(absl::StrCat("quantize_after: ", options.quantize_after(), ", expected 0 to below training.steps ", options.training().steps()));
+    }
+    NIBBLE_RETURN_IF_ERROR(CheckDistill(options.distill()));
     NIBBLE_RETURN_IF_ERROR(CheckQuantizeSteps(options.quantize()));
     return std::make_unique<QatMethod>(options);
   }

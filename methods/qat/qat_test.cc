@@ -67,6 +67,10 @@ TEST(Qat, SaysWhatIsWrong) {
   EXPECT_THAT(ErrorOf(absl::StrCat("step { [nibble.qat] { ", kRest, " } }")), ::testing::HasSubstr("quantize is empty"));
   EXPECT_THAT(ErrorOf("step { [nibble.rtn] {} } " + Qat("[nibble.rtn] {}")), ::testing::HasSubstr("already quantized"));
   EXPECT_THAT(ErrorOf(Qat(absl::StrCat("[nibble.sft] { ", kRest, " }"))), ::testing::HasSubstr("a step that learns"));
+  EXPECT_THAT(ErrorOf(Qat("[nibble.rtn] {}", "distill { weight: 2 }")), ::testing::HasSubstr("distill.weight: 2, expected 0 to 1"));
+  EXPECT_THAT(ErrorOf(Qat("[nibble.rtn] {}", "distill { temperature: 0 }")), ::testing::HasSubstr("distill.temperature: 0"));
+  EXPECT_THAT(ErrorOf(Qat("[nibble.rtn] {}", "distill { hidden_weight: nan }")), ::testing::HasSubstr("distill.hidden_weight"));
+  EXPECT_THAT(ErrorOf(Qat("[nibble.rtn] {}", "quantize_after: 100000")), ::testing::HasSubstr("below training.steps"));
 }
 
 }  // namespace

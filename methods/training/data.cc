@@ -65,6 +65,9 @@ Template TemplateOf(const text::Tokenizer& tokenizer) {
   return {"", ": ", "\n"};
 }
 
+// Of a tokenizer without markers of turns.
+bool IsPlain(const Template& form) { return form.before_role.empty(); }
+
 absl::StatusOr<const text::Tokenizer*> TokenizerOf(const Context& context) {
   if (context.workplace().tokenizer != nullptr) return context.workplace().tokenizer;
   return absl::FailedPreconditionError("the model has no tokenizer, so it can read no text to train on");
@@ -101,7 +104,7 @@ absl::Status AddTexts(Context& context, const TrainingData& data, const text::To
 }
 
 absl::Status AddConversations(Context& context, const TrainingData& data, const text::Tokenizer& tokenizer, train::Sequences* sequences) {
-  int64_t cut = 0, without_reply = 0;
+  int64_t cut = 0, without_reply = 0, plain = 0;
   for (const std::string& name : data.conversations()) {
     NIBBLE_ASSIGN_OR_RETURN(const auto resolved, datasets::ResolveDataset(name, context.workplace().directory));
     NIBBLE_ASSIGN_OR_RETURN(const auto conversations, datasets::ReadConversations(resolved.path));
@@ -109,10 +112,12 @@ absl::Status AddConversations(Context& context, const TrainingData& data, const 
       const Added added = AddConversation(tokenizer, conversation, data.window(), sequences);
       cut += added == Added::kCut;
       without_reply += added == Added::kNotAtAll;
+      plain += added != Added::kNotAtAll && IsPlain(TemplateOf(tokenizer));
     }
   }
   const std::string window = absl::StrCat("window of ", data.window(), " tokens");
   if (cut > 0) context.CountEvent("conversations.cut", cut, window);
+  if (plain > 0) context.CountEvent("conversations.plain_template", plain, "the tokenizer has neither ChatML's nor Llama 3's markers: \"role: text\" lines");
   if (without_reply > 0) context.CountEvent("conversations.without_reply", without_reply, absl::StrCat("nothing to learn in a ", window));
   if (sequences->size() > 0) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("no conversation says anything to learn within a ", window, "; raise data.window"));

@@ -1,5 +1,6 @@
 #include "methods/training/training.h"
 
+#include <cmath>
 #include <filesystem>
 #include <numeric>
 #include <optional>
@@ -91,11 +92,11 @@ absl::Status CheckTraining(const TrainingOptions& options) {
   if (options.batch() < 1) return bad("batch", options.batch(), "1 or more");
   if (!(options.learning_rate() > 0 && options.learning_rate() < 1)) return bad("learning_rate", options.learning_rate(), "between 0 and 1");
   if (options.warmup() < 0 || options.warmup() >= options.steps() + 1) return bad("warmup", options.warmup(), "0 to steps");
-  if (options.floor() < 0 || options.floor() > 1) return bad("floor", options.floor(), "0 to 1");
-  if (options.weight_decay() < 0) return bad("weight_decay", options.weight_decay(), "0 or more");
-  if (options.clip_norm() < 0) return bad("clip_norm", options.clip_norm(), "0 or more");
-  if (options.beta1() < 0 || options.beta1() >= 1) return bad("beta1", options.beta1(), "0 to below 1");
-  if (options.beta2() < 0 || options.beta2() >= 1) return bad("beta2", options.beta2(), "0 to below 1");
+  if (!(options.floor() >= 0 && options.floor() <= 1)) return bad("floor", options.floor(), "0 to 1");
+  if (!(options.weight_decay() >= 0 && std::isfinite(options.weight_decay()))) return bad("weight_decay", options.weight_decay(), "0 or more");
+  if (!(options.clip_norm() >= 0)) return bad("clip_norm", options.clip_norm(), "0 or more");
+  if (!(options.beta1() >= 0 && options.beta1() < 1)) return bad("beta1", options.beta1(), "0 to below 1");
+  if (!(options.beta2() >= 0 && options.beta2() < 1)) return bad("beta2", options.beta2(), "0 to below 1");
   if (options.micro_tokens() < 1) return bad("micro_tokens", options.micro_tokens(), "1 or more");
   return absl::OkStatus();
 }
