@@ -81,13 +81,13 @@ double McNemarP(const PairedItems& pairs) {
   return std::min(1.0, 2 * tail);
 }
 
-ScoreInterval ScoreIntervalOf(const PairedItems& pairs) {
+Interval ScoreInterval(const PairedItems& pairs) {
   constexpr double kNormal975 = 1.9599639845400545;
   const double middle = static_cast<double>(pairs.gained - pairs.lost) / static_cast<double>(pairs.items);
   return {DifferenceOfScore(pairs, kNormal975, -1, middle), DifferenceOfScore(pairs, -kNormal975, middle, 1)};
 }
 
-PercentileInterval BootstrapInterval(const PairedItems& pairs) {
+Interval BootstrapInterval(const PairedItems& pairs) {
   const auto n = static_cast<double>(pairs.items);
   const double up = static_cast<double>(pairs.gained) / n, down = static_cast<double>(pairs.lost) / n;
   const double mean = n * (up - down), deviation = std::sqrt(n * (up + down - (up - down) * (up - down)));

@@ -10,6 +10,12 @@
 
 namespace nibble {
 
+// A 95 % confidence interval.
+struct Interval {
+  double low = 0;
+  double high = 0;
+};
+
 struct PairedItems {
   int64_t items = 0;
   int64_t gained = 0, lost = 0;  // right for the variant alone, for the baseline alone
@@ -28,19 +34,13 @@ double McNemarP(const PairedItems& pairs);
 // score test does not refuse. Unlike a t interval it holds its level where few items or none
 // changed (T. Tango, "Equivalence test and confidence interval for the difference in
 // proportions for the paired-sample design", Statistics in Medicine 17, 1998, section 3).
-struct ScoreInterval {
-  double low = 0, high = 0;
-};
-ScoreInterval ScoreIntervalOf(const PairedItems& pairs);
+Interval ScoreInterval(const PairedItems& pairs);
 
 // The paired bootstrap's 95 % percentile interval of the difference (gained - lost) / items
 // (Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13). A resample
 // draws each item as gained, lost or neither by their shares, so the distribution over all
 // resamples is computed instead of sampled.
-struct PercentileInterval {
-  double low = 0, high = 0;
-};
-PercentileInterval BootstrapInterval(const PairedItems& pairs);
+Interval BootstrapInterval(const PairedItems& pairs);
 
 }  // namespace nibble
 

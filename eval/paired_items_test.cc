@@ -52,15 +52,15 @@ TEST(McNemar, ExactTails) {
 TEST(ScoreInterval, WithoutAChangeItIsNotEmpty) {
   const double square = 1.9599639845400545 * 1.9599639845400545;
   for (const int64_t n : {10, 100, 1000}) {
-    EXPECT_NEAR(ScoreIntervalOf({n, 0, 0}).high, square / (static_cast<double>(n) + square), 1e-12);
-    EXPECT_NEAR(ScoreIntervalOf({n, 0, 0}).low, -square / (static_cast<double>(n) + square), 1e-12);
+    EXPECT_NEAR(ScoreInterval({n, 0, 0}).high, square / (static_cast<double>(n) + square), 1e-12);
+    EXPECT_NEAR(ScoreInterval({n, 0, 0}).low, -square / (static_cast<double>(n) + square), 1e-12);
   }
 }
 
 // 40 of 100 changed, half each way: under a difference d the likeliest share lost is the root
 // of 200 q^2 + (200 d - 40) q - 20 d (1 - d).
 TEST(ScoreInterval, AtItsEndsTheScoreIsTheQuantile) {
-  const ScoreInterval interval = ScoreIntervalOf({100, 20, 20});
+  const Interval interval = ScoreInterval({100, 20, 20});
   EXPECT_NEAR(interval.low, -interval.high, 1e-12);
   const double d = interval.high, b = 200 * d - 40, q = (std::sqrt(b * b + 4 * 200 * 20 * d * (1 - d)) - b) / 400;
   EXPECT_NEAR(100 * d / std::sqrt(100 * (2 * q + d * (1 - d))), 1.9599639845400545, 1e-9);
@@ -68,7 +68,7 @@ TEST(ScoreInterval, AtItsEndsTheScoreIsTheQuantile) {
 
 TEST(ScoreInterval, HoldsTheDifferenceAndStaysInRange) {
   for (const PairedItems& pairs : {PairedItems{5, 5, 0}, PairedItems{5, 0, 5}, PairedItems{7, 3, 1}, PairedItems{1000, 4, 1}}) {
-    const ScoreInterval interval = ScoreIntervalOf(pairs);
+    const Interval interval = ScoreInterval(pairs);
     const double difference = static_cast<double>(pairs.gained - pairs.lost) / static_cast<double>(pairs.items);
     EXPECT_LE(interval.low, difference);
     EXPECT_GE(interval.high, difference);
@@ -100,7 +100,7 @@ TEST(Bootstrap, IsTheLimitOfResampling) {
     differences.push_back(static_cast<double>(sum) / 120);
   }
   std::sort(differences.begin(), differences.end());
-  const PercentileInterval interval = BootstrapInterval(pairs);
+  const Interval interval = BootstrapInterval(pairs);
   EXPECT_NEAR(interval.low, differences[1000], 1.01 / 120);
   EXPECT_NEAR(interval.high, differences[39000], 1.01 / 120);
 }

@@ -211,10 +211,7 @@ Comparison CompareRecords(const Metric& variant, const Metric* baseline) {
   const bool paired = !exact && comparison.why.empty();
   Estimate estimate = paired ? PairedEstimate(variant, *baseline) : PlainEstimate(variant, *baseline);
   if (paired) comparison.items = CountPairs(variant, *baseline);
-  if (comparison.items.has_value()) {
-    const ScoreInterval interval = ScoreIntervalOf(*comparison.items);
-    estimate.interval = Interval{interval.low, interval.high};
-  }
+  if (comparison.items.has_value()) estimate.interval = ScoreInterval(*comparison.items);
   (variant.aggregate() == Metric::MEAN ? comparison.difference : comparison.ratio) = estimate;
   if (IsScore(variant) && baseline->value() > 0) {
     comparison.recovery = 100 * variant.value() / baseline->value();

@@ -39,12 +39,6 @@
 
 namespace nibble {
 
-// A 95 % confidence interval.
-struct Interval {
-  double low = 0;
-  double high = 0;
-};
-
 struct Estimate {
   double value = 0;
   std::optional<Interval> interval;

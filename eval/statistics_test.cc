@@ -120,7 +120,7 @@ TEST(Compare, AccuracyDifferenceAndRecoveryByHand) {
   const Comparison comparison = Compare(Accuracy({1, 0, 0, 1}), &baseline);
   ASSERT_TRUE(comparison.difference.has_value());
   EXPECT_DOUBLE_EQ(comparison.difference->value, -0.25);
-  const ScoreInterval interval = ScoreIntervalOf({4, 0, 1});
+  const Interval interval = ScoreInterval({4, 0, 1});
   EXPECT_EQ(comparison.difference->interval->low, interval.low);
   EXPECT_EQ(comparison.difference->interval->high, interval.high);
   EXPECT_NEAR(*comparison.recovery, 100 * 0.5 / 0.75, 1e-12);
@@ -227,38 +227,33 @@ TEST(Coverage, PairedPerplexityRatio) {
   }
 }
 
-TEST(Coverage, PairedAccuracyDifference) {
-  Rng rng(2);
+// Intervals that hold the true difference where a share of the answers, 0.6 of them right, is
+// drawn anew with chance 0.5 of being right.
+int CoveredDifferences(uint64_t seed, int items, double redrawn, double difference) {
+  Rng rng(seed);
   int covered = 0;
   for (int i = 0; i < kExperiments; ++i) {
     std::vector<double> base, variant;
-    for (int item = 0; item < 200; ++item) {
+    for (int item = 0; item < items; ++item) {
       base.push_back(rng.Uniform() < 0.6);
-      // A tenth of the answers is drawn anew, with chance 0.5 of being right.
-      variant.push_back(rng.Uniform() < 0.1 ? rng.Uniform() < 0.5 : base.back());
+      variant.push_back(rng.Uniform() < redrawn ? rng.Uniform() < 0.5 : base.back());
     }
     const Metric baseline = Accuracy(base);
     const Interval interval = *Compare(Accuracy(variant), &baseline).difference->interval;
-    covered += interval.low <= -0.01 && -0.01 <= interval.high;
+    covered += interval.low <= difference && difference <= interval.high;
   }
+  return covered;
+}
+
+TEST(Coverage, PairedAccuracyDifference) {
+  const int covered = CoveredDifferences(2, 200, 0.1, -0.01);
   EXPECT_GE(covered, 0.92 * kExperiments);
   EXPECT_LE(covered, 0.98 * kExperiments);
 }
 
 // Where one item in a hundred changes.
 TEST(Coverage, OfFewChanges) {
-  Rng rng(9);
-  int covered = 0;
-  for (int i = 0; i < kExperiments; ++i) {
-    std::vector<double> base, variant;
-    for (int item = 0; item < 1000; ++item) {
-      base.push_back(rng.Uniform() < 0.6);
-      variant.push_back(rng.Uniform() < 0.02 ? rng.Uniform() < 0.5 : base.back());
-    }
-    const Metric baseline = Accuracy(base);
-    const Interval interval = *Compare(Accuracy(variant), &baseline).difference->interval;
-    covered += interval.low <= -0.002 && -0.002 <= interval.high;
-  }
+  const int covered = CoveredDifferences(9, 1000, 0.02, -0.002);
   EXPECT_GE(covered, 0.92 * kExperiments);
   EXPECT_LE(covered, 0.98 * kExperiments);
 }

@@ -93,10 +93,8 @@ absl::StatusOr<std::string> InputHashes::OfTask(const MetricRequest& request) {
 
 absl::StatusOr<std::string> InputHashes::OfMetric(const MetricRequest& request) {
   if (IsTask(request)) return OfTask(request);
-  const std::string data = DataOf(request);
-  if (data.empty()) return std::string();
-  NIBBLE_ASSIGN_OR_RETURN(const auto resolved, datasets::ResolveDataset(data, directory_));
-  return OfFile(resolved.path);
+  NIBBLE_ASSIGN_OR_RETURN(const std::vector<std::string> files, MeasuredFiles(request));
+  return files.empty() ? std::string() : OfFile(files[0]);
 }
 
 absl::StatusOr<std::vector<std::string>> InputHashes::FilesOf(const Message& message) const {

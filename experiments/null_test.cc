@@ -96,7 +96,7 @@ TEST_F(Null, AModelUnderAnotherNameDoesNotDiffer) {
     const double none = comparison.ratio.has_value() ? 1 : 0;
     EXPECT_EQ(estimate.value, none);
     // Of items the interval is not empty: on others of their kind the two could have differed.
-    const double reach = comparison.items.has_value() ? ScoreIntervalOf({comparison.items->items, 0, 0}).high : 0;
+    const double reach = comparison.items.has_value() ? ScoreInterval({comparison.items->items, 0, 0}).high : 0;
     EXPECT_NEAR(estimate.interval->low, none - reach, 1e-12);
     EXPECT_NEAR(estimate.interval->high, none + reach, 1e-12);
   }

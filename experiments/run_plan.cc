@@ -82,13 +82,13 @@ absl::Status RunPlan::PlanVariants() {
 absl::StatusOr<PlannedVariant> RunPlan::PlanVariant(const ExpandedVariant& variant, const std::string& root, InputHashes& hashes) const {
   PlannedVariant planned;
   planned.variant = &variant;
+  if (!experiment_.config.allow_test_data()) {
+    NIBBLE_RETURN_IF_ERROR(Annotate(hashes.CheckHeldOut(variant.pipeline, experiment_.metrics), absl::StrCat("variant ", variant.name)));
+  }
   std::string made = root;
   for (const Step& step : variant.pipeline.step()) {
     const auto inputs = hashes.OfOptions(step);
     if (!inputs.ok()) return Annotate(inputs.status(), absl::StrCat("variant ", variant.name));
-    if (!experiment_.config.allow_test_data()) {
-      NIBBLE_RETURN_IF_ERROR(Annotate(hashes.CheckHeldOut(step, experiment_.metrics), absl::StrCat("variant ", variant.name)));
-    }
     made = Sha256(absl::StrCat(made, "\n", ProtoToLine(step), "\n", *inputs));
     planned.keys.push_back(made);
     NIBBLE_ASSIGN_OR_RETURN(const auto method, MakeMethod(step));

@@ -58,7 +58,7 @@ void AddComparison(const Comparison& comparison, Json* record) {
   AddEstimate("ratio", comparison.ratio, record);
   AddEstimate("difference", comparison.difference, record);
   if (const auto& items = comparison.items) {
-    const PercentileInterval bootstrap = BootstrapInterval(*items);
+    const Interval bootstrap = BootstrapInterval(*items);
     (*record)["gained"] = items->gained;
     (*record)["lost"] = items->lost;
     (*record)["mcnemar_p"] = Number(McNemarP(*items));

@@ -29,9 +29,10 @@ absl::StatusOr<double> ParseMib(const std::string& text) {
 }
 
 absl::StatusOr<::nibble::Search> ReadSearch(const Options& options) {
+  const std::string path = options.Text("config");
   ::nibble::Search search;
-  NIBBLE_RETURN_IF_ERROR(ReadTextFile(options.Text("config"), &search));
-  NIBBLE_RETURN_IF_ERROR(Annotate(ResolveIncludedData(&search, DirectoryOf(options.Text("config"))), options.Text("config")));
+  NIBBLE_RETURN_IF_ERROR(ReadTextFile(path, &search));
+  NIBBLE_RETURN_IF_ERROR(Annotate(ResolveIncludedData(&search, DirectoryOf(path)), path));
   if (options.Has("model")) search.mutable_model()->set_source(options.Text("model"));
   if (options.Has("budget")) search.clear_budget_mib();
   for (const std::string& budget : options.List("budget")) {
@@ -39,9 +40,8 @@ absl::StatusOr<::nibble::Search> ReadSearch(const Options& options) {
     search.add_budget_mib(mib);
   }
   if (search.model().source().empty()) return absl::InvalidArgumentError("give --model, or model { source: ... } in the config");
-  NIBBLE_RETURN_IF_ERROR(Annotate(CheckSearch(search), options.Text("config")));
+  NIBBLE_RETURN_IF_ERROR(Annotate(CheckSearch(search), path));
   // Its metrics are needed at the end of a long time.
-  const std::string path = options.Text("config");
   NIBBLE_ASSIGN_OR_RETURN(const ExpandedExperiment experiment, ExpandExperiment(SearchExperiment(search, {}), path, DirectoryOf(path)));
   NIBBLE_RETURN_IF_ERROR(Annotate(InputHashes(experiment.directory).CheckHeldOut(search.data(), experiment.metrics), path));
   return search;

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/base/status.h"
+#include "core/io/extents.h"
 
 namespace nibble::io {
 namespace {
@@ -234,18 +235,10 @@ absl::Status GgufFile::Read() {
 }
 
 absl::Status GgufFile::CheckOverlaps() const {
-  std::vector<const std::pair<const std::string, GgufTensor>*> in_order;
-  for (const auto& entry : tensors_) {
-    if (entry.second.bytes > 0) in_order.push_back(&entry);
-  }
-  std::sort(in_order.begin(), in_order.end(), [](const auto* a, const auto* b) { return a->second.offset < b->second.offset; });
-  for (size_t i = 1; i < in_order.size(); ++i) {
-    const auto& [before, first] = *in_order[i - 1];
-    const auto& [name, second] = *in_order[i];
-    if (first.offset + first.bytes <= second.offset) continue;
-    return absl::InvalidArgumentError(absl::StrCat("tensors '", before, "' and '", name, "' overlap; the file is damaged, fetch it again"));
-  }
-  return absl::OkStatus();
+  std::vector<Extent> extents;
+  for (const auto& [name, tensor] : tensors_) extents.push_back({name, static_cast<uint64_t>(tensor.offset), static_cast<uint64_t>(tensor.offset + tensor.bytes)});
+  const std::string overlap = DescribeOverlap(std::move(extents));
+  return overlap.empty() ? absl::OkStatus() : absl::InvalidArgumentError(absl::StrCat(overlap, "; the file is damaged, fetch it again"));
 }
 
 absl::Status GgufFile::PlaceData(uint64_t header_end) {

@@ -28,6 +28,10 @@
 
 namespace nibble::io {
 
+// Keys of the tokenizer's metadata.
+inline constexpr char kGgufTokenizerPrefix[] = "tokenizer.ggml.";
+inline constexpr char kGgufChatTemplateKey[] = "tokenizer.chat_template";
+
 enum class GgufType : uint32_t {
   kU8 = 0, kI8 = 1, kU16 = 2, kI16 = 3, kU32 = 4, kI32 = 5, kF32 = 6, kBool = 7,
   kString = 8, kArray = 9, kU64 = 10, kI64 = 11, kF64 = 12,

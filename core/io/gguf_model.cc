@@ -121,7 +121,7 @@ absl::Status ReadVocabulary(const GgufFile& file, LlamaConfig* config) {
 }
 
 absl::Status ReadTokenId(const GgufFile& file, absl::string_view name, std::optional<int32_t>* out) {
-  const std::string key = absl::StrCat("tokenizer.ggml.", name, "_token_id");
+  const std::string key = absl::StrCat(kGgufTokenizerPrefix, name, "_token_id");
   if (!file.Has(key)) return absl::OkStatus();
   NIBBLE_ASSIGN_OR_RETURN(const int64_t id, file.Integer(key));
   if (id < 0 || id > std::numeric_limits<int32_t>::max()) {

@@ -17,8 +17,6 @@
 namespace nibble::io {
 namespace {
 
-constexpr char kTokenizerPrefix[] = "tokenizer.ggml.";
-constexpr char kChatTemplateKey[] = "tokenizer.chat_template";
 constexpr char kEndOfTurn[] = "eot_token_id";
 constexpr int64_t kQuantizationVersion = 2;  // of ggml's block layouts
 
@@ -110,7 +108,7 @@ absl::Status AddTokenizer(const text::Tokenizer& tokenizer, const TokenizerExtra
     vocabulary.types.push_back(static_cast<int32_t>(text::TokenType::kUnused));
     if (!vocabulary.scores.empty()) vocabulary.scores.push_back(0);
   }
-  const auto key = [](absl::string_view name) { return absl::StrCat(kTokenizerPrefix, name); };
+  const auto key = [](absl::string_view name) { return absl::StrCat(kGgufTokenizerPrefix, name); };
   metadata->AddText(key("model"), vocabulary.model);
   if (!vocabulary.pre.empty()) metadata->AddText(key("pre"), vocabulary.pre);
   metadata->AddTexts(key("tokens"), vocabulary.tokens);
@@ -125,7 +123,7 @@ absl::Status AddTokenizer(const text::Tokenizer& tokenizer, const TokenizerExtra
   metadata->AddFlag(key("add_bos_token"), vocabulary.add_bos);
   if (extras.add_eos.has_value()) metadata->AddFlag(key("add_eos_token"), *extras.add_eos);
   if (vocabulary.add_space_prefix.has_value()) metadata->AddFlag(key("add_space_prefix"), *vocabulary.add_space_prefix);
-  if (!extras.chat_template.empty()) metadata->AddText(kChatTemplateKey, extras.chat_template);
+  if (!extras.chat_template.empty()) metadata->AddText(kGgufChatTemplateKey, extras.chat_template);
   return absl::OkStatus();
 }
 
@@ -161,7 +159,7 @@ absl::Status WriteGgufModel(const std::string& path, const std::string& name, co
   metadata.AddInteger("general.quantization_version", kQuantizationVersion);
   AddArchitecture(config, &metadata);
   if (tokenizer == nullptr) {
-    metadata.AddText(absl::StrCat(kTokenizerPrefix, "model"), "no_vocab");
+    metadata.AddText(absl::StrCat(kGgufTokenizerPrefix, "model"), "no_vocab");
   } else {
     NIBBLE_RETURN_IF_ERROR(Annotate(AddTokenizer(*tokenizer, extras, EndOfTurn(config, *tokenizer), config.vocab_size, &metadata), "tokenizer"));
   }

@@ -11,7 +11,7 @@ namespace {
 
 using TokenizerOr = absl::StatusOr<std::shared_ptr<const text::Tokenizer>>;
 
-const std::string kPrefix = "tokenizer.ggml.";
+const std::string kPrefix = kGgufTokenizerPrefix;
 
 absl::StatusOr<std::optional<int32_t>> Id(const GgufFile& file, const std::string& key) {
   if (!file.Has(kPrefix + key)) return std::optional<int32_t>();

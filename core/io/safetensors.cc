@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/base/status.h"
 #include "core/base/suggest.h"
+#include "core/io/extents.h"
 #include "core/io/strict_json.h"
 
 namespace nibble::io {
@@ -104,17 +105,10 @@ absl::Status SafetensorsFile::ReadHeader() {
 }
 
 absl::Status SafetensorsFile::CheckOverlaps() const {
-  std::vector<const std::pair<const std::string, Entry>*> sorted;
-  for (const auto& entry : entries_) {
-    if (entry.second.begin < entry.second.end) sorted.push_back(&entry);
-  }
-  std::sort(sorted.begin(), sorted.end(), [](auto* a, auto* b) { return a->second.begin < b->second.begin; });
-  for (size_t i = 1; i < sorted.size(); ++i) {
-    if (sorted[i]->second.begin < sorted[i - 1]->second.end) {
-      return Bad(path(), absl::StrCat("tensors '", sorted[i - 1]->first, "' and '", sorted[i]->first, "' overlap"));
-    }
-  }
-  return absl::OkStatus();
+  std::vector<Extent> extents;
+  for (const auto& [name, entry] : entries_) extents.push_back({name, entry.begin, entry.end});
+  const std::string overlap = DescribeOverlap(std::move(extents));
+  return overlap.empty() ? absl::OkStatus() : Bad(path(), overlap);
 }
 
 std::vector<std::string> SafetensorsFile::names() const {

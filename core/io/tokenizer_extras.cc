@@ -12,8 +12,6 @@
 namespace nibble::io {
 namespace {
 
-constexpr char kTokenizerPrefix[] = "tokenizer.ggml.";
-constexpr char kChatTemplateKey[] = "tokenizer.chat_template";
 constexpr char kIdSuffix[] = "_token_id";
 constexpr char kPaddingId[] = "padding_token_id";
 
@@ -23,11 +21,11 @@ bool IsVocabularyId(absl::string_view key) { return key == "bos_token_id" || key
 absl::StatusOr<TokenizerExtras> ExtrasOfGguf(const std::string& path) {
   NIBBLE_ASSIGN_OR_RETURN(const auto file, GgufFile::Open(path));
   TokenizerExtras extras;
-  if (file->Has(kChatTemplateKey)) {
-    NIBBLE_ASSIGN_OR_RETURN(extras.chat_template, file->Text(kChatTemplateKey));
+  if (file->Has(kGgufChatTemplateKey)) {
+    NIBBLE_ASSIGN_OR_RETURN(extras.chat_template, file->Text(kGgufChatTemplateKey));
   }
   for (const auto& [key, value] : file->metadata()) {
-    const absl::string_view suffix = absl::StripPrefix(key, kTokenizerPrefix);
+    const absl::string_view suffix = absl::StripPrefix(key, kGgufTokenizerPrefix);
     if (suffix.size() == key.size()) continue;
     if (suffix == "add_eos_token") {
       NIBBLE_ASSIGN_OR_RETURN(const int64_t flag, file->Integer(key));

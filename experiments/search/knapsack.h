@@ -44,7 +44,7 @@ class Knapsack {
   const std::vector<std::vector<Choice>> units_;
   const int steps_;
   double least_ = 0, part_ = 0;          // cost of the cheapest choices; of a part above it
-  std::vector<double> loss_;              // of the best selection within each number of parts
+  std::vector<double> loss_;             // of the best selection within each number of parts
   std::vector<std::vector<int16_t>> chosen_;  // [unit][parts]
 };
 

@@ -104,7 +104,7 @@ absl::Status AddTexts(Context& context, const TrainingData& data, const text::To
 }
 
 absl::Status AddConversations(Context& context, const TrainingData& data, const text::Tokenizer& tokenizer, train::Sequences* sequences) {
-  int64_t cut = 0, without_reply = 0, plain = 0;
+  int64_t cut = 0, without_reply = 0, learned = 0;
   for (const std::string& name : data.conversations()) {
     NIBBLE_ASSIGN_OR_RETURN(const auto resolved, datasets::ResolveDataset(name, context.workplace().directory));
     NIBBLE_ASSIGN_OR_RETURN(const auto conversations, datasets::ReadConversations(resolved.path));
@@ -112,12 +112,14 @@ absl::Status AddConversations(Context& context, const TrainingData& data, const 
       const Added added = AddConversation(tokenizer, conversation, data.window(), sequences);
       cut += added == Added::kCut;
       without_reply += added == Added::kNotAtAll;
-      plain += added != Added::kNotAtAll && IsPlain(TemplateOf(tokenizer));
+      learned += added != Added::kNotAtAll;
     }
   }
   const std::string window = absl::StrCat("window of ", data.window(), " tokens");
   if (cut > 0) context.CountEvent("conversations.cut", cut, window);
-  if (plain > 0) context.CountEvent("conversations.plain_template", plain, "the tokenizer has neither ChatML's nor Llama 3's markers: \"role: text\" lines");
+  if (learned > 0 && IsPlain(TemplateOf(tokenizer))) {
+    context.CountEvent("conversations.plain_template", learned, "the tokenizer has neither ChatML's nor Llama 3's markers: \"role: text\" lines");
+  }
   if (without_reply > 0) context.CountEvent("conversations.without_reply", without_reply, absl::StrCat("nothing to learn in a ", window));
   if (sequences->size() > 0) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("no conversation says anything to learn within a ", window, "; raise data.window"));

@@ -88,8 +88,11 @@ NIBBLE_INLINE Products ProductsOf(Lanes inverse, int low, int high, const Groups
 
 // Scales from codes by `inverse` and a descent from there.
 NIBBLE_INLINE Lanes DescendFrom(Lanes inverse, int low, int high, bool positive, const Groups& groups, Lanes* codes) {
-  Products sums = ProductsOf(inverse, low, high, groups);
-  for (int64_t i = 0; i < groups.n; ++i) codes[i] = Nearest(inverse * groups.x[i], low, high);
+  Products sums;
+  for (int64_t i = 0; i < groups.n; ++i) {
+    codes[i] = Nearest(inverse * groups.x[i], low, high);
+    sums.Add(groups.weights[i], groups.x[i], codes[i]);
+  }
   Descend(low, high, positive, groups, codes, &sums);
   return sums.scale();
 }
