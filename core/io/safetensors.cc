@@ -1,6 +1,5 @@
 #include "core/io/safetensors.h"
 
-#include <algorithm>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"

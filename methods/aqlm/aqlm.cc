@@ -35,7 +35,7 @@ using calibration::SecondMoment;
 using ir::ParameterId;
 
 // Raised when the same options give other weights than before.
-constexpr int kVersion = 1;
+constexpr int kVersion = 2;
 
 absl::Status Check(const AqlmOptions& options) {
   const auto error = [](auto... parts) { return absl::InvalidArgumentError(absl::StrCat(parts...)); };
@@ -171,7 +171,7 @@ class Pass {
   }
 
   absl::Status TuneBlock(int layer, const BlockExamples& examples) {
-    NIBBLE_ASSIGN_OR_RETURN(const auto tuner, BlockTuner::Create(graph_, layer, machine_, tensors_, examples, TuningOf(options_)));
+    NIBBLE_ASSIGN_OR_RETURN(const auto tuner, BlockTuner::Create(graph_, layer, machine_, scheme_, tensors_, examples, TuningOf(options_)));
     const std::string name = absl::StrCat("model.layers.", layer);
     const auto epoch_done = [&] { progress_.Update(++done_, name); };
     const auto result = tuner->Run(epoch_done);
@@ -185,7 +185,7 @@ class Pass {
     }
     for (const auto& [id, gain] : tuner->gains()) {
       NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor before, graph_.parameter(id).Load());
-      if (IsFloatFormat(before.scheme)) NIBBLE_RETURN_IF_ERROR(graph_.mutable_parameter(id).ReplaceEncoded(before.scheme, gain, nullptr));
+      NIBBLE_RETURN_IF_ERROR(graph_.mutable_parameter(id).ReplaceEncoded(before.scheme, gain, nullptr));
     }
     return absl::OkStatus();
   }

@@ -21,6 +21,8 @@ namespace {
 // Tokens that pass through the block at a time.
 constexpr int64_t kMicroTokens = 2048;
 
+constexpr char kDiverged[] = "fine-tuning left the floating-point range; lower fine_tuning.learning_rate";
+
 absl::StatusOr<EncodedTensor> NoSource() { return absl::InternalError("a block in tuning has arrays in place of parameters"); }
 
 // Sequences in runs of about kMicroTokens.
@@ -38,6 +40,9 @@ std::vector<std::vector<int64_t>> Runs(const BlockExamples& examples, const std:
   return runs;
 }
 
+// The tape reads numbers where they lie.
+void SetInPlace(const std::vector<float>& values, std::vector<float>* out) { std::copy(values.begin(), values.end(), out->begin()); }
+
 // Of a block's output over the sequences.
 double ValuesOf(const BlockExamples& examples, const std::vector<int64_t>& sequences) {
   double tokens = 0;
@@ -47,10 +52,10 @@ double ValuesOf(const BlockExamples& examples, const std::vector<int64_t>& seque
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<BlockTuner>> BlockTuner::Create(const ir::Graph& graph, int layer, train::Machine machine,
+absl::StatusOr<std::unique_ptr<BlockTuner>> BlockTuner::Create(const ir::Graph& graph, int layer, train::Machine machine, const QuantScheme& scheme,
                                                                std::map<ParameterId, AdditiveTensor> tensors, const BlockExamples& examples,
                                                                const TuningOptions& options) {
-  std::unique_ptr<BlockTuner> tuner(new BlockTuner(examples, machine, std::move(tensors), options));
+  std::unique_ptr<BlockTuner> tuner(new BlockTuner(examples, machine, scheme, std::move(tensors), options));
   NIBBLE_RETURN_IF_ERROR(tuner->Build(graph, layer));
   NIBBLE_RETURN_IF_ERROR(tuner->Connect(graph));
   return tuner;
@@ -93,13 +98,16 @@ absl::Status BlockTuner::Connect(const ir::Graph& graph) {
   arrays.values[0] = examples_.inputs.data();
   for (const auto& [id, place] : places_) {
     const auto tensor = tensors_.find(id);
-    const bool gain = graph.parameter(id).shape().size() == 1;
+    bool gain = false;
     if (tensor != tensors_.end()) {
       weights_[id].resize(tensor->second.rows * tensor->second.cols);
       arrays.values[place] = weights_[id].data();
     } else {
+      NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor stored, graph.parameter(id).Load());
+      gain = stored.shape.size() == 1 && IsFloatFormat(stored.scheme);
+      if (gain) gain_schemes_[id] = stored.scheme;
       std::vector<float>& values = gain ? gains_[id] : frozen_[id];
-      NIBBLE_ASSIGN_OR_RETURN(values, graph.parameter(id).LoadFloats());
+      values = nibble::Decode(stored);
       arrays.values[place] = values.data();
       if (!gain) continue;
     }
@@ -183,42 +191,69 @@ std::vector<std::vector<float>*> BlockTuner::Parameters() {
   return parameters;
 }
 
+absl::Status BlockTuner::RoundToStored() {
+  for (auto& [id, tensor] : tensors_) NIBBLE_RETURN_IF_ERROR(additive::RoundToStored(scheme_, &tensor));
+  for (auto& [id, gain] : gains_) {
+    NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor stored, Encode(gain_schemes_.at(id), {static_cast<int64_t>(gain.size())}, gain));
+    SetInPlace(nibble::Decode(stored), &gain);
+  }
+  return absl::OkStatus();
+}
+
+std::vector<std::vector<float>> BlockTuner::Values() {
+  std::vector<std::vector<float>> values;
+  for (const std::vector<float>* parameter : Parameters()) values.push_back(*parameter);
+  return values;
+}
+
+void BlockTuner::SetValues(const std::vector<std::vector<float>>& values) {
+  const std::vector<std::vector<float>*> parameters = Parameters();
+  for (size_t i = 0; i < parameters.size(); ++i) SetInPlace(values[i], parameters[i]);
+}
+
+// One epoch over the first sequences.
+absl::Status BlockTuner::Learn(int epoch, int64_t sequences) {
+  const std::vector<std::vector<float>*> parameters = Parameters();
+  moments_.resize(parameters.size());
+  for (int64_t first = 0; first < sequences; first += options_.batch) {
+    std::vector<int64_t> batch;
+    for (int64_t i = first; i < std::min(sequences, first + options_.batch); ++i) {
+      batch.push_back(train::ShuffledIndex(epoch * sequences + i, sequences, options_.seed));
+    }
+    NIBBLE_ASSIGN_OR_RETURN(const auto gradients, Gradients(batch));
+    ++step_;
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      train::AdamWUpdate(machine_, {options_.beta1, options_.beta2}, step_, options_.learning_rate, 0, 1, gradients[i], &moments_[i],
+                         absl::MakeSpan(*parameters[i]));
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<BlockTuner::Result> BlockTuner::Run(absl::FunctionRef<void()> epoch_done) {
   const int64_t count = examples_.size();
   const int64_t held_out = count < 2 ? 0 : std::clamp<int64_t>(std::llround(options_.validation * static_cast<double>(count)), 1, count - 1);
-  std::vector<int64_t> order(count);
-  std::iota(order.begin(), order.end(), 0);
-  const std::vector<int64_t> judged(order.begin() + (held_out > 0 ? count - held_out : 0), order.end());
-  const int64_t learned = count - held_out;
+  std::vector<int64_t> judged(held_out > 0 ? held_out : count);
+  std::iota(judged.begin(), judged.end(), count - static_cast<int64_t>(judged.size()));
+  NIBBLE_RETURN_IF_ERROR(RoundToStored());
   Result result;
   NIBBLE_ASSIGN_OR_RETURN(result.before, Loss(judged));
   result.after = result.before;
-  const std::vector<std::vector<float>*> parameters = Parameters();
-  std::vector<std::vector<float>> best;
-  for (const std::vector<float>* parameter : parameters) best.push_back(*parameter);
-  std::vector<train::Moments> moments(parameters.size());
-  int64_t step = 0;
+  std::vector<std::vector<float>> best = Values(), learned = best;
   for (int epoch = 0; epoch < options_.epochs; ++epoch) {
-    for (int64_t first = 0; first < learned; first += options_.batch) {
-      std::vector<int64_t> batch;
-      for (int64_t i = first; i < std::min(learned, first + options_.batch); ++i) batch.push_back(train::ShuffledIndex(epoch * learned + i, learned, options_.seed));
-      NIBBLE_ASSIGN_OR_RETURN(const auto gradients, Gradients(batch));
-      ++step;
-      for (size_t i = 0; i < parameters.size(); ++i) {
-        train::AdamWUpdate(machine_, {options_.beta1, options_.beta2}, step, options_.learning_rate, 0, 1, gradients[i], &moments[i],
-                           absl::MakeSpan(*parameters[i]));
-      }
-    }
+    SetValues(learned);
+    NIBBLE_RETURN_IF_ERROR(Learn(epoch, count - held_out));
+    learned = Values();
+    NIBBLE_RETURN_IF_ERROR(Annotate(RoundToStored(), kDiverged));
     NIBBLE_ASSIGN_OR_RETURN(const double loss, Loss(judged));
-    if (!std::isfinite(loss)) return absl::OutOfRangeError("fine-tuning left the floating-point range; lower fine_tuning.learning_rate");
+    if (!std::isfinite(loss)) return absl::OutOfRangeError(kDiverged);
     if (loss < result.after) {
       result.after = loss;
-      for (size_t i = 0; i < parameters.size(); ++i) best[i] = *parameters[i];
+      best = Values();
     }
     epoch_done();
   }
-  // In place: the tape reads gains where they lie.
-  for (size_t i = 0; i < parameters.size(); ++i) std::copy(best[i].begin(), best[i].end(), parameters[i]->begin());
+  SetValues(best);
   return result;
 }
 

@@ -37,15 +37,18 @@ struct BlockExamples {
 
 class BlockTuner {
  public:
-  // `tensors`: the quantized weights of the block. Weights that are not among them and no
-  // norm gains stay as they are in `graph`. Graph and examples outlive the tuner.
+  // `tensors`: the quantized weights of the block, under `scheme`. Weights that are not among
+  // them stay as they are in `graph`, and so do norm gains that are quantized. Graph, scheme
+  // and examples outlive the tuner.
   // Errors: a parameter that does not load, an op without a gradient.
-  static absl::StatusOr<std::unique_ptr<BlockTuner>> Create(const ir::Graph& graph, int layer, train::Machine machine,
+  static absl::StatusOr<std::unique_ptr<BlockTuner>> Create(const ir::Graph& graph, int layer, train::Machine machine, const QuantScheme& scheme,
                                                             std::map<ir::ParameterId, additive::AdditiveTensor> tensors, const BlockExamples& examples,
                                                             const TuningOptions& options);
 
   // Mean squared errors of the block's output over the sequences that are held out
-  // (over all where there is one), before and after. `epoch_done` is told of each epoch.
+  // (over all where there is one), before and after, of numbers as they are stored; what is
+  // learned keeps its precision in between. Tensors and gains are then those of the least
+  // error. `epoch_done` is told of each epoch.
   struct Result {
     double before = 0, after = 0;
   };
@@ -61,27 +64,35 @@ class BlockTuner {
   std::vector<std::vector<float>*> Parameters();
 
  private:
-  BlockTuner(const BlockExamples& examples, train::Machine machine, std::map<ir::ParameterId, additive::AdditiveTensor> tensors,
+  BlockTuner(const BlockExamples& examples, train::Machine machine, const QuantScheme& scheme, std::map<ir::ParameterId, additive::AdditiveTensor> tensors,
              const TuningOptions& options)
-      : examples_(examples), machine_(machine), options_(options), tensors_(std::move(tensors)) {}
+      : examples_(examples), machine_(machine), scheme_(scheme), options_(options), tensors_(std::move(tensors)) {}
 
   absl::Status Build(const ir::Graph& graph, int layer);
   ir::ParameterId AddParameter(const ir::Op& op, const ir::Graph& graph);
   absl::Status Connect(const ir::Graph& graph);
   void Decode();
+  absl::Status Learn(int epoch, int64_t sequences);
+  absl::Status RoundToStored();
+  std::vector<std::vector<float>> Values();
+  void SetValues(const std::vector<std::vector<float>>& values);
   absl::Status Forward(const std::vector<int64_t>& sequences);
   // The sum of squared errors of what ran last, and 2 `weight` times the errors.
   double Compare(const std::vector<int64_t>& sequences, double weight, std::vector<float>* gradient) const;
 
   const BlockExamples& examples_;
   const train::Machine machine_;
+  const QuantScheme& scheme_;
   const TuningOptions options_;
   ir::Graph block_;
   std::map<ir::ParameterId, ir::ParameterId> places_;  // in block_, by the id in the graph
   std::map<ir::ParameterId, additive::AdditiveTensor> tensors_;
   std::map<ir::ParameterId, std::vector<float>> gains_;
+  std::map<ir::ParameterId, QuantScheme> gain_schemes_;
   std::map<ir::ParameterId, std::vector<float>> frozen_;
   std::map<ir::ParameterId, std::vector<float>> weights_, gradients_;  // decoded, and of those and gains
+  std::vector<train::Moments> moments_;  // in the order of Parameters()
+  int64_t step_ = 0;
   std::unique_ptr<train::Tape<float>> tape_;
 };
 

@@ -18,6 +18,7 @@ struct Setting {
   ThreadPool pool;
   train::Machine machine{pool, **kernels::ChooseTable()};
   BlockExamples examples;
+  QuantScheme scheme = additive::SchemeOf(2, 3, 8);
   std::map<ir::ParameterId, AdditiveTensor> tensors;
 
   explicit Setting(int threads = 2) : pool(threads) {
@@ -33,12 +34,12 @@ struct Setting {
     for (const char* name : {"model.layers.1.self_attn.v_proj", "model.layers.1.mlp.down_proj"}) {
       const ir::ParameterId id = *graph.FindOp(name)->weight;
       const Shape shape = graph.parameter(id).shape();
-      tensors[id] = *additive::ResidualKMeans(additive::SchemeOf(2, 3, 8), shape[0], shape[1], *graph.parameter(id).LoadFloats(), 10, 0, &pool);
+      tensors[id] = *additive::ResidualKMeans(scheme, shape[0], shape[1], *graph.parameter(id).LoadFloats(), 10, 0, &pool);
     }
   }
 
   std::unique_ptr<BlockTuner> Tuner(const TuningOptions& options = {}) {
-    auto tuner = BlockTuner::Create(graph, 1, machine, tensors, examples, options);
+    auto tuner = BlockTuner::Create(graph, 1, machine, scheme, tensors, examples, options);
     EXPECT_OK(tuner);
     return *std::move(tuner);
   }
@@ -104,6 +105,37 @@ TEST(BlockTuner, ComesNearerAndTheSameForAnyThreadCount) {
     for (const std::vector<float>* parameter : tuner->Parameters()) values.push_back(*parameter);
     if (threads == 1) once = values;
     EXPECT_EQ(values, once);
+  }
+}
+
+// What a run leaves is what a file would hold, so the error that it tells is the file's.
+TEST(BlockTuner, LeavesNumbersAsTheyAreStored) {
+  Setting setting;
+  for (const ir::Op& op : setting.graph.ops()) {
+    if (op.kind != ir::OpKind::kRmsNorm) continue;
+    ir::Parameter& gain = setting.graph.mutable_parameter(*op.weight);
+    ASSERT_OK_AND_ASSIGN(const auto values, gain.LoadFloats());
+    ASSERT_OK(gain.ReplaceEncoded(FloatScheme("bf16"), values, nullptr));
+  }
+  TuningOptions options;
+  options.learning_rate = 2e-3;
+  options.epochs = 10;
+  options.batch = 4;
+  const auto tuner = setting.Tuner(options);
+  const std::vector<float> gain = tuner->gains().begin()->second;
+  ASSERT_OK_AND_ASSIGN(const BlockTuner::Result result, tuner->Run([] {}));
+  EXPECT_LT(result.after, result.before);
+  for (const auto& [id, tensor] : tuner->tensors()) {
+    AdditiveTensor stored = tensor;
+    ASSERT_OK(additive::RoundToStored(setting.scheme, &stored));
+    EXPECT_EQ(stored.words, tensor.words);
+    EXPECT_EQ(stored.scales, tensor.scales);
+    EXPECT_NE(stored.words, setting.tensors.at(id).words);
+  }
+  EXPECT_NE(tuner->gains().begin()->second, gain);
+  for (const auto& [id, values] : tuner->gains()) {
+    const Tensor rounded = FloatsToDType(DType::kBF16, {static_cast<int64_t>(values.size())}, values);
+    EXPECT_EQ(ToFloats(rounded), values);
   }
 }
 
