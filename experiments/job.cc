@@ -95,7 +95,7 @@ class Builder {
   absl::StatusOr<BuildReport> Apply(const OpenedModel& source, ir::Graph graph, int done) {
     const Build& build = job_.build();
     const auto& steps = build.pipeline().step();
-    Context context(pool_, {source.source.tokenizer.get(), job_.directory(), build.work(), job_.model_hash()});
+    Context context(pool_, WorkplaceOf(source, job_.directory(), build.work(), job_.model_hash()));
     BuildRecord record;
     for (const Event& event : begun_.event()) {
       if (event.what() != kSimulated) record.events[event.what()] = {event.count(), event.detail()};

@@ -24,6 +24,10 @@ absl::StatusOr<OpenedModel> OpenModel(const std::string& spec) {
   return OpenedModel{std::move(source), *std::move(graph)};
 }
 
+Workplace WorkplaceOf(const OpenedModel& model, const std::string& directory, const std::string& cache, const std::string& hash) {
+  return {model.source.tokenizer.get(), directory, cache, hash, model.source.config.max_position_embeddings};
+}
+
 absl::Status CheckFitsMemory(const OpenedModel& model) {
   return CheckMemory(absl::StrCat("model '", model.source.source, "'"), static_cast<double>(model.source.weight_bytes),
                      "take a smaller model, or make one of it with nibble quantize, which holds one block at a time");

@@ -10,6 +10,7 @@
 #include "core/io/model_loader.h"
 #include "core/ir/graph.h"
 #include "core/runtime/plan.h"
+#include "methods/method.h"
 
 namespace nibble {
 
@@ -21,6 +22,10 @@ struct OpenedModel {
 // `spec` as io::LoadModel takes it. Parameters stay where they are until they
 // are asked for.
 absl::StatusOr<OpenedModel> OpenModel(const std::string& spec);
+
+// What methods find beside the graph of a model whose source has the hash `hash`. Relative
+// data paths start at `directory`; `cache` keeps what is learned, "" nothing.
+Workplace WorkplaceOf(const OpenedModel& model, const std::string& directory, const std::string& cache, const std::string& hash);
 
 // An error where the weights take more than the machine's memory, so that to run the model
 // would read its files anew for each token. Pipelines, which take a block at a time, and

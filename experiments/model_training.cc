@@ -97,12 +97,8 @@ absl::StatusOr<ModelTrainingResult> TrainModel(const ModelTraining& config, cons
   NIBBLE_RETURN_IF_ERROR(CheckData(config.data()));
   NIBBLE_ASSIGN_OR_RETURN(const std::vector<eval::TextWindows> held_out, ReadHeldOut(config, directory, model));
   ThreadPool pool(ThreadsOrAll(threads));
-  Workplace workplace;
-  workplace.tokenizer = model.source.tokenizer.get();
-  workplace.directory = directory;
-  workplace.cache = out + "/work";
-  NIBBLE_ASSIGN_OR_RETURN(workplace.model, model.source.Hash());
-  Context context(pool, workplace);
+  NIBBLE_ASSIGN_OR_RETURN(const std::string hash, model.source.Hash());
+  Context context(pool, WorkplaceOf(model, directory, out + "/work", hash));
   NIBBLE_ASSIGN_OR_RETURN(const train::Sequences sequences, ReadTrainingData(context, config.data()));
   NIBBLE_ASSIGN_OR_RETURN(auto masters, MastersOf(model.graph, AllParameters(model.graph), /*round_floats=*/false));
   ModelTrainingResult result;
@@ -110,6 +106,7 @@ absl::StatusOr<ModelTrainingResult> TrainModel(const ModelTraining& config, cons
   const Lesson lesson = {"train", config.training(), ProtoToLine(config.shape()), &sequences};
   NIBBLE_RETURN_IF_ERROR(Learn(context, lesson, std::move(masters), LanguageModelOf(sequences), model.graph));
   result.curve = context.curves()[0];
+  result.events = context.events();
   NIBBLE_RETURN_IF_ERROR(SaveModel(model.source, model.graph, absl::StrCat("train { ", ProtoToLine(config.training()), " }"), out));
   NIBBLE_ASSIGN_OR_RETURN(result.held_out, MeasureHeldOut(held_out, model, pool));
   return result;

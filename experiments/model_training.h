@@ -2,6 +2,7 @@
 #ifndef NIBBLE_EXPERIMENTS_MODEL_TRAINING_H_
 #define NIBBLE_EXPERIMENTS_MODEL_TRAINING_H_
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,7 @@ struct ModelTrainingResult {
   LossCurve curve;
   std::vector<Metric> held_out;  // perplexities
   int64_t parameters = 0;
+  std::map<std::string, CountedEvent> events;
 };
 
 // Trains as `config` says (relative paths start at `directory`) and writes the

@@ -31,6 +31,7 @@ struct Workplace {
   std::string directory;                       // where relative data paths start
   std::string cache;                           // a folder; "" keeps nothing
   std::string model;                           // the source's hash
+  int64_t max_positions = 0;                   // that the model was made for; 0: not known
 };
 
 // How a training went, for reports.

@@ -3,12 +3,14 @@
 #define NIBBLE_TOOLS_COMMAND_H_
 
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "boost/program_options.hpp"
 #include "experiments/expand.h"
+#include "methods/method.h"
 
 namespace nibble::tools {
 
@@ -83,6 +85,9 @@ absl::StatusOr<std::vector<Override>> OverridesOf(const Options& options);
 // `start` and then those of the repeated options and --threads that were given: what
 // reproduces a run.
 std::string CommandLine(std::string start, const Options& options, const std::vector<std::string>& repeated);
+
+// A line for each thing that a method counted.
+void PrintEvents(const std::map<std::string, CountedEvent>& events);
 
 }  // namespace nibble::tools
 

@@ -145,8 +145,9 @@ absl::Status PrintInputOutliers(const OpenedModel& model, const Options& options
   }
   NIBBLE_ASSIGN_OR_RETURN(const Pipeline pipeline, LoadPipeline(options.Text("pipeline")));
   ir::Graph changed = model.graph;
-  Context context(pool, {model.source.tokenizer.get(), DirectoryOf(options.Text("pipeline")), "", ""});
+  Context context(pool, WorkplaceOf(model, DirectoryOf(options.Text("pipeline")), "", ""));
   NIBBLE_RETURN_IF_ERROR(ApplyPipeline(context, pipeline.step(), changed));
+  PrintEvents(context.events());
   NIBBLE_ASSIGN_OR_RETURN(const InputMoments after, MeasureInputs(changed, tokens, machine));
   PrintMoments(before, &after);
   return absl::OkStatus();

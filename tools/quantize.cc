@@ -23,12 +23,10 @@ absl::StatusOr<int> Quantize(const Options& options) {
   NIBBLE_ASSIGN_OR_RETURN(const int threads, ThreadsOf(options));
   ThreadPool pool(ThreadsOrAll(threads));
   NIBBLE_ASSIGN_OR_RETURN(const std::string hash, model.source.Hash());
-  Context context(pool, {model.source.tokenizer.get(), DirectoryOf(options.Text("pipeline")), out + ".work", hash});
+  Context context(pool, WorkplaceOf(model, DirectoryOf(options.Text("pipeline")), out + ".work", hash));
   NIBBLE_RETURN_IF_ERROR(Annotate(ApplyPipeline(context, pipeline.step(), model.graph), options.Text("model")));
   NIBBLE_RETURN_IF_ERROR(SaveModel(model.source, model.graph, PipelineToString(pipeline.step()), out, format));
-  for (const auto& [what, event] : context.events()) {
-    std::printf("event %s: %lld (%s)\n", what.c_str(), static_cast<long long>(event.count), event.detail.c_str());
-  }
+  PrintEvents(context.events());
   NIBBLE_ASSIGN_OR_RETURN(const std::vector<Metric> size, eval::MeasureSize(model.graph));
   std::printf("%s: ", out.c_str());
   for (const Metric& metric : size) std::printf("%s %.4g  ", metric.name().c_str(), metric.value());

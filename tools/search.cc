@@ -75,6 +75,7 @@ absl::StatusOr<int> Run(const Options& options) {
   NIBBLE_ASSIGN_OR_RETURN(const Sensitivities sensitivities, searcher->Measure());
   NIBBLE_ASSIGN_OR_RETURN(const std::vector<Mix> mixes, searcher->FindMixes(sensitivities));
   NIBBLE_RETURN_IF_ERROR(WriteSearchReport(search, sensitivities, mixes, out));
+  PrintEvents(searcher->events());
   for (const Mix& mix : mixes) {
     std::printf("%-16s %9.2f MiB  loss %.5f predicted, %.5f measured\n", mix.name.c_str(),
                 (mix.selection.cost + sensitivities.fixed_bytes) / (1 << 20), mix.selection.loss, mix.loss);

@@ -42,6 +42,7 @@ std::string Card(const std::string& name, const std::string& path, const ModelTr
   for (const Metric& metric : result.held_out) {
     absl::StrAppend(&text, "| ", metric.name(), metric.has_stderr() ? " (held out; ± standard error) | " : " (held out) | ", Shown(metric, "%.3f", " ± "), " |\n");
   }
+  for (const auto& [what, event] : result.events) absl::StrAppend(&text, "| ", what, " (", event.detail, ") | ", event.count, " |\n");
   absl::StrAppend(&text, "\nMachine: ", machine.cpu, ", ", machine.cpus, " CPUs.\n\n![loss](loss.svg)\n");
   return text;
 }
@@ -64,6 +65,7 @@ absl::StatusOr<int> Run(const Options& options) {
   NIBBLE_RETURN_IF_ERROR(WriteFile(out + "/README.md", Card(name, path, config, result)));
   std::printf("%s: %d updates, loss %.4f -> %.4f\n", name.c_str(), static_cast<int>(result.curve.loss.size()), result.curve.loss.front(),
               LastLoss(result.curve.loss));
+  PrintEvents(result.events);
   for (const Metric& metric : result.held_out) std::printf("%s %s\n", metric.name().c_str(), Shown(metric, "%.4f", " +- ").c_str());
   std::printf("model: %s\n", out.c_str());
   return kDone;

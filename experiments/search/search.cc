@@ -166,11 +166,12 @@ absl::StatusOr<std::unique_ptr<Searcher>> Searcher::Create(const Search& search,
                                                           const std::string& out, ThreadPool& pool) {
   std::unique_ptr<Searcher> searcher(new Searcher(search, pool, out));
   NIBBLE_ASSIGN_OR_RETURN(const std::string hash, model.source.Hash());
-  Context context(pool, {model.source.tokenizer.get(), directory, "", hash});
+  Context context(pool, WorkplaceOf(model, directory, "", hash));
   searcher->graph_ = model.graph;
   NIBBLE_RETURN_IF_ERROR(ApplyPipeline(context, search.first(), searcher->graph_));
   NIBBLE_ASSIGN_OR_RETURN(const train::Machine machine, TrainingMachine(context));
   NIBBLE_ASSIGN_OR_RETURN(auto batches, CalibrationBatches(context, searcher->graph_, search.data(), search.samples(), search.seed()));
+  searcher->events_ = context.events();
   NIBBLE_ASSIGN_OR_RETURN(searcher->probe_, OutputProbe::Create(searcher->graph_, machine, std::move(batches)));
   NIBBLE_RETURN_IF_ERROR(MakeDirectories(out));
   searcher->known_ = ReadLosses(out + kLossFile);

@@ -62,6 +62,9 @@ class Searcher {
   // the steps that make them and their losses as a whole.
   absl::StatusOr<std::vector<Mix>> FindMixes(const Sensitivities& sensitivities);
 
+  // Of the first steps and of reading the text.
+  const std::map<std::string, CountedEvent>& events() const { return events_; }
+
  private:
   Searcher(const Search& search, ThreadPool& pool, std::string out) : search_(search), pool_(pool), out_(std::move(out)) {}
 
@@ -77,6 +80,7 @@ class Searcher {
   ir::Graph graph_;         // after the first steps
   std::string conditions_;  // what decides a loss beside its steps
   std::map<std::string, double> known_;
+  std::map<std::string, CountedEvent> events_;
   std::unique_ptr<OutputProbe> probe_;
 };
 

@@ -43,16 +43,33 @@ std::string FindFolder(const std::string& name, const std::string& directory) {
   return !directory.empty() && IsDirectory(below) ? below : "";
 }
 
+struct Part {
+  std::string text;
+  bool learned = false;
+};
+
 // Tokens with a mark on those to learn.
 struct Marked {
   std::vector<int32_t> tokens;
   std::vector<uint8_t> learned;
-
-  void Append(absl::Span<const int32_t> ids, bool learn) {
-    tokens.insert(tokens.end(), ids.begin(), ids.end());
-    learned.insert(learned.end(), ids.size(), learn ? 1 : 0);
-  }
 };
+
+// The parts as one text, which is how a model reads them. A part's tokens are those beyond
+// the tokens of the text before it, as evaluation splits a context from its continuation.
+Marked EncodeParts(const text::Tokenizer& tokenizer, const std::vector<Part>& parts) {
+  Marked marked;
+  std::string text;
+  for (const Part& part : parts) {
+    absl::StrAppend(&text, part.text);
+    marked.tokens = tokenizer.Encode(text);
+    marked.learned.resize(marked.tokens.size(), part.learned ? 1 : 0);
+  }
+  const bool bos = tokenizer.bos_id().has_value() && (tokenizer.adds_bos() || parts[0].text.empty());
+  if (!bos) return marked;
+  marked.tokens.insert(marked.tokens.begin(), *tokenizer.bos_id());
+  marked.learned.insert(marked.learned.begin(), 0);
+  return marked;
+}
 
 // The text around a turn.
 struct Template {
@@ -71,6 +88,13 @@ bool IsPlain(const Template& form) { return form.before_role.empty(); }
 absl::StatusOr<const text::Tokenizer*> TokenizerOf(const Context& context) {
   if (context.workplace().tokenizer != nullptr) return context.workplace().tokenizer;
   return absl::FailedPreconditionError("the model has no tokenizer, so it can read no text to train on");
+}
+
+// A model says nothing of use beyond the positions that it was made for.
+absl::Status CheckPositions(const Context& context, int64_t window) {
+  const int64_t positions = context.workplace().max_positions;
+  if (positions == 0 || window <= positions) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("data.window: ", window, " tokens, but the model was made for ", positions, " positions; set it to that or less"));
 }
 
 // Tokens in another order (Fisher & Yates).
@@ -163,12 +187,12 @@ absl::StatusOr<std::vector<int32_t>> TokenStream(const text::Tokenizer& tokenize
 
 Added AddConversation(const text::Tokenizer& tokenizer, const datasets::Conversation& conversation, int64_t window, train::Sequences* sequences) {
   const Template form = TemplateOf(tokenizer);
-  Marked marked;
-  if (tokenizer.adds_bos() && tokenizer.bos_id().has_value()) marked.Append({*tokenizer.bos_id()}, false);
+  std::vector<Part> parts;
   for (const datasets::Message& message : conversation.messages) {
-    marked.Append(tokenizer.Encode(absl::StrCat(form.before_role, message.role, form.after_role)), false);
-    marked.Append(tokenizer.Encode(absl::StrCat(message.content, form.end)), message.role == "assistant");
+    parts.push_back({absl::StrCat(form.before_role, message.role, form.after_role), false});
+    parts.push_back({absl::StrCat(message.content, form.end), message.role == "assistant"});
   }
+  const Marked marked = EncodeParts(tokenizer, parts);
   const size_t length = std::min<size_t>(marked.tokens.size(), window);
   const auto learned = absl::MakeConstSpan(marked.learned).subspan(0, length);
   // The first token of a sequence is never predicted.
@@ -179,10 +203,7 @@ Added AddConversation(const text::Tokenizer& tokenizer, const datasets::Conversa
 
 bool AddCompletion(const text::Tokenizer& tokenizer, const std::string& prompt, const std::string& completion, int64_t window,
                    train::Sequences* sequences) {
-  Marked marked;
-  if (tokenizer.bos_id().has_value()) marked.Append({*tokenizer.bos_id()}, false);
-  if (!prompt.empty()) marked.Append(tokenizer.Encode(prompt), false);
-  marked.Append(tokenizer.Encode(completion), true);
+  const Marked marked = EncodeParts(tokenizer, {{prompt, false}, {completion, true}});
   if (marked.tokens.empty() || static_cast<int64_t>(marked.tokens.size()) > window) return false;
   sequences->Add(marked.tokens, marked.learned);
   return true;
@@ -198,6 +219,7 @@ absl::Status CheckData(const TrainingData& data) {
 
 absl::StatusOr<train::Sequences> ReadTrainingData(Context& context, const TrainingData& data) {
   NIBBLE_RETURN_IF_ERROR(CheckData(data));
+  NIBBLE_RETURN_IF_ERROR(CheckPositions(context, data.window()));
   NIBBLE_ASSIGN_OR_RETURN(const text::Tokenizer* tokenizer, TokenizerOf(context));
   train::Sequences sequences;
   NIBBLE_RETURN_IF_ERROR(AddTexts(context, data, *tokenizer, &sequences));
@@ -218,6 +240,7 @@ absl::StatusOr<train::Sequences> ReadPreferenceData(Context& context, const Pref
   if (data.pairs().empty() && !data.has_shuffled()) {
     return absl::InvalidArgumentError("data is empty: name files of pairs, data { pairs: \"preferences.jsonl\" }, or data { shuffled { ... } }");
   }
+  NIBBLE_RETURN_IF_ERROR(CheckPositions(context, data.window()));
   NIBBLE_ASSIGN_OR_RETURN(const text::Tokenizer* tokenizer, TokenizerOf(context));
   train::Sequences sequences;
   if (data.has_shuffled()) {

@@ -82,6 +82,54 @@ TEST(TrainingData, APromptIsNotLearned) {
   EXPECT_EQ(sequences.size(), 1);
 }
 
+// Writes 95 before a text, as tokenizers of SentencePiece write a space, and has a BOS
+// that it does not ask for.
+class PrefixTokenizer : public LetterTokenizer {
+ public:
+  std::vector<int32_t> Encode(absl::string_view text) const override {
+    std::vector<int32_t> ids = LetterTokenizer::Encode(text);
+    if (!ids.empty()) ids.insert(ids.begin(), 95);
+    return ids;
+  }
+  std::optional<int32_t> bos_id() const override { return 99; }
+};
+
+TEST(TrainingData, PartsAreTokenizedAsOneText) {
+  const PrefixTokenizer tokenizer;
+  train::Sequences sequences;
+  ASSERT_TRUE(AddCompletion(tokenizer, "abc", "de", 6, &sequences));
+  EXPECT_EQ(sequences.tokens(0), absl::MakeConstSpan(tokenizer.Encode("abcde")));
+  EXPECT_EQ(Learned(sequences, 0), LetterTokenizer().Encode("de"));
+  ASSERT_EQ(AddConversation(tokenizer, {{{"user", "ab"}, {"assistant", "cd"}}}, 100, &sequences), Added::kWhole);
+  EXPECT_EQ(sequences.tokens(1), absl::MakeConstSpan(tokenizer.Encode("user: ab\nassistant: cd\n")));
+  EXPECT_EQ(Learned(sequences, 1), LetterTokenizer().Encode("cd\n"));
+}
+
+// Without a prompt the first token of the completion is learned from the BOS.
+TEST(TrainingData, ACompletionAloneFollowsTheBos) {
+  const PrefixTokenizer tokenizer;
+  train::Sequences sequences;
+  ASSERT_TRUE(AddCompletion(tokenizer, "", "de", 6, &sequences));
+  EXPECT_EQ(sequences.tokens(0)[0], 99);
+  EXPECT_EQ(Learned(sequences, 0), tokenizer.Encode("de"));
+}
+
+TEST(TrainingData, WindowsBeyondTheModelsPositionsAreErrors) {
+  ThreadPool pool(1);
+  Workplace workplace = TestWorkplace();
+  workplace.max_positions = 19;
+  Context context(pool, workplace);
+  TrainingData data;
+  data.add_text("text.txt");
+  data.set_window(20);
+  EXPECT_THAT(std::string(ReadTrainingData(context, data).status().message()), ::testing::HasSubstr("data.window: 20 tokens, but the model was made for 19"));
+  data.set_window(19);
+  EXPECT_OK(ReadTrainingData(context, data));
+  PreferenceData pairs;
+  pairs.add_pairs("pairs.jsonl");
+  EXPECT_THAT(std::string(ReadPreferenceData(context, pairs).status().message()), ::testing::HasSubstr("data.window: 512"));
+}
+
 TEST(TrainingData, FoldersAreReadByNameWithoutTheExcluded) {
   const std::string dir = TestTempDir();
   for (const char* name : {"b.txt", "a.txt", "held.txt", "c.md"}) ASSERT_OK(WriteFile(absl::StrCat(dir, "/", name), name));
