@@ -1,4 +1,4 @@
-// nibble search: the mix of schemes that loses least within a size.
+// nibble search: the mix of schemes that loses least within a size or a time.
 
 #include <cstdio>
 
@@ -17,15 +17,18 @@
 namespace nibble::tools {
 namespace {
 
-// "700MiB", "0.7GiB", "700" (MiB).
-absl::StatusOr<double> ParseMib(const std::string& text) {
+// "700MiB", "0.7GiB", "700" (MiB) or "12ms".
+absl::Status AddBudget(const std::string& text, ::nibble::Search* search) {
   absl::string_view number = text;
-  double factor = 1;
-  if (absl::ConsumeSuffix(&number, "GiB")) factor = 1024;
-  else absl::ConsumeSuffix(&number, "MiB");
+  const bool is_time = absl::ConsumeSuffix(&number, "ms");
+  const bool is_gib = !is_time && absl::ConsumeSuffix(&number, "GiB");
+  if (!is_time && !is_gib) absl::ConsumeSuffix(&number, "MiB");
   double value;
-  if (absl::SimpleAtod(number, &value) && value > 0) return value * factor;
-  return absl::InvalidArgumentError(absl::StrCat("--budget ", text, ": expected a size such as 700MiB or 1.5GiB"));
+  if (!absl::SimpleAtod(number, &value) || !(value > 0)) {
+    return absl::InvalidArgumentError(absl::StrCat("--budget ", text, ": expected a size such as 700MiB or 1.5GiB, or the time of a decoded token such as 12ms"));
+  }
+  is_time ? search->add_budget_ms(value) : search->add_budget_mib(is_gib ? value * 1024 : value);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<::nibble::Search> ReadSearch(const Options& options) {
@@ -34,11 +37,11 @@ absl::StatusOr<::nibble::Search> ReadSearch(const Options& options) {
   NIBBLE_RETURN_IF_ERROR(ReadTextFile(path, &search));
   NIBBLE_RETURN_IF_ERROR(Annotate(ResolveIncludedData(&search, DirectoryOf(path)), path));
   if (options.Has("model")) search.mutable_model()->set_source(options.Text("model"));
-  if (options.Has("budget")) search.clear_budget_mib();
-  for (const std::string& budget : options.List("budget")) {
-    NIBBLE_ASSIGN_OR_RETURN(const double mib, ParseMib(budget));
-    search.add_budget_mib(mib);
+  if (options.Has("budget")) {
+    search.clear_budget_mib();
+    search.clear_budget_ms();
   }
+  for (const std::string& budget : options.List("budget")) NIBBLE_RETURN_IF_ERROR(AddBudget(budget, &search));
   if (search.model().source().empty()) return absl::InvalidArgumentError("give --model, or model { source: ... } in the config");
   NIBBLE_RETURN_IF_ERROR(Annotate(CheckSearch(search), path));
   // Its metrics are needed at the end of a long time.
@@ -77,8 +80,9 @@ absl::StatusOr<int> Run(const Options& options) {
   NIBBLE_RETURN_IF_ERROR(WriteSearchReport(search, sensitivities, mixes, out));
   PrintEvents(searcher->events());
   for (const Mix& mix : mixes) {
-    std::printf("%-16s %9.2f MiB  loss %.5f predicted, %.5f measured\n", mix.name.c_str(),
-                (mix.selection.cost + sensitivities.fixed_bytes) / (1 << 20), mix.selection.loss, mix.loss);
+    std::printf("%-16s %9.2f MiB", mix.name.c_str(), mix.cost.bytes / (1 << 20));
+    if (mix.cost.seconds > 0) std::printf("  %.3f ms a token predicted, %.3f measured", mix.predicted_cost.seconds * 1e3, mix.cost.seconds * 1e3);
+    std::printf("  loss %.5f predicted, %.5f measured\n", mix.predicted_loss, mix.loss);
   }
   return Compare(search, mixes, options, out, lock);
 }
@@ -89,16 +93,17 @@ Command SearchCommand() {
   namespace po = boost::program_options;
   Command command;
   command.name = "search";
-  command.summary = "Finds the scheme of each layer that lets a model keep most within a size.";
-  command.usage = "search CONFIG [--model M] [--budget SIZE] [--out DIR] [--threads N]";
+  command.summary = "Finds the scheme of each layer that lets a model keep most within a size or a time.";
+  command.usage = "search CONFIG [--model M] [--budget SIZE|TIME] [--out DIR] [--threads N]";
   command.examples =
       "  nibble search configs/search_weights.textproto --model smollm2-135m --budget 100MiB --budget 80MiB\n"
       "  nibble search configs/search_weights.textproto --model configs/models/novelist --budget 3.5MiB --out out/novelist_search\n"
+      "  nibble search configs/search_weights.textproto --model smollm2-135m --budget 6ms\n"
       "  nibble quantize --model smollm2-135m --pipeline out/search_weights/mix_100mib.textproto --out out/smollm2-100mib\n";
   command.options.add_options()("config", po::value<std::string>(), "candidates, text and metrics, a text nibble.Search")(
       "model", po::value<std::string>(), "a folder, a .gguf or llama2.c .bin file, synthetic:<preset>, or a fetched name; decoded: before it for floats (default: the config's)")(
       "budget", po::value<std::vector<std::string>>()->composing(),
-      "size of the whole model, as 700MiB; may be repeated (default: the config's)")(
+      "size of the whole model, as 700MiB, or time of a decoded token on this machine, as 12ms; may be repeated (default: the config's)")(
       "out", po::value<std::string>(), "the folder to write (default out/<config's name>); a search on an existing folder goes on")(
       "threads", po::value<int>(), "threads (default: all CPUs)");
   command.positional = {"config"};

@@ -57,8 +57,8 @@ absl::StatusOr<std::vector<Step>> StepsFor(const Search::Candidate& candidate, c
   return steps;
 }
 
-absl::Status ApplySteps(const std::vector<Step>& steps, ThreadPool& pool, ir::Graph& graph) {
-  Context context(pool);
+absl::Status ApplySteps(const Workplace& workplace, const std::vector<Step>& steps, ThreadPool& pool, ir::Graph& graph) {
+  Context context(pool, workplace);
   for (size_t i = 0; i < steps.size(); ++i) NIBBLE_RETURN_IF_ERROR(ApplyStep(context, steps[i], static_cast<int>(i), graph).status());
   return absl::OkStatus();
 }
@@ -73,16 +73,6 @@ absl::Status CheckCandidate(const Search::Candidate& candidate) {
     return absl::InvalidArgumentError(absl::StrCat("candidate ", candidate.name(), " learns from data; a search takes methods that do not"));
   }
   return absl::OkStatus();
-}
-
-// Bytes of the weights of some linears.
-absl::StatusOr<double> BytesOf(const ir::Graph& graph, const std::vector<std::string>& linears) {
-  double bytes = 0;
-  for (const std::string& name : linears) {
-    NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor weight, graph.parameter(*graph.FindOp(name)->weight).Load());
-    bytes += static_cast<double>(weight.byte_size());
-  }
-  return bytes;
 }
 
 // Losses that earlier searches in the same folder measured, a line each: key, loss and
@@ -109,7 +99,50 @@ std::string StepsText(const std::vector<Step>& steps) {
   return absl::StrJoin(steps, " ", [](std::string* out, const Step& step) { absl::StrAppend(out, ProtoToLine(step)); });
 }
 
-std::string MixName(double budget_mib) { return absl::StrFormat("mix_%gmib", budget_mib); }
+std::vector<Budget> BudgetsOf(const Search& search) {
+  std::vector<Budget> budgets;
+  for (const double mib : search.budget_mib()) budgets.push_back({Budget::Kind::kMib, mib});
+  for (const double ms : search.budget_ms()) budgets.push_back({Budget::Kind::kDecodeMs, ms});
+  return budgets;
+}
+
+bool IsTime(const Budget& budget) { return budget.kind == Budget::Kind::kDecodeMs; }
+double BytesOrSeconds(const Cost& cost, const Budget& budget) { return IsTime(budget) ? cost.seconds : cost.bytes; }
+// The same unit.
+double Limit(const Budget& budget) { return IsTime(budget) ? budget.value / 1e3 : budget.value * kMib; }
+
+std::string MixName(const Budget& budget) { return absl::StrFormat(IsTime(budget) ? "mix_%gms" : "mix_%gmib", budget.value); }
+
+std::optional<DecodeTiming> TimingOf(const Search& search) {
+  if (search.budget_ms().empty()) return std::nullopt;
+  return DecodeTiming{search.depth(), search.rounds()};
+}
+
+Knapsack KnapsackFor(const Budget& budget, const Sensitivities& sensitivities) {
+  std::vector<std::vector<Choice>> units;
+  for (size_t u = 0; u < sensitivities.units.size(); ++u) {
+    std::vector<Choice>& choices = units.emplace_back();
+    for (size_t c = 0; c < sensitivities.costs[u].size(); ++c) {
+      choices.push_back({BytesOrSeconds(sensitivities.costs[u][c], budget), sensitivities.losses[u][c]});
+    }
+  }
+  return Knapsack(std::move(units));
+}
+
+// An error where even the cheapest choices are beyond the budget.
+absl::Status CheckBudget(const Budget& budget, const Sensitivities& sensitivities) {
+  double least = BytesOrSeconds(sensitivities.fixed, budget);
+  for (const std::vector<Cost>& costs : sensitivities.costs) {
+    const auto less = [&](const Cost& a, const Cost& b) { return BytesOrSeconds(a, budget) < BytesOrSeconds(b, budget); };
+    least += BytesOrSeconds(*std::min_element(costs.begin(), costs.end(), less), budget);
+  }
+  if (Limit(budget) >= least) return absl::OkStatus();
+  if (IsTime(budget)) {
+    return absl::InvalidArgumentError(absl::StrFormat("a budget of %g ms is below %.4g ms, the least that a decoded token takes here under the candidates",
+                                                      budget.value, least * 1e3));
+  }
+  return absl::InvalidArgumentError(absl::StrFormat("a budget of %g MiB is below %.4g MiB, the least that the candidates reach", budget.value, least / kMib));
+}
 
 }  // namespace
 
@@ -122,11 +155,15 @@ absl::Status CheckSearch(const Search& search) {
     if (!names.insert(candidate.name()).second) return error("the name ", candidate.name(), " is taken");
   }
   NIBBLE_RETURN_IF_ERROR(CheckCalibration(search, "a search"));
-  if (search.budget_mib().empty()) return error("a search needs a budget: --budget 100MiB, or budget_mib: 100");
-  for (const double budget : search.budget_mib()) {
-    if (!(budget > 0)) return error("budget_mib: ", budget, " must be above 0");
-    if (!names.insert(MixName(budget)).second) return error("budget_mib: ", budget, " is given twice, or a candidate is called ", MixName(budget));
+  const std::vector<Budget> budgets = BudgetsOf(search);
+  if (budgets.empty()) return error("a search needs a budget: --budget 100MiB or --budget 12ms, budget_mib: 100 or budget_ms: 12");
+  for (const Budget& budget : budgets) {
+    const char* field = IsTime(budget) ? "budget_ms: " : "budget_mib: ";
+    if (!(budget.value > 0)) return error(field, budget.value, " must be above 0");
+    if (!names.insert(MixName(budget)).second) return error(field, budget.value, " is given twice, or a candidate is called ", MixName(budget));
   }
+  if (search.depth() < 1) return error("depth: ", search.depth(), " must be 1 or more");
+  if (search.rounds() < 1) return error("rounds: ", search.rounds(), " must be 1 or more");
   return search.metric().empty() ? error("a search needs a metric to check its result with") : absl::OkStatus();
 }
 
@@ -164,9 +201,9 @@ absl::StatusOr<std::string> ConditionsOf(const Search& search, const std::string
 
 absl::StatusOr<std::unique_ptr<Searcher>> Searcher::Create(const Search& search, const OpenedModel& model, const std::string& directory,
                                                           const std::string& out, ThreadPool& pool) {
-  std::unique_ptr<Searcher> searcher(new Searcher(search, pool, out));
   NIBBLE_ASSIGN_OR_RETURN(const std::string hash, model.source.Hash());
-  Context context(pool, WorkplaceOf(model, directory, "", hash));
+  std::unique_ptr<Searcher> searcher(new Searcher(search, WorkplaceOf(model, directory, "", hash), pool, out));
+  Context context(pool, searcher->workplace_);
   searcher->graph_ = model.graph;
   NIBBLE_RETURN_IF_ERROR(ApplyPipeline(context, search.first(), searcher->graph_));
   NIBBLE_ASSIGN_OR_RETURN(const train::Machine machine, TrainingMachine(context));
@@ -188,34 +225,60 @@ absl::StatusOr<double> Searcher::LossOf(const std::vector<Step>& steps, const ir
   return loss;
 }
 
-absl::StatusOr<Choice> Searcher::MeasureChoice(const Search::Candidate& candidate, const SearchUnit& unit) {
+absl::StatusOr<double> Searcher::LossOfUnit(const Search::Candidate& candidate, const SearchUnit& unit) {
   NIBBLE_ASSIGN_OR_RETURN(const std::vector<Step> steps, StepsFor(candidate, unit.linears));
   ir::Graph changed = graph_;
-  NIBBLE_RETURN_IF_ERROR(Annotate(ApplySteps(steps, pool_, changed), unit.name));
-  Choice choice;
-  NIBBLE_ASSIGN_OR_RETURN(choice.cost, BytesOf(changed, unit.linears));
+  NIBBLE_RETURN_IF_ERROR(Annotate(ApplySteps(workplace_, steps, pool_, changed), unit.name));
   const auto loss = LossOf(steps, changed, unit.layer, unit.layer + 1);
-  if (!loss.ok()) return Annotate(loss.status(), absl::StrCat(unit.name, ", candidate ", candidate.name()));
-  choice.loss = *loss;
-  return choice;
+  return loss.ok() ? loss : Annotate(loss.status(), absl::StrCat(unit.name, ", candidate ", candidate.name()));
+}
+
+absl::StatusOr<ModelCost> Searcher::CostOf(const std::vector<Step>& steps) const {
+  ir::Graph changed = graph_;
+  NIBBLE_RETURN_IF_ERROR(ApplySteps(workplace_, steps, pool_, changed));
+  NIBBLE_RETURN_IF_ERROR(ApplySteps(workplace_, {search_.last().begin(), search_.last().end()}, pool_, changed));
+  return MeasureModelCost(changed, TimingOf(search_), pool_);
+}
+
+absl::Status Searcher::MeasureCosts(Sensitivities* result) {
+  std::vector<std::string> linears;
+  for (const SearchUnit& unit : result->units) linears.insert(linears.end(), unit.linears.begin(), unit.linears.end());
+  result->costs.assign(result->units.size(), {});
+  for (const Search::Candidate& candidate : search_.candidate()) {
+    NIBBLE_ASSIGN_OR_RETURN(const std::vector<Step> steps, StepsFor(candidate, linears));
+    const auto model = CostOf(steps);
+    if (!model.ok()) return Annotate(model.status(), absl::StrCat("candidate ", candidate.name()));
+    Cost fixed = model->whole;
+    for (size_t u = 0; u < result->units.size(); ++u) {
+      Cost& cost = result->costs[u].emplace_back();
+      for (const std::string& linear : result->units[u].linears) {
+        cost.bytes += model->linears.at(linear).bytes;
+        cost.seconds += model->linears.at(linear).seconds;
+      }
+      fixed.bytes -= cost.bytes;
+      fixed.seconds -= cost.seconds;
+    }
+    result->fixed.bytes += fixed.bytes;
+    result->fixed.seconds += fixed.seconds;
+  }
+  result->fixed.bytes /= search_.candidate_size();
+  result->fixed.seconds /= search_.candidate_size();
+  return absl::OkStatus();
 }
 
 absl::StatusOr<Sensitivities> Searcher::Measure() {
   Sensitivities result;
   result.units = SearchUnits(graph_, search_.unit());
-  NIBBLE_ASSIGN_OR_RETURN(const std::vector<Metric> size, eval::MeasureSize(graph_));
-  result.fixed_bytes = size[0].value() * kMib;
+  NIBBLE_RETURN_IF_ERROR(MeasureCosts(&result));
+  for (const Budget& budget : BudgetsOf(search_)) NIBBLE_RETURN_IF_ERROR(CheckBudget(budget, result));
   Progress progress("units", static_cast<int64_t>(result.units.size()));
   for (size_t u = 0; u < result.units.size(); ++u) {
-    const SearchUnit& unit = result.units[u];
-    std::vector<Choice>& choices = result.choices.emplace_back();
+    std::vector<double>& losses = result.losses.emplace_back();
     for (const Search::Candidate& candidate : search_.candidate()) {
-      NIBBLE_ASSIGN_OR_RETURN(const Choice choice, MeasureChoice(candidate, unit));
-      choices.push_back(choice);
+      NIBBLE_ASSIGN_OR_RETURN(const double loss, LossOfUnit(candidate, result.units[u]));
+      losses.push_back(loss);
     }
-    NIBBLE_ASSIGN_OR_RETURN(const double bytes, BytesOf(graph_, unit.linears));
-    result.fixed_bytes -= bytes;
-    progress.Update(static_cast<int64_t>(u) + 1, unit.name);
+    progress.Update(static_cast<int64_t>(u) + 1, result.units[u].name);
   }
   return result;
 }
@@ -225,15 +288,17 @@ absl::Status Searcher::Finish(const std::vector<SearchUnit>& units, Mix* mix) {
   for (int c = 0; c < search_.candidate_size(); ++c) {
     std::vector<std::string> linears;
     for (size_t u = 0; u < units.size(); ++u) {
-      if (mix->selection.choice[u] == c) linears.insert(linears.end(), units[u].linears.begin(), units[u].linears.end());
+      if (mix->choice[u] == c) linears.insert(linears.end(), units[u].linears.begin(), units[u].linears.end());
     }
     if (linears.empty()) continue;
     NIBBLE_ASSIGN_OR_RETURN(const std::vector<Step> steps, StepsFor(search_.candidate(c), linears));
     chosen.insert(chosen.end(), steps.begin(), steps.end());
   }
   ir::Graph changed = graph_;
-  NIBBLE_RETURN_IF_ERROR(ApplySteps(chosen, pool_, changed));
+  NIBBLE_RETURN_IF_ERROR(ApplySteps(workplace_, chosen, pool_, changed));
   NIBBLE_ASSIGN_OR_RETURN(mix->loss, LossOf(chosen, changed, 0, changed.num_layers()));
+  NIBBLE_ASSIGN_OR_RETURN(const ModelCost cost, CostOf(chosen));
+  mix->cost = cost.whole;
   *mix->pipeline.mutable_step() = search_.first();
   for (const Step& step : chosen) *mix->pipeline.add_step() = step;
   for (const Step& step : search_.last()) *mix->pipeline.add_step() = step;
@@ -244,26 +309,39 @@ absl::StatusOr<std::vector<Mix>> Searcher::FindMixes(const Sensitivities& sensit
   const size_t units = sensitivities.units.size();
   std::vector<Mix> mixes;
   for (int c = 0; c < search_.candidate_size(); ++c) {
-    Mix mix{.name = search_.candidate(c).name(), .selection = {.choice = std::vector<int>(units, c)}};
-    for (const auto& choices : sensitivities.choices) mix.selection.cost += choices[c].cost, mix.selection.loss += choices[c].loss;
-    mixes.push_back(std::move(mix));
+    mixes.push_back({.name = search_.candidate(c).name(), .choice = std::vector<int>(units, c)});
   }
-  const Knapsack knapsack(sensitivities.choices);
-  for (const double budget : search_.budget_mib()) {
-    Mix mix{.name = MixName(budget), .budget_mib = budget};
-    mix.selection_budget = budget * kMib - sensitivities.fixed_bytes;
-    auto selection = knapsack.Best(mix.selection_budget);
-    if (!selection.ok()) {
-      const double least = knapsack.Front().front().cost + sensitivities.fixed_bytes;
-      return absl::InvalidArgumentError(
-          absl::StrFormat("a budget of %g MiB is below %.4g MiB, the least that the candidates reach", budget, least / kMib));
+  for (const Budget& budget : BudgetsOf(search_)) {
+    const double left = Limit(budget) - BytesOrSeconds(sensitivities.fixed, budget);
+    NIBBLE_ASSIGN_OR_RETURN(const Selection selection, KnapsackFor(budget, sensitivities).Best(left));
+    mixes.push_back({.name = MixName(budget), .budget = budget, .choice = selection.choice});
+  }
+  for (Mix& mix : mixes) {
+    mix.predicted_cost = sensitivities.fixed;
+    for (size_t u = 0; u < units; ++u) {
+      mix.predicted_cost.bytes += sensitivities.costs[u][mix.choice[u]].bytes;
+      mix.predicted_cost.seconds += sensitivities.costs[u][mix.choice[u]].seconds;
+      mix.predicted_loss += sensitivities.losses[u][mix.choice[u]];
     }
-    mix.selection = *std::move(selection);
-    mixes.push_back(std::move(mix));
+    NIBBLE_RETURN_IF_ERROR(Annotate(Finish(sensitivities.units, &mix), mix.name));
   }
-  for (Mix& mix : mixes) NIBBLE_RETURN_IF_ERROR(Annotate(Finish(sensitivities.units, &mix), mix.name));
   return mixes;
 }
+
+namespace {
+
+// The candidate for all units that loses least within the mix's budget; null where none
+// fits, and for a candidate.
+const Mix* RivalOf(const Mix& mix, const std::vector<Mix>& mixes) {
+  const Mix* rival = nullptr;
+  for (const Mix& other : mixes) {
+    if (other.budget.has_value() || !mix.budget.has_value() || BytesOrSeconds(other.predicted_cost, *mix.budget) > Limit(*mix.budget)) continue;
+    if (rival == nullptr || other.loss < rival->loss) rival = &other;
+  }
+  return rival;
+}
+
+}  // namespace
 
 Experiment SearchExperiment(const Search& search, const std::vector<Mix>& mixes) {
   Experiment experiment;
@@ -276,69 +354,20 @@ Experiment SearchExperiment(const Search& search, const std::vector<Mix>& mixes)
     variant.set_name(mix.name);
     *variant.mutable_step() = mix.pipeline.step();
   }
-  // Each mix beside the largest candidate for all that its budget allows.
   for (const Mix& mix : mixes) {
-    const Mix* rival = nullptr;
-    for (const Mix& other : mixes) {
-      const bool fits = other.budget_mib == 0 && mix.budget_mib > 0 && other.selection.cost <= mix.selection_budget;
-      if (fits && (rival == nullptr || other.selection.cost > rival->selection.cost)) rival = &other;
-    }
+    const Mix* rival = RivalOf(mix, mixes);
     if (rival == nullptr) continue;
     Contrast& contrast = *experiment.add_contrast();
     contrast.set_variant(mix.name);
     contrast.set_against(rival->name);
   }
   *experiment.mutable_metric() = search.metric();
-  const auto is_size = [](const MetricRequest& metric) { return metric.has_size(); };
-  if (std::none_of(search.metric().begin(), search.metric().end(), is_size)) experiment.add_metric()->mutable_size();
+  const auto asks = [&](bool (MetricRequest::*has)() const) {
+    return std::any_of(search.metric().begin(), search.metric().end(), [&](const MetricRequest& metric) { return (metric.*has)(); });
+  };
+  if (!asks(&MetricRequest::has_size)) experiment.add_metric()->mutable_size();
+  if (!search.budget_ms().empty() && !asks(&MetricRequest::has_latency)) experiment.add_metric()->mutable_latency()->set_prefill(search.depth());
   return experiment;
-}
-
-namespace {
-
-// How many weights of each kind of linear, or of each block, went to each candidate.
-std::string ChoiceTable(const Search& search, const Sensitivities& sensitivities, const Mix& mix, bool by_block) {
-  std::map<std::string, std::vector<int>> counts;
-  std::vector<std::string> order;
-  for (size_t u = 0; u < sensitivities.units.size(); ++u) {
-    for (const std::string& linear : sensitivities.units[u].linears) {
-      const std::string row = by_block ? absl::StrCat("block ", sensitivities.units[u].layer) : linear.substr(linear.rfind('.') + 1);
-      auto [it, added] = counts.emplace(row, std::vector<int>(search.candidate_size()));
-      if (added) order.push_back(row);
-      ++it->second[mix.selection.choice[u]];
-    }
-  }
-  std::string table = "| |";
-  for (const auto& candidate : search.candidate()) absl::StrAppend(&table, " ", candidate.name(), " |");
-  absl::StrAppend(&table, "\n|---|");
-  for (int c = 0; c < search.candidate_size(); ++c) absl::StrAppend(&table, "---:|");
-  for (const std::string& row : order) absl::StrAppend(&table, "\n| ", row, " | ", absl::StrJoin(counts.at(row), " | "), " |");
-  return table + "\n";
-}
-
-}  // namespace
-
-absl::Status WriteSearchReport(const Search& search, const Sensitivities& sensitivities, const std::vector<Mix>& mixes,
-                               const std::string& out) {
-  std::string text = absl::StrCat("# Search on ", search.model().source(), "\n\nThe loss is the mean KL divergence of the next token, in nats, on ",
-                                  search.samples(), " windows of the calibration text: predicted as the sum over units, each quantized alone, and ",
-                                  "measured with all of them quantized. [report.md](report.md) has what was measured on held-out text.\n\n",
-                                  "| | size, MiB | predicted loss | measured loss |\n|---|---:|---:|---:|\n");
-  std::vector<ParetoPoint> points;
-  for (const Mix& mix : mixes) {
-    const double mib = (mix.selection.cost + sensitivities.fixed_bytes) / kMib;
-    absl::StrAppendFormat(&text, "| %s | %.2f | %.5f | %.5f |\n", mix.name, mib, mix.selection.loss, mix.loss);
-    points.push_back({mix.name, mib, mix.loss, false});
-    NIBBLE_RETURN_IF_ERROR(WriteFile(absl::StrCat(out, "/", mix.name, ".textproto"), ProtoToText(mix.pipeline)));
-  }
-  absl::StrAppend(&text, "\n![measured loss over size](front.svg)\n");
-  for (const Mix& mix : mixes) {
-    if (mix.budget_mib == 0) continue;
-    absl::StrAppend(&text, "\n## ", mix.name, "\n\nLinears by candidate; `nibble quantize --pipeline ", mix.name, ".textproto` makes the model.\n\n",
-                    ChoiceTable(search, sensitivities, mix, false), "\n", ChoiceTable(search, sensitivities, mix, true));
-  }
-  NIBBLE_RETURN_IF_ERROR(WriteFile(out + "/front.svg", ParetoSvg(points, "size, MiB", "KL divergence, nats")));
-  return WriteFile(out + "/search.md", text);
 }
 
 }  // namespace nibble

@@ -1,17 +1,19 @@
-// Finds for each linear the scheme that lets a model keep most within a size: measured
-// losses of single units, the best mix by dynamic programming, and an experiment that
-// measures what was predicted.
+// Finds for each linear the scheme that lets a model keep most within a size or a time:
+// measured costs and losses of single units, the best mix by dynamic programming, and an
+// experiment that measures what was predicted.
 #ifndef NIBBLE_EXPERIMENTS_SEARCH_SEARCH_H_
 #define NIBBLE_EXPERIMENTS_SEARCH_SEARCH_H_
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "experiments/experiment.pb.h"
 #include "experiments/model.h"
+#include "experiments/search/costs.h"
 #include "experiments/search/knapsack.h"
 #include "experiments/search/search.pb.h"
 #include "experiments/search/sensitivity.h"
@@ -28,18 +30,27 @@ struct SearchUnit {
 // What a search measured, [unit][candidate]; a loss is a mean KL divergence in nats.
 struct Sensitivities {
   std::vector<SearchUnit> units;
-  std::vector<std::vector<Choice>> choices;  // cost: bytes of the unit's weights
-  double fixed_bytes = 0;                    // of everything else
+  std::vector<std::vector<Cost>> costs;
+  std::vector<std::vector<double>> losses;
+  Cost fixed;  // everything else; the mean over candidates
+};
+
+// Of the whole model.
+struct Budget {
+  enum class Kind { kMib, kDecodeMs } kind = Kind::kMib;
+  double value = 0;
 };
 
 // A candidate for all units, or the mix for a budget.
 struct Mix {
-  std::string name;       // "mix_100mib"
-  double budget_mib = 0;  // of the whole model; 0: a candidate for all
-  double selection_budget = 0;  // bytes of it that the units may take
-  Selection selection;
+  std::string name;              // "mix_100mib", "mix_12ms"
+  std::optional<Budget> budget;  // none: a candidate for all
+  std::vector<int> choice;       // of each unit
+  // Of the whole model, as predicted from the units; measured as a whole. Losses on the text
+  // on which the units were.
+  Cost predicted_cost, cost;
+  double predicted_loss = 0, loss = 0;
   Pipeline pipeline;
-  double loss = 0;        // measured on the text on which the units were
 };
 
 // Checks names, candidates, data and budgets.
@@ -55,26 +66,32 @@ class Searcher {
   static absl::StatusOr<std::unique_ptr<Searcher>> Create(const Search& search, const OpenedModel& model, const std::string& directory,
                                                           const std::string& out, ThreadPool& pool);
 
-  // Measures every unit under every candidate, but for what the folder holds already.
+  // Measures every unit under every candidate, but for losses that the folder holds already.
+  // An error, before the losses, where even the cheapest choices are beyond a budget.
   absl::StatusOr<Sensitivities> Measure();
 
   // The best mix for each budget and, before them, each candidate for all units, with
-  // the steps that make them and their losses as a whole.
+  // the steps that make them and their costs and losses as a whole.
   absl::StatusOr<std::vector<Mix>> FindMixes(const Sensitivities& sensitivities);
 
   // Of the first steps and of reading the text.
   const std::map<std::string, CountedEvent>& events() const { return events_; }
 
  private:
-  Searcher(const Search& search, ThreadPool& pool, std::string out) : search_(search), pool_(pool), out_(std::move(out)) {}
+  Searcher(const Search& search, Workplace workplace, ThreadPool& pool, std::string out)
+      : search_(search), workplace_(std::move(workplace)), pool_(pool), out_(std::move(out)) {}
 
-  absl::StatusOr<Choice> MeasureChoice(const Search::Candidate& candidate, const SearchUnit& unit);
-  // Adds steps and the measured loss.
+  absl::StatusOr<double> LossOfUnit(const Search::Candidate& candidate, const SearchUnit& unit);
+  absl::Status MeasureCosts(Sensitivities* result);
+  // Of the model with `steps` between the first and the last.
+  absl::StatusOr<ModelCost> CostOf(const std::vector<Step>& steps) const;
+  // Adds steps and what is measured.
   absl::Status Finish(const std::vector<SearchUnit>& units, Mix* mix);
   // What block range [first, end) under `steps` does, from the folder or measured.
   absl::StatusOr<double> LossOf(const std::vector<Step>& steps, const ir::Graph& changed, int first, int end);
 
   const Search& search_;
+  const Workplace workplace_;
   ThreadPool& pool_;
   const std::string out_;
   ir::Graph graph_;         // after the first steps
@@ -84,13 +101,14 @@ class Searcher {
   std::unique_ptr<OutputProbe> probe_;
 };
 
-// BF16 and the mixes, compared in the search's metrics and their size, and each mix with
-// the largest candidate for all that its budget allows.
+// BF16 and the mixes, compared in the search's metrics, their size and, where a budget is of
+// time, their latency; and each mix with the candidate for all that loses least within its
+// budget.
 Experiment SearchExperiment(const Search& search, const std::vector<Mix>& mixes);
 
-// search.md: predicted and measured loss of each mix, what it chose for which kind of
-// linear and block; front.svg: the losses over size. Each mix's steps as
-// <name>.textproto.
+// search.md: predicted and measured costs and loss of each mix, what it chose for which kind
+// of linear and block; front.svg: the losses over size, and front_ms.svg over the time of a
+// decoded token where there is a budget of it. Each mix's steps as <name>.textproto.
 absl::Status WriteSearchReport(const Search& search, const Sensitivities& sensitivities, const std::vector<Mix>& mixes,
                                const std::string& out);
 

@@ -62,10 +62,11 @@ TEST_F(SearchTest, AMixIsWithinItsBudgetAndPredictsItsLoss) {
   const Mix &int2 = mixes[0], &int4 = mixes[1], &int8 = mixes[2], &mix = mixes[3];
   EXPECT_GT(int2.loss, int4.loss);
   EXPECT_GT(int4.loss, int8.loss);
-  EXPECT_LE(mix.selection.cost + sensitivities.fixed_bytes, 4.6 * (1 << 20));
-  EXPECT_LE(mix.selection.loss, int2.selection.loss);
+  EXPECT_LE(mix.cost.bytes, 4.6 * (1 << 20));
+  EXPECT_EQ(mix.cost.bytes, mix.predicted_cost.bytes);
+  EXPECT_LE(mix.predicted_loss, int2.predicted_loss);
   // Losses of units nearly add up where they are small.
-  EXPECT_NEAR(int8.loss, int8.selection.loss, 0.5 * int8.loss);
+  EXPECT_NEAR(int8.loss, int8.predicted_loss, 0.5 * int8.loss);
   ASSERT_OK_AND_ASSIGN(const std::string report, ReadFile(folder_ + "/out/search.md"));
   EXPECT_THAT(report, HasSubstr("| mix_4.6mib |"));
   EXPECT_TRUE(FileExists(folder_ + "/out/mix_4.6mib.textproto"));
@@ -96,7 +97,7 @@ TEST_F(SearchTest, TheMixIsAPipelineThatMakesIt) {
       EXPECT_TRUE(op.activation.has_value());
     }
   }
-  EXPECT_EQ(bytes, mixes.back().selection.cost);
+  EXPECT_EQ(bytes, mixes.back().cost.bytes - sensitivities.fixed.bytes);
 }
 
 TEST_F(SearchTest, TheExperimentComparesWithTheLargestCandidateThatFits) {
@@ -135,13 +136,66 @@ TEST_F(SearchTest, MistakesAreNamed) {
   EXPECT_THAT(error("budget_mib: 4 candidate { name: \"a\" step { [nibble.baseline] {} } }"), HasSubstr("no layers"));
   EXPECT_THAT(error("budget_mib: 4 candidate { name: \"a\" step { [nibble.gptq] { data { text: \"text.txt\" } } } }"), HasSubstr("learns"));
 
+  EXPECT_THAT(error("budget_ms: -1"), HasSubstr("budget_ms: -1"));
+  EXPECT_THAT(error("budget_ms: 1 depth: 0"), HasSubstr("depth: 0"));
+  EXPECT_THAT(error("budget_ms: 1 rounds: 0"), HasSubstr("rounds: 0"));
+}
+
+// Before any loss is measured.
+TEST_F(SearchTest, ABudgetThatNothingReachesIsAnError) {
+  ASSERT_OK_AND_ASSIGN(const OpenedModel model, OpenModel("configs/models/novelist"));
+  ThreadPool pool(2);
+  for (const auto& [budget, message] : std::map<std::string, std::string>{{"budget_mib: 1", "1 MiB is below"}, {"budget_ms: 1e-6", "1e-06 ms is below"}}) {
+    const std::string out = TestTempDir() + "/out";
+    const Search search = Parse(budget);
+    ASSERT_OK_AND_ASSIGN(const auto searcher, Searcher::Create(search, model, folder_, out, pool));
+    EXPECT_THAT(std::string(searcher->Measure().status().message()), HasSubstr(message));
+    EXPECT_FALSE(FileExists(out + "/sensitivity.tsv"));
+  }
+}
+
+TEST_F(SearchTest, WhatLastStepsCostCounts) {
+  const Search without = Parse("unit: BLOCK budget_mib: 4.6"), with = Parse("unit: BLOCK budget_mib: 4.6 last { [nibble.rtn] { bits: 8 layers: \"embedding\" layers: \"head\" } }");
+  Sensitivities plain, small;
+  Find(without, &plain);
+  const std::vector<Mix> mixes = Find(with, &small);
+  EXPECT_LT(small.fixed.bytes, 0.6 * plain.fixed.bytes);
+  ASSERT_OK_AND_ASSIGN(OpenedModel model, OpenModel(with.model().source()));
+  ThreadPool pool(2);
+  Context context(pool);
+  ASSERT_OK(ApplyPipeline(context, mixes.back().pipeline.step(), model.graph));
+  ASSERT_OK_AND_ASSIGN(const ModelCost cost, MeasureModelCost(model.graph, std::nullopt, pool));
+  EXPECT_EQ(cost.whole.bytes, mixes.back().cost.bytes);
+}
+
+TEST_F(SearchTest, ABudgetOfTimeIsOfTheDecodedToken) {
+  const Search search = Parse("unit: BLOCK budget_ms: 1000 depth: 8 rounds: 2");
   Sensitivities sensitivities;
-  const Search search = Parse("unit: BLOCK budget_mib: 1");
+  const std::vector<Mix> mixes = Find(search, &sensitivities);
+  ASSERT_EQ(mixes.size(), 4u);
+  EXPECT_EQ(mixes[3].name, "mix_1000ms");
+  for (const Mix& mix : mixes) {
+    EXPECT_GT(mix.cost.seconds, 0);
+    EXPECT_GT(mix.predicted_cost.seconds, sensitivities.fixed.seconds);
+  }
+  // A second leaves every choice open.
+  EXPECT_EQ(mixes[3].choice, mixes[2].choice);
+  const Experiment experiment = SearchExperiment(search, mixes);
+  ASSERT_EQ(experiment.metric_size(), 3);
+  EXPECT_EQ(experiment.metric(2).latency().prefill(), 8);
+  ASSERT_OK_AND_ASSIGN(const std::string report, ReadFile(folder_ + "/out/search.md"));
+  EXPECT_THAT(report, HasSubstr("measured ms a token"));
+  EXPECT_TRUE(FileExists(folder_ + "/out/front_ms.svg"));
+}
+
+// Of a linear without a kernel a time would say nothing.
+TEST_F(SearchTest, SimulatedCandidatesHaveNoTime) {
+  const Search search = Parse("budget_ms: 10 candidate { name: \"nf4_a8\" step { [nibble.nf4] {} } step { [nibble.activations] {} } }");
   ASSERT_OK_AND_ASSIGN(const OpenedModel model, OpenModel(search.model().source()));
   ThreadPool pool(2);
-  ASSERT_OK_AND_ASSIGN(const auto searcher, Searcher::Create(search, model, folder_, folder_ + "/out", pool));
-  ASSERT_OK_AND_ASSIGN(sensitivities, searcher->Measure());
-  EXPECT_THAT(std::string(searcher->FindMixes(sensitivities).status().message()), HasSubstr("1 MiB is below"));
+  ASSERT_OK_AND_ASSIGN(const auto searcher, Searcher::Create(search, model, folder_, TestTempDir() + "/out", pool));
+  EXPECT_THAT(std::string(searcher->Measure().status().message()), HasSubstr("candidate nf4_a8"));
+  EXPECT_THAT(std::string(searcher->Measure().status().message()), HasSubstr("no native kernel"));
 }
 
 }  // namespace

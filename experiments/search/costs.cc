@@ -1,0 +1,89 @@
+#include "experiments/search/costs.h"
+
+#include <limits>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "core/base/status.h"
+#include "core/ir/passes.h"
+#include "core/kernels/machine.h"
+#include "core/runtime/plan.h"
+#include "eval/latency.h"
+#include "eval/size.h"
+
+namespace nibble {
+namespace {
+
+constexpr double kMib = 1 << 20;
+constexpr int64_t kDecodedTokens = 16;
+
+struct DecodeTime {
+  double seconds = 0;                // of a token
+  std::vector<double> step_seconds;  // of a token, a plan step each
+};
+
+absl::StatusOr<DecodeTime> TimeDecode(const Plan& plan, const DecodeTiming& timing, ThreadPool& pool) {
+  NIBBLE_ASSIGN_OR_RETURN(const auto probe,
+                          eval::LatencyProbe::Create(plan, pool, {.prefill = timing.depth, .decode = kDecodedTokens, .profile = true}));
+  DecodeTime best{std::numeric_limits<double>::infinity(), {}};
+  for (int round = 0; round < timing.rounds; ++round) {
+    probe->session().ClearProfile();
+    NIBBLE_ASSIGN_OR_RETURN(const double seconds, probe->DecodeSeconds());
+    if (seconds / kDecodedTokens >= best.seconds) continue;
+    best = {seconds / kDecodedTokens, {}};
+    for (const StepProfile& step : probe->session().profile()) best.step_seconds.push_back(step.seconds / kDecodedTokens);
+  }
+  return best;
+}
+
+// "q_proj 576 x 576 {scheme} {activation}": linears that do the same.
+std::string KindOf(const PlanStep& step, const Plan& plan, const ir::Graph& graph) {
+  const kernels::Linear& linear = *plan.linears()[step.linear];
+  const std::string name = step.op.name.substr(step.op.name.rfind('.') + 1);
+  const auto weight = graph.parameter(*step.op.weight).Load();
+  return absl::StrCat(name, " ", linear.rows(), " x ", linear.cols(), " ", weight.ok() ? SchemeToString(weight->scheme) : "", " ",
+                      step.op.activation.has_value() ? SchemeToString(*step.op.activation) : "");
+}
+
+absl::Status AddTimes(const ir::Graph& graph, const DecodeTiming& timing, ThreadPool& pool, ModelCost* cost) {
+  NIBBLE_ASSIGN_OR_RETURN(const auto* table, kernels::ChooseTable());
+  NIBBLE_ASSIGN_OR_RETURN(const auto plan, Plan::Create(graph, *table));
+  if (!plan->simulated_ops().empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(plan->simulated_ops()[0], " has no native kernel for its schemes on this machine, so its time says nothing; ",
+                                                   "leave its candidate out, or search for a size"));
+  }
+  NIBBLE_ASSIGN_OR_RETURN(const DecodeTime time, TimeDecode(*plan, timing, pool));
+  cost->whole.seconds = time.seconds;
+  struct Mean {
+    double sum = 0;
+    int count = 0;
+  };
+  std::map<std::string, Mean> means;
+  std::map<std::string, std::string> kinds;  // of each linear
+  for (size_t i = 0; i < plan->steps().size(); ++i) {
+    const PlanStep& step = plan->steps()[i];
+    if (step.kind != PlanStep::Kind::kLinear || cost->linears.count(step.op.name) == 0) continue;
+    Mean& mean = means[kinds[step.op.name] = KindOf(step, *plan, graph)];
+    mean.sum += time.step_seconds[i];
+    ++mean.count;
+  }
+  for (const auto& [name, kind] : kinds) cost->linears.at(name).seconds = means.at(kind).sum / means.at(kind).count;
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<ModelCost> MeasureModelCost(const ir::Graph& graph, const std::optional<DecodeTiming>& timing, ThreadPool& pool) {
+  ModelCost cost;
+  NIBBLE_ASSIGN_OR_RETURN(const std::vector<Metric> size, eval::MeasureSize(graph));
+  cost.whole.bytes = size[0].value() * kMib;
+  for (const ir::Op& op : graph.ops()) {
+    if (op.kind != ir::OpKind::kLinear || op.adapter || op.layer < 0) continue;
+    NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor weight, graph.parameter(*op.weight).Load());
+    cost.linears[op.name].bytes = static_cast<double>(weight.byte_size());
+  }
+  if (timing.has_value()) NIBBLE_RETURN_IF_ERROR(AddTimes(graph, *timing, pool, &cost));
+  return cost;
+}
+
+}  // namespace nibble

@@ -1,0 +1,79 @@
+#include <map>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "core/base/file.h"
+#include "core/base/proto.h"
+#include "core/base/status.h"
+#include "experiments/search/search.h"
+#include "reports/pareto.h"
+
+namespace nibble {
+namespace {
+
+// How many weights of each kind of linear, or of each block, went to each candidate.
+std::string ChoiceTable(const Search& search, const Sensitivities& sensitivities, const Mix& mix, bool by_block) {
+  std::map<std::string, std::vector<int>> counts;
+  std::vector<std::string> order;
+  for (size_t u = 0; u < sensitivities.units.size(); ++u) {
+    for (const std::string& linear : sensitivities.units[u].linears) {
+      const std::string row = by_block ? absl::StrCat("block ", sensitivities.units[u].layer) : linear.substr(linear.rfind('.') + 1);
+      auto [it, added] = counts.emplace(row, std::vector<int>(search.candidate_size()));
+      if (added) order.push_back(row);
+      ++it->second[mix.choice[u]];
+    }
+  }
+  std::string table = "| |";
+  for (const auto& candidate : search.candidate()) absl::StrAppend(&table, " ", candidate.name(), " |");
+  absl::StrAppend(&table, "\n|---|");
+  for (int c = 0; c < search.candidate_size(); ++c) absl::StrAppend(&table, "---:|");
+  for (const std::string& row : order) absl::StrAppend(&table, "\n| ", row, " | ", absl::StrJoin(counts.at(row), " | "), " |");
+  return table + "\n";
+}
+
+// A row for each mix; times where a budget is of them.
+std::string MixTable(const std::vector<Mix>& mixes, bool timed) {
+  std::string table = absl::StrCat("| | size, MiB |", timed ? " predicted ms a token | measured ms a token |" : "", " predicted loss | measured loss |\n|---|---:|",
+                                   timed ? "---:|---:|" : "", "---:|---:|\n");
+  for (const Mix& mix : mixes) {
+    absl::StrAppendFormat(&table, "| %s | %.2f |", mix.name, mix.cost.bytes / (1 << 20));
+    if (timed) absl::StrAppendFormat(&table, " %.3f | %.3f |", mix.predicted_cost.seconds * 1e3, mix.cost.seconds * 1e3);
+    absl::StrAppendFormat(&table, " %.5f | %.5f |\n", mix.predicted_loss, mix.loss);
+  }
+  return table;
+}
+
+// The losses over a cost.
+absl::Status WriteFront(const std::vector<Mix>& mixes, double Cost::*cost, double unit, const std::string& title, const std::string& path) {
+  std::vector<ParetoPoint> points;
+  for (const Mix& mix : mixes) points.push_back({mix.name, mix.cost.*cost / unit, mix.loss, false});
+  return WriteFile(path, ParetoSvg(points, title, "KL divergence, nats"));
+}
+
+}  // namespace
+
+absl::Status WriteSearchReport(const Search& search, const Sensitivities& sensitivities, const std::vector<Mix>& mixes,
+                               const std::string& out) {
+  const bool timed = !search.budget_ms().empty();
+  std::string text = absl::StrCat("# Search on ", search.model().source(), "\n\nThe loss is the mean KL divergence of the next token, in nats, on ",
+                                  search.samples(), " windows of the calibration text: predicted as the sum over units, each quantized alone, and ",
+                                  "measured with all of them quantized. [report.md](report.md) has what was measured on held-out text.\n");
+  if (timed) {
+    absl::StrAppend(&text, "\nThe time is that of a decoded token after a prompt of ", search.depth(), " tokens, the fastest of ", search.rounds(),
+                    " rounds: predicted from the linears' times in the candidates for all, and measured in the mix. Mixes are timed one after the ",
+                    "other; report.md has them in turn, with their spread.\n");
+  }
+  absl::StrAppend(&text, "\n", MixTable(mixes, timed), "\n![measured loss over size](front.svg)\n", timed ? "\n![measured loss over time](front_ms.svg)\n" : "");
+  for (const Mix& mix : mixes) {
+    NIBBLE_RETURN_IF_ERROR(WriteFile(absl::StrCat(out, "/", mix.name, ".textproto"), ProtoToText(mix.pipeline)));
+    if (!mix.budget.has_value()) continue;
+    absl::StrAppend(&text, "\n## ", mix.name, "\n\nLinears by candidate; `nibble quantize --pipeline ", mix.name, ".textproto` makes the model.\n\n",
+                    ChoiceTable(search, sensitivities, mix, false), "\n", ChoiceTable(search, sensitivities, mix, true));
+  }
+  NIBBLE_RETURN_IF_ERROR(WriteFront(mixes, &Cost::bytes, 1 << 20, "size, MiB", out + "/front.svg"));
+  if (timed) NIBBLE_RETURN_IF_ERROR(WriteFront(mixes, &Cost::seconds, 1e-3, "decoded token, ms", out + "/front_ms.svg"));
+  return WriteFile(out + "/search.md", text);
+}
+
+}  // namespace nibble
