@@ -76,10 +76,15 @@ class QatMethod : public Method {
     ir::Graph quantized = graph;
     NIBBLE_RETURN_IF_ERROR(ApplyPipeline(context, options_.quantize(), quantized));
     std::vector<train::TrainedParameter> masters;
+    bool learns_scales = false;
     for (const ir::ParameterId id : AllParameters(quantized)) {
       NIBBLE_ASSIGN_OR_RETURN(train::TrainedParameter master, MasterOf(context, graph, quantized, id));
       master.learn_scales = options_.learn_scales() && train::CanLearnScales(master);
+      learns_scales |= master.learn_scales;
       masters.push_back(std::move(master));
+    }
+    if (options_.learn_scales() && !learns_scales) {
+      return absl::InvalidArgumentError("learn_scales: no weight has scales to learn; they are those of symmetric integers per row or group, so leave learn_scales or asymmetric out");
     }
     std::unique_ptr<train::WeightLearner> teacher;
     std::string teacher_hash;

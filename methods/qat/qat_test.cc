@@ -70,6 +70,7 @@ TEST(Qat, SaysWhatIsWrong) {
   EXPECT_THAT(ErrorOf(Qat("[nibble.rtn] {}", "distill { weight: 2 }")), ::testing::HasSubstr("distill.weight: 2, expected 0 to 1"));
   EXPECT_THAT(ErrorOf(Qat("[nibble.rtn] {}", "distill { temperature: 0 }")), ::testing::HasSubstr("distill.temperature: 0"));
   EXPECT_THAT(ErrorOf(Qat("[nibble.rtn] {}", "distill { hidden_weight: nan }")), ::testing::HasSubstr("distill.hidden_weight"));
+  EXPECT_THAT(ErrorOf(Qat("[nibble.rtn] { bits: 4 group_size: 16 asymmetric: true }", "learn_scales: true")), ::testing::HasSubstr("no weight has scales to learn"));
   EXPECT_THAT(ErrorOf(Qat("[nibble.rtn] {}", "quantize_after: 100000")), ::testing::HasSubstr("below training.steps"));
 }
 
