@@ -292,7 +292,7 @@ class AqlmMethod : public Method {
       if (!given.ok()) return given.status();
     }
     NIBBLE_ASSIGN_OR_RETURN(const train::Sequences data, ReadTrainingData(context, options_.data()));
-    NIBBLE_ASSIGN_OR_RETURN(std::vector<Batch> batches, CalibrationBatches(context, graph, options_.data(), options_.samples(), options_.seed()));
+    NIBBLE_ASSIGN_OR_RETURN(std::vector<Batch> batches, CalibrationBatches(context, graph, data, options_.samples(), options_.seed()));
     NIBBLE_ASSIGN_OR_RETURN(const train::Machine machine, TrainingMachine(context));
     NIBBLE_ASSIGN_OR_RETURN(const std::string kept, FolderFor(context, graph, data));
     return Pass(options_, scheme_, context, machine, graph, std::move(selected)).Run(std::move(batches), kept);

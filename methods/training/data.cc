@@ -230,6 +230,11 @@ absl::StatusOr<train::Sequences> ReadTrainingData(Context& context, const Traini
 absl::StatusOr<std::vector<calibration::Batch>> CalibrationBatches(Context& context, const ir::Graph& graph, const TrainingData& data,
                                                                    int64_t samples, uint64_t seed) {
   NIBBLE_ASSIGN_OR_RETURN(const train::Sequences sequences, ReadTrainingData(context, data));
+  return CalibrationBatches(context, graph, sequences, samples, seed);
+}
+
+absl::StatusOr<std::vector<calibration::Batch>> CalibrationBatches(Context& context, const ir::Graph& graph, const train::Sequences& sequences,
+                                                                   int64_t samples, uint64_t seed) {
   if (sequences.size() < samples) {
     context.CountEvent("calibration.fewer_samples", samples - sequences.size(), absl::StrCat("the text has ", sequences.size(), " windows"));
   }
@@ -240,7 +245,7 @@ absl::StatusOr<train::Sequences> ReadPreferenceData(Context& context, const Pref
   if (data.pairs().empty() && !data.has_shuffled()) {
     return absl::InvalidArgumentError("data is empty: name files of pairs, data { pairs: \"preferences.jsonl\" }, or data { shuffled { ... } }");
   }
-  NIBBLE_RETURN_IF_ERROR(CheckPositions(context, data.window()));
+  if (!data.pairs().empty()) NIBBLE_RETURN_IF_ERROR(CheckPositions(context, data.window()));
   NIBBLE_ASSIGN_OR_RETURN(const text::Tokenizer* tokenizer, TokenizerOf(context));
   train::Sequences sequences;
   if (data.has_shuffled()) {

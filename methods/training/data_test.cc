@@ -128,6 +128,9 @@ TEST(TrainingData, WindowsBeyondTheModelsPositionsAreErrors) {
   PreferenceData pairs;
   pairs.add_pairs("pairs.jsonl");
   EXPECT_THAT(std::string(ReadPreferenceData(context, pairs).status().message()), ::testing::HasSubstr("data.window: 512"));
+  pairs.clear_pairs();
+  *pairs.mutable_shuffled() = data;
+  EXPECT_OK(ReadPreferenceData(context, pairs));
 }
 
 TEST(TrainingData, FoldersAreReadByNameWithoutTheExcluded) {

@@ -60,6 +60,9 @@ constexpr double kFrozenCopies = 1;
 // which is a counted event. An error without data.
 absl::StatusOr<std::vector<calibration::Batch>> CalibrationBatches(Context& context, const ir::Graph& graph, const TrainingData& data,
                                                                    int64_t samples, uint64_t seed);
+// Of data that has been read.
+absl::StatusOr<std::vector<calibration::Batch>> CalibrationBatches(Context& context, const ir::Graph& graph, const train::Sequences& sequences,
+                                                                   int64_t samples, uint64_t seed);
 
 // A name for their contents.
 std::string HashOf(const train::Sequences& sequences);
