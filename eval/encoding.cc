@@ -40,20 +40,12 @@ EncodedItem ShareTokens(const std::vector<EncodedSequence>& sequences) {
   return item;
 }
 
-absl::StatusOr<std::vector<int32_t>> PrefixTokens(const text::Tokenizer& tokenizer, bool empty_context) {
-  if (!tokenizer.adds_bos() && !empty_context) return std::vector<int32_t>();
-  if (tokenizer.bos_id().has_value()) return std::vector<int32_t>{*tokenizer.bos_id()};
-  if (tokenizer.adds_bos()) return absl::InvalidArgumentError("the tokenizer asks for a BOS but names none");
-  if (tokenizer.eos_id().has_value()) return std::vector<int32_t>{*tokenizer.eos_id()};
-  return absl::InvalidArgumentError("the context is empty and the tokenizer has neither BOS nor EOS");
-}
-
 absl::StatusOr<EncodedSequence> PairEncoder::Encode(absl::string_view context, absl::string_view continuation) {
   const std::string joint = absl::StrCat(context, continuation);
   const absl::string_view given = datasets::StripTrailingWhitespace(context);
   const bool prefix_needed = given.empty() && start_ == TaskDescription::PREFIX_TOKEN;
   EncodedSequence sequence;
-  NIBBLE_ASSIGN_OR_RETURN(sequence.tokens, PrefixTokens(tokenizer_, prefix_needed));
+  NIBBLE_ASSIGN_OR_RETURN(sequence.tokens, text::PrefixTokens(tokenizer_, prefix_needed));
   if (given != context_) {
     context_ = std::string(given);
     context_tokens_ = static_cast<int64_t>(tokenizer_.Encode(context_).size());
@@ -68,7 +60,7 @@ absl::StatusOr<EncodedSequence> PairEncoder::Encode(absl::string_view context, a
 
 absl::StatusOr<std::vector<EncodedSequence>> RollingWindows(const text::Tokenizer& tokenizer, absl::string_view text, int64_t window) {
   if (window < 1) return absl::InvalidArgumentError(absl::StrCat("a window of ", window, " tokens predicts nothing"));
-  NIBBLE_ASSIGN_OR_RETURN(std::vector<int32_t> tokens, PrefixTokens(tokenizer, /*empty_context=*/true));
+  NIBBLE_ASSIGN_OR_RETURN(std::vector<int32_t> tokens, text::PrefixTokens(tokenizer, /*empty_context=*/true));
   if (tokenizer.adds_bos()) tokens.push_back(tokens[0]);
   const std::vector<int32_t> ids = tokenizer.Encode(text);
   tokens.insert(tokens.end(), ids.begin(), ids.end());

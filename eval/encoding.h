@@ -17,6 +17,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "core/text/prefix_tokens.h"
 #include "core/text/tokenizer.h"
 #include "datasets/task.pb.h"
 
@@ -43,18 +44,13 @@ struct EncodedItem {
 
 EncodedItem ShareTokens(const std::vector<EncodedSequence>& sequences);
 
-// Tokens before any text: the BOS where one is added, or what stands for an empty
-// context. Errors: the tokenizer asks for a BOS but names none; an empty context
-// where it has neither BOS nor EOS.
-absl::StatusOr<std::vector<int32_t>> PrefixTokens(const text::Tokenizer& tokenizer, bool empty_context);
-
 class PairEncoder {
  public:
   // `tokenizer` must outlive the encoder.
   explicit PairEncoder(const text::Tokenizer& tokenizer, TaskDescription::Start start = TaskDescription::PREFIX_TOKEN)
       : tokenizer_(tokenizer), start_(start) {}
 
-  // Errors: those of PrefixTokens; a continuation that adds no tokens to its context.
+  // Errors: those of text::PrefixTokens; a continuation that adds no tokens to its context.
   absl::StatusOr<EncodedSequence> Encode(absl::string_view context, absl::string_view continuation);
 
  private:
@@ -69,7 +65,7 @@ class PairEncoder {
 // each later one predicts the next `window` after the one token before them; the
 // last is filled up to `window` with tokens before those that it predicts. Where
 // the tokenizer adds a BOS, it is a token of the text too, as in the harness.
-// Errors: those of PrefixTokens; a text without tokens, a window below 1.
+// Errors: those of text::PrefixTokens; a text without tokens, a window below 1.
 absl::StatusOr<std::vector<EncodedSequence>> RollingWindows(const text::Tokenizer& tokenizer, absl::string_view text, int64_t window);
 
 }  // namespace nibble::eval

@@ -185,7 +185,7 @@ class TaskRunner {
   }
 
   absl::StatusOr<std::vector<int32_t>> EncodePrompt(const TaskItem& item) const {
-    NIBBLE_ASSIGN_OR_RETURN(std::vector<int32_t> tokens, PrefixTokens(tokenizer_, /*empty_context=*/false));
+    NIBBLE_ASSIGN_OR_RETURN(std::vector<int32_t> tokens, text::PrefixTokens(tokenizer_, /*empty_context=*/false));
     const std::vector<int32_t> ids = tokenizer_.Encode(ContextOf(item, 0));
     tokens.insert(tokens.end(), ids.begin(), ids.end());
     if (tokens.empty()) return absl::InvalidArgumentError("the prompt has no tokens");

@@ -11,6 +11,7 @@
 #include "core/base/thread_pool.h"
 #include "core/runtime/plan.h"
 #include "core/runtime/session.h"
+#include "core/text/prefix_tokens.h"
 #include "eval/log_probs.h"
 #include "experiments/model.h"
 #include "tools/command.h"
@@ -35,9 +36,10 @@ int32_t ChooseToken(const std::vector<float>& logits, double temperature, Rng& r
 }
 
 absl::StatusOr<std::vector<int32_t>> EncodePrompt(const text::Tokenizer& tokenizer, const std::string& prompt) {
-  std::vector<int32_t> tokens = tokenizer.Encode(prompt);
-  if (tokenizer.bos_id().has_value() && (tokenizer.adds_bos() || tokens.empty())) tokens.insert(tokens.begin(), *tokenizer.bos_id());
-  if (tokens.empty()) return absl::InvalidArgumentError("the prompt has no tokens and the tokenizer no BOS to start from");
+  NIBBLE_ASSIGN_OR_RETURN(std::vector<int32_t> tokens, text::PrefixTokens(tokenizer, /*empty_context=*/prompt.empty()));
+  const std::vector<int32_t> ids = tokenizer.Encode(prompt);
+  tokens.insert(tokens.end(), ids.begin(), ids.end());
+  if (tokens.empty()) return absl::InvalidArgumentError("the prompt has no tokens");
   return tokens;
 }
 

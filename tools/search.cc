@@ -45,7 +45,7 @@ absl::StatusOr<::nibble::Search> ReadSearch(const Options& options) {
   if (search.model().source().empty()) return absl::InvalidArgumentError("give --model, or model { source: ... } in the config");
   NIBBLE_RETURN_IF_ERROR(Annotate(CheckSearch(search), path));
   // Its metrics are needed at the end of a long time.
-  NIBBLE_ASSIGN_OR_RETURN(const ExpandedExperiment experiment, ExpandExperiment(SearchExperiment(search, {}), path, DirectoryOf(path)));
+  NIBBLE_ASSIGN_OR_RETURN(const ExpandedExperiment experiment, ExpandExperiment(SearchExperiment(search, {}, 0), path, DirectoryOf(path)));
   NIBBLE_RETURN_IF_ERROR(Annotate(InputHashes(experiment.directory).CheckHeldOut(search.data(), experiment.metrics), path));
   return search;
 }
@@ -54,10 +54,11 @@ absl::StatusOr<::nibble::Search> ReadSearch(const Options& options) {
 absl::StatusOr<int> Compare(const ::nibble::Search& search, const std::vector<Mix>& mixes, const Options& options, const std::string& out,
                             const FolderLock& lock) {
   const std::string path = options.Text("config");
-  NIBBLE_ASSIGN_OR_RETURN(const ExpandedExperiment experiment, ExpandExperiment(SearchExperiment(search, mixes), path, DirectoryOf(path)));
   RunOptions run;
   run.out = out;
   NIBBLE_ASSIGN_OR_RETURN(run.plan.threads, ThreadsOf(options));
+  NIBBLE_ASSIGN_OR_RETURN(const ExpandedExperiment experiment,
+                          ExpandExperiment(SearchExperiment(search, mixes, run.plan.threads), path, DirectoryOf(path)));
   run.plan.commit = SourceCommit();
   run.plan.command = CommandLine(absl::StrCat("./nibble search ", path, " --model ", search.model().source(), " --out ", out), options, {"budget"});
   NIBBLE_ASSIGN_OR_RETURN(const RunSummary summary, RunExperiment(experiment, run, lock));
@@ -75,14 +76,14 @@ absl::StatusOr<int> Run(const Options& options) {
   NIBBLE_ASSIGN_OR_RETURN(const int threads, ThreadsOf(options));
   ThreadPool pool(ThreadsOrAll(threads));
   NIBBLE_ASSIGN_OR_RETURN(const auto searcher, Searcher::Create(search, model, DirectoryOf(options.Text("config")), out, pool));
+  PrintEvents(searcher->events());
   NIBBLE_ASSIGN_OR_RETURN(const Sensitivities sensitivities, searcher->Measure());
   NIBBLE_ASSIGN_OR_RETURN(const std::vector<Mix> mixes, searcher->FindMixes(sensitivities));
   NIBBLE_RETURN_IF_ERROR(WriteSearchReport(search, sensitivities, mixes, out));
-  PrintEvents(searcher->events());
   for (const Mix& mix : mixes) {
     std::printf("%-16s %9.2f MiB", mix.name.c_str(), mix.cost.bytes / (1 << 20));
     if (mix.cost.seconds > 0) std::printf("  %.3f ms a token predicted, %.3f measured", mix.predicted_cost.seconds * 1e3, mix.cost.seconds * 1e3);
-    std::printf("  loss %.5f predicted, %.5f measured\n", mix.predicted_loss, mix.loss);
+    std::printf("  loss %.5f predicted, %.5f measured%s\n", mix.predicted_loss, mix.loss, IsBeyondBudget(mix) ? "  BEYOND ITS BUDGET" : "");
   }
   return Compare(search, mixes, options, out, lock);
 }

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/base/status.h"
 #include "core/io/checkpoint_files.h"
+#include "core/io/gguf.h"
 #include "core/io/gguf_model.h"
 #include "core/io/gguf_writer.h"
 #include "core/io/rope_rows.h"

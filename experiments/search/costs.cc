@@ -5,7 +5,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/base/status.h"
-#include "core/ir/passes.h"
 #include "core/kernels/machine.h"
 #include "core/runtime/plan.h"
 #include "eval/latency.h"
@@ -15,7 +14,6 @@ namespace nibble {
 namespace {
 
 constexpr double kMib = 1 << 20;
-constexpr int64_t kDecodedTokens = 16;
 
 struct DecodeTime {
   double seconds = 0;                // of a token
@@ -24,33 +22,32 @@ struct DecodeTime {
 
 absl::StatusOr<DecodeTime> TimeDecode(const Plan& plan, const DecodeTiming& timing, ThreadPool& pool) {
   NIBBLE_ASSIGN_OR_RETURN(const auto probe,
-                          eval::LatencyProbe::Create(plan, pool, {.prefill = timing.depth, .decode = kDecodedTokens, .profile = true}));
+                          eval::LatencyProbe::Create(plan, pool, {.prefill = timing.depth, .decode = timing.tokens, .profile = true}));
+  const auto tokens = static_cast<double>(timing.tokens);
   DecodeTime best{std::numeric_limits<double>::infinity(), {}};
   for (int round = 0; round < timing.rounds; ++round) {
     probe->session().ClearProfile();
     NIBBLE_ASSIGN_OR_RETURN(const double seconds, probe->DecodeSeconds());
-    if (seconds / kDecodedTokens >= best.seconds) continue;
-    best = {seconds / kDecodedTokens, {}};
-    for (const StepProfile& step : probe->session().profile()) best.step_seconds.push_back(step.seconds / kDecodedTokens);
+    if (seconds / tokens >= best.seconds) continue;
+    best = {seconds / tokens, {}};
+    for (const StepProfile& step : probe->session().profile()) best.step_seconds.push_back(step.seconds / tokens);
   }
   return best;
 }
 
-// "q_proj 576 x 576 {scheme} {activation}": linears that do the same.
-std::string KindOf(const PlanStep& step, const Plan& plan, const ir::Graph& graph) {
-  const kernels::Linear& linear = *plan.linears()[step.linear];
-  const std::string name = step.op.name.substr(step.op.name.rfind('.') + 1);
-  const auto weight = graph.parameter(*step.op.weight).Load();
-  return absl::StrCat(name, " ", linear.rows(), " x ", linear.cols(), " ", weight.ok() ? SchemeToString(weight->scheme) : "", " ",
-                      step.op.activation.has_value() ? SchemeToString(*step.op.activation) : "");
+// "q_proj [576, 576] {weight} {activation}": linears that do the same.
+std::string KindOf(const ir::Op& op, const EncodedTensor& weight) {
+  return absl::StrCat(op.name.substr(op.name.rfind('.') + 1), " ", ShapeToString(weight.shape), " ", SchemeToString(weight.scheme), " ",
+                      op.activation.has_value() ? SchemeToString(*op.activation) : "");
 }
 
-absl::Status AddTimes(const ir::Graph& graph, const DecodeTiming& timing, ThreadPool& pool, ModelCost* cost) {
+// `kinds`: of each linear of `cost`.
+absl::Status AddTimes(const ir::Graph& graph, const std::map<std::string, std::string>& kinds, const DecodeTiming& timing, ThreadPool& pool, ModelCost* cost) {
   NIBBLE_ASSIGN_OR_RETURN(const auto* table, kernels::ChooseTable());
   NIBBLE_ASSIGN_OR_RETURN(const auto plan, Plan::Create(graph, *table));
   if (!plan->simulated_ops().empty()) {
     return absl::InvalidArgumentError(absl::StrCat(plan->simulated_ops()[0], " has no native kernel for its schemes on this machine, so its time says nothing; ",
-                                                   "leave its candidate out, or search for a size"));
+                                                   "leave out what gives it them, or search for a size"));
   }
   NIBBLE_ASSIGN_OR_RETURN(const DecodeTime time, TimeDecode(*plan, timing, pool));
   cost->whole.seconds = time.seconds;
@@ -59,11 +56,11 @@ absl::Status AddTimes(const ir::Graph& graph, const DecodeTiming& timing, Thread
     int count = 0;
   };
   std::map<std::string, Mean> means;
-  std::map<std::string, std::string> kinds;  // of each linear
   for (size_t i = 0; i < plan->steps().size(); ++i) {
     const PlanStep& step = plan->steps()[i];
-    if (step.kind != PlanStep::Kind::kLinear || cost->linears.count(step.op.name) == 0) continue;
-    Mean& mean = means[kinds[step.op.name] = KindOf(step, *plan, graph)];
+    const auto kind = kinds.find(step.op.name);
+    if (step.kind != PlanStep::Kind::kLinear || kind == kinds.end()) continue;
+    Mean& mean = means[kind->second];
     mean.sum += time.step_seconds[i];
     ++mean.count;
   }
@@ -77,12 +74,14 @@ absl::StatusOr<ModelCost> MeasureModelCost(const ir::Graph& graph, const std::op
   ModelCost cost;
   NIBBLE_ASSIGN_OR_RETURN(const std::vector<Metric> size, eval::MeasureSize(graph));
   cost.whole.bytes = size[0].value() * kMib;
+  std::map<std::string, std::string> kinds;
   for (const ir::Op& op : graph.ops()) {
     if (op.kind != ir::OpKind::kLinear || op.adapter || op.layer < 0) continue;
     NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor weight, graph.parameter(*op.weight).Load());
     cost.linears[op.name].bytes = static_cast<double>(weight.byte_size());
+    kinds[op.name] = KindOf(op, weight);
   }
-  if (timing.has_value()) NIBBLE_RETURN_IF_ERROR(AddTimes(graph, *timing, pool, &cost));
+  if (timing.has_value()) NIBBLE_RETURN_IF_ERROR(AddTimes(graph, kinds, *timing, pool, &cost));
   return cost;
 }
 

@@ -27,13 +27,14 @@ struct ModelCost {
 // How a decode is timed.
 struct DecodeTiming {
   int64_t depth = 128;  // tokens of the prompt before it
+  int64_t tokens = 32;  // that are decoded
   int rounds = 5;       // after a warm-up; the fastest counts
 };
 
 // Times each op within a decode of the whole model, where caches hold what they hold in
 // use. Linears of a name in all blocks (q_proj, ...) with the same shape and scheme share
-// the mean of their times. Errors: a linear that has no native kernel here, whose time
-// would say nothing.
+// the mean of their times. Errors: an op that has no native kernel here, whose time would
+// say nothing.
 absl::StatusOr<ModelCost> MeasureModelCost(const ir::Graph& graph, const std::optional<DecodeTiming>& timing, ThreadPool& pool);
 
 }  // namespace nibble

@@ -1,10 +1,8 @@
 #include "experiments/search/search.h"
 
 #include <algorithm>
-#include <cmath>
 #include <fstream>
 #include <map>
-#include <numeric>
 #include <set>
 
 #include "absl/strings/numbers.h"
@@ -16,14 +14,11 @@
 #include "core/base/progress.h"
 #include "core/base/proto.h"
 #include "core/base/status.h"
-#include "core/ir/passes.h"
-#include "eval/size.h"
 #include "core/kernels/machine.h"
 #include "experiments/input_hashes.h"
 #include "methods/baseline/baseline.pb.h"
 #include "methods/method.h"
 #include "methods/training/training.h"
-#include "reports/pareto.h"
 
 namespace nibble {
 namespace {
@@ -31,6 +26,8 @@ namespace {
 constexpr double kMib = 1 << 20;
 constexpr char kBaseline[] = "bf16";
 constexpr char kLossFile[] = "/sensitivity.tsv";
+// Choices of a mix for a time.
+constexpr int kAttempts = 4;
 
 // The options message that a step holds, and its list of layers; an error when the
 // method has none.
@@ -107,6 +104,7 @@ std::vector<Budget> BudgetsOf(const Search& search) {
 }
 
 bool IsTime(const Budget& budget) { return budget.kind == Budget::Kind::kDecodeMs; }
+Cost Sum(const Cost& a, const Cost& b) { return {a.bytes + b.bytes, a.seconds + b.seconds}; }
 double BytesOrSeconds(const Cost& cost, const Budget& budget) { return IsTime(budget) ? cost.seconds : cost.bytes; }
 // The same unit.
 double Limit(const Budget& budget) { return IsTime(budget) ? budget.value / 1e3 : budget.value * kMib; }
@@ -115,7 +113,10 @@ std::string MixName(const Budget& budget) { return absl::StrFormat(IsTime(budget
 
 std::optional<DecodeTiming> TimingOf(const Search& search) {
   if (search.budget_ms().empty()) return std::nullopt;
-  return DecodeTiming{search.depth(), search.rounds()};
+  DecodeTiming timing;
+  timing.depth = search.depth();
+  timing.rounds = search.rounds();
+  return timing;
 }
 
 Knapsack KnapsackFor(const Budget& budget, const Sensitivities& sensitivities) {
@@ -127,6 +128,22 @@ Knapsack KnapsackFor(const Budget& budget, const Sensitivities& sensitivities) {
     }
   }
   return Knapsack(std::move(units));
+}
+
+// Losses are measured with full-precision inputs.
+absl::Status CheckActivations(const ir::Graph& before, const ir::Graph& after) {
+  for (const ir::Op& op : after.ops()) {
+    const ir::Op* was = before.FindOp(op.name);
+    if (!op.activation.has_value() || (was != nullptr && was->activation.has_value())) continue;
+    return absl::InvalidArgumentError(absl::StrCat(op.name, ": the candidate quantizes activations, which its loss does not show; let a last step do that"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckLast(const Step& step) {
+  NIBBLE_ASSIGN_OR_RETURN(const auto method, MakeMethod(step));
+  if (method->LearningCopies() == 0) return absl::OkStatus();
+  return absl::InvalidArgumentError("last: a step that trains would run for each candidate; run it on the mix that the search writes");
 }
 
 // An error where even the cheapest choices are beyond the budget.
@@ -162,6 +179,7 @@ absl::Status CheckSearch(const Search& search) {
     if (!(budget.value > 0)) return error(field, budget.value, " must be above 0");
     if (!names.insert(MixName(budget)).second) return error(field, budget.value, " is given twice, or a candidate is called ", MixName(budget));
   }
+  for (const Step& step : search.last()) NIBBLE_RETURN_IF_ERROR(CheckLast(step));
   if (search.depth() < 1) return error("depth: ", search.depth(), " must be 1 or more");
   if (search.rounds() < 1) return error("rounds: ", search.rounds(), " must be 1 or more");
   return search.metric().empty() ? error("a search needs a metric to check its result with") : absl::OkStatus();
@@ -233,36 +251,37 @@ absl::StatusOr<double> Searcher::LossOfUnit(const Search::Candidate& candidate, 
   return loss.ok() ? loss : Annotate(loss.status(), absl::StrCat(unit.name, ", candidate ", candidate.name()));
 }
 
-absl::StatusOr<ModelCost> Searcher::CostOf(const std::vector<Step>& steps) const {
-  ir::Graph changed = graph_;
-  NIBBLE_RETURN_IF_ERROR(ApplySteps(workplace_, steps, pool_, changed));
-  NIBBLE_RETURN_IF_ERROR(ApplySteps(workplace_, {search_.last().begin(), search_.last().end()}, pool_, changed));
+absl::StatusOr<ModelCost> Searcher::CostOf(ir::Graph changed) const {
+  NIBBLE_RETURN_IF_ERROR(Annotate(ApplySteps(workplace_, {search_.last().begin(), search_.last().end()}, pool_, changed), "last"));
   return MeasureModelCost(changed, TimingOf(search_), pool_);
 }
 
 absl::Status Searcher::MeasureCosts(Sensitivities* result) {
-  std::vector<std::string> linears;
-  for (const SearchUnit& unit : result->units) linears.insert(linears.end(), unit.linears.begin(), unit.linears.end());
-  result->costs.assign(result->units.size(), {});
-  for (const Search::Candidate& candidate : search_.candidate()) {
-    NIBBLE_ASSIGN_OR_RETURN(const std::vector<Step> steps, StepsFor(candidate, linears));
-    const auto model = CostOf(steps);
-    if (!model.ok()) return Annotate(model.status(), absl::StrCat("candidate ", candidate.name()));
-    Cost fixed = model->whole;
-    for (size_t u = 0; u < result->units.size(); ++u) {
+  const size_t units = result->units.size();
+  result->costs.assign(units, {});
+  std::vector<Cost> rests;  // of each candidate, beside its units
+  for (int c = 0; c < search_.candidate_size(); ++c) {
+    std::vector<Step> steps;
+    const auto changed = Quantize(result->units, std::vector<int>(units, c), &steps);
+    if (!changed.ok()) return changed.status();
+    NIBBLE_RETURN_IF_ERROR(Annotate(CheckActivations(graph_, *changed), absl::StrCat("candidate ", search_.candidate(c).name())));
+    const auto model = CostOf(*changed);
+    if (!model.ok()) return Annotate(model.status(), absl::StrCat("candidate ", search_.candidate(c).name()));
+    result->candidates.push_back(model->whole);
+    Cost& rest = rests.emplace_back(model->whole);
+    for (size_t u = 0; u < units; ++u) {
       Cost& cost = result->costs[u].emplace_back();
-      for (const std::string& linear : result->units[u].linears) {
-        cost.bytes += model->linears.at(linear).bytes;
-        cost.seconds += model->linears.at(linear).seconds;
-      }
-      fixed.bytes -= cost.bytes;
-      fixed.seconds -= cost.seconds;
+      for (const std::string& linear : result->units[u].linears) cost = Sum(cost, model->linears.at(linear));
+      rest = {rest.bytes - cost.bytes, rest.seconds - cost.seconds};
     }
-    result->fixed.bytes += fixed.bytes;
-    result->fixed.seconds += fixed.seconds;
   }
-  result->fixed.bytes /= search_.candidate_size();
-  result->fixed.seconds /= search_.candidate_size();
+  result->fixed = rests[0];
+  for (const Cost& rest : rests) result->fixed = {std::min(result->fixed.bytes, rest.bytes), std::min(result->fixed.seconds, rest.seconds)};
+  for (size_t c = 0; c < rests.size(); ++c) {
+    const auto count = static_cast<double>(units);
+    const Cost excess = {(rests[c].bytes - result->fixed.bytes) / count, (rests[c].seconds - result->fixed.seconds) / count};
+    for (std::vector<Cost>& costs : result->costs) costs[c] = Sum(costs[c], excess);
+  }
   return absl::OkStatus();
 }
 
@@ -283,22 +302,55 @@ absl::StatusOr<Sensitivities> Searcher::Measure() {
   return result;
 }
 
-absl::Status Searcher::Finish(const std::vector<SearchUnit>& units, Mix* mix) {
-  std::vector<Step> chosen;
+absl::StatusOr<ir::Graph> Searcher::Quantize(const std::vector<SearchUnit>& units, const std::vector<int>& choice, std::vector<Step>* chosen) const {
+  ir::Graph changed = graph_;
   for (int c = 0; c < search_.candidate_size(); ++c) {
     std::vector<std::string> linears;
     for (size_t u = 0; u < units.size(); ++u) {
-      if (mix->choice[u] == c) linears.insert(linears.end(), units[u].linears.begin(), units[u].linears.end());
+      if (choice[u] == c) linears.insert(linears.end(), units[u].linears.begin(), units[u].linears.end());
     }
     if (linears.empty()) continue;
-    NIBBLE_ASSIGN_OR_RETURN(const std::vector<Step> steps, StepsFor(search_.candidate(c), linears));
-    chosen.insert(chosen.end(), steps.begin(), steps.end());
+    const Search::Candidate& candidate = search_.candidate(c);
+    NIBBLE_ASSIGN_OR_RETURN(const std::vector<Step> steps, StepsFor(candidate, linears));
+    NIBBLE_RETURN_IF_ERROR(Annotate(ApplySteps(workplace_, steps, pool_, changed), absl::StrCat("candidate ", candidate.name())));
+    chosen->insert(chosen->end(), steps.begin(), steps.end());
   }
-  ir::Graph changed = graph_;
-  NIBBLE_RETURN_IF_ERROR(ApplySteps(workplace_, chosen, pool_, changed));
+  return changed;
+}
+
+void Searcher::Predict(const Sensitivities& sensitivities, Mix* mix) const {
+  mix->predicted_cost = sensitivities.fixed;
+  mix->predicted_loss = 0;
+  for (size_t u = 0; u < sensitivities.units.size(); ++u) {
+    mix->predicted_cost = Sum(mix->predicted_cost, sensitivities.costs[u][mix->choice[u]]);
+    mix->predicted_loss += sensitivities.losses[u][mix->choice[u]];
+  }
+}
+
+absl::StatusOr<Mix> Searcher::FindMix(const Budget& budget, const Sensitivities& sensitivities) const {
+  const Knapsack knapsack = KnapsackFor(budget, sensitivities);
+  double left = Limit(budget) - BytesOrSeconds(sensitivities.fixed, budget);
+  Mix mix{.name = MixName(budget), .budget = budget};
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    const auto selection = knapsack.Best(left);
+    if (!selection.ok() && attempt > 0) return mix;
+    if (!selection.ok()) return selection.status();
+    mix.choice = selection->choice;
+    Predict(sensitivities, &mix);
+    std::vector<Step> chosen;
+    NIBBLE_ASSIGN_OR_RETURN(ir::Graph changed, Quantize(sensitivities.units, mix.choice, &chosen));
+    NIBBLE_ASSIGN_OR_RETURN(const ModelCost cost, CostOf(std::move(changed)));
+    mix.cost = cost.whole;
+    if (!IsBeyondBudget(mix)) return mix;
+    left -= BytesOrSeconds(mix.cost, budget) - Limit(budget);
+  }
+  return mix;
+}
+
+absl::Status Searcher::Finish(const std::vector<SearchUnit>& units, Mix* mix) {
+  std::vector<Step> chosen;
+  NIBBLE_ASSIGN_OR_RETURN(const ir::Graph changed, Quantize(units, mix->choice, &chosen));
   NIBBLE_ASSIGN_OR_RETURN(mix->loss, LossOf(chosen, changed, 0, changed.num_layers()));
-  NIBBLE_ASSIGN_OR_RETURN(const ModelCost cost, CostOf(chosen));
-  mix->cost = cost.whole;
   *mix->pipeline.mutable_step() = search_.first();
   for (const Step& step : chosen) *mix->pipeline.add_step() = step;
   for (const Step& step : search_.last()) *mix->pipeline.add_step() = step;
@@ -306,27 +358,22 @@ absl::Status Searcher::Finish(const std::vector<SearchUnit>& units, Mix* mix) {
 }
 
 absl::StatusOr<std::vector<Mix>> Searcher::FindMixes(const Sensitivities& sensitivities) {
-  const size_t units = sensitivities.units.size();
   std::vector<Mix> mixes;
   for (int c = 0; c < search_.candidate_size(); ++c) {
-    mixes.push_back({.name = search_.candidate(c).name(), .choice = std::vector<int>(units, c)});
+    Mix& mix = mixes.emplace_back(Mix{.name = search_.candidate(c).name(), .choice = std::vector<int>(sensitivities.units.size(), c)});
+    mix.cost = sensitivities.candidates[c];
+    Predict(sensitivities, &mix);
   }
   for (const Budget& budget : BudgetsOf(search_)) {
-    const double left = Limit(budget) - BytesOrSeconds(sensitivities.fixed, budget);
-    NIBBLE_ASSIGN_OR_RETURN(const Selection selection, KnapsackFor(budget, sensitivities).Best(left));
-    mixes.push_back({.name = MixName(budget), .budget = budget, .choice = selection.choice});
+    auto mix = FindMix(budget, sensitivities);
+    if (!mix.ok()) return Annotate(mix.status(), MixName(budget));
+    mixes.push_back(*std::move(mix));
   }
-  for (Mix& mix : mixes) {
-    mix.predicted_cost = sensitivities.fixed;
-    for (size_t u = 0; u < units; ++u) {
-      mix.predicted_cost.bytes += sensitivities.costs[u][mix.choice[u]].bytes;
-      mix.predicted_cost.seconds += sensitivities.costs[u][mix.choice[u]].seconds;
-      mix.predicted_loss += sensitivities.losses[u][mix.choice[u]];
-    }
-    NIBBLE_RETURN_IF_ERROR(Annotate(Finish(sensitivities.units, &mix), mix.name));
-  }
+  for (Mix& mix : mixes) NIBBLE_RETURN_IF_ERROR(Annotate(Finish(sensitivities.units, &mix), mix.name));
   return mixes;
 }
+
+bool IsBeyondBudget(const Mix& mix) { return mix.budget.has_value() && BytesOrSeconds(mix.cost, *mix.budget) > Limit(*mix.budget) * (1 + 1e-9); }
 
 namespace {
 
@@ -335,7 +382,7 @@ namespace {
 const Mix* RivalOf(const Mix& mix, const std::vector<Mix>& mixes) {
   const Mix* rival = nullptr;
   for (const Mix& other : mixes) {
-    if (other.budget.has_value() || !mix.budget.has_value() || BytesOrSeconds(other.predicted_cost, *mix.budget) > Limit(*mix.budget)) continue;
+    if (other.budget.has_value() || !mix.budget.has_value() || BytesOrSeconds(other.cost, *mix.budget) > Limit(*mix.budget)) continue;
     if (rival == nullptr || other.loss < rival->loss) rival = &other;
   }
   return rival;
@@ -343,7 +390,7 @@ const Mix* RivalOf(const Mix& mix, const std::vector<Mix>& mixes) {
 
 }  // namespace
 
-Experiment SearchExperiment(const Search& search, const std::vector<Mix>& mixes) {
+Experiment SearchExperiment(const Search& search, const std::vector<Mix>& mixes, int threads) {
   Experiment experiment;
   experiment.set_name("search");
   *experiment.mutable_model() = search.model();
@@ -366,7 +413,11 @@ Experiment SearchExperiment(const Search& search, const std::vector<Mix>& mixes)
     return std::any_of(search.metric().begin(), search.metric().end(), [&](const MetricRequest& metric) { return (metric.*has)(); });
   };
   if (!asks(&MetricRequest::has_size)) experiment.add_metric()->mutable_size();
-  if (!search.budget_ms().empty() && !asks(&MetricRequest::has_latency)) experiment.add_metric()->mutable_latency()->set_prefill(search.depth());
+  if (search.budget_ms().empty() || asks(&MetricRequest::has_latency)) return experiment;
+  Latency& latency = *experiment.add_metric()->mutable_latency();
+  latency.set_prefill(search.depth());
+  latency.set_decode(static_cast<int>(DecodeTiming().tokens));
+  if (threads > 0) latency.set_threads(threads);
   return experiment;
 }
 

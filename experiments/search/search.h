@@ -32,7 +32,10 @@ struct Sensitivities {
   std::vector<SearchUnit> units;
   std::vector<std::vector<Cost>> costs;
   std::vector<std::vector<double>> losses;
-  Cost fixed;  // everything else; the mean over candidates
+  // The least that everything else costs under a candidate; what it costs more under another
+  // is spread over that one's units.
+  Cost fixed;
+  std::vector<Cost> candidates;  // of the whole model, as measured
 };
 
 // Of the whole model.
@@ -46,8 +49,8 @@ struct Mix {
   std::string name;              // "mix_100mib", "mix_12ms"
   std::optional<Budget> budget;  // none: a candidate for all
   std::vector<int> choice;       // of each unit
-  // Of the whole model, as predicted from the units; measured as a whole. Losses on the text
-  // on which the units were.
+  // Of the whole model, as predicted from the units; measured as a whole, which a mix for a
+  // time may find beyond its budget. Losses on the text on which the units were.
   Cost predicted_cost, cost;
   double predicted_loss = 0, loss = 0;
   Pipeline pipeline;
@@ -83,8 +86,14 @@ class Searcher {
 
   absl::StatusOr<double> LossOfUnit(const Search::Candidate& candidate, const SearchUnit& unit);
   absl::Status MeasureCosts(Sensitivities* result);
-  // Of the model with `steps` between the first and the last.
-  absl::StatusOr<ModelCost> CostOf(const std::vector<Step>& steps) const;
+  // Of `changed` after the last steps.
+  absl::StatusOr<ModelCost> CostOf(ir::Graph changed) const;
+  // The model that a choice makes, before the last steps, and its steps.
+  absl::StatusOr<ir::Graph> Quantize(const std::vector<SearchUnit>& units, const std::vector<int>& choice, std::vector<Step>* chosen) const;
+  void Predict(const Sensitivities& sensitivities, Mix* mix) const;
+  // The mix for a budget. Where it takes more time than that as a whole, as input
+  // preparation that linears of different schemes do not share, it is chosen again for less.
+  absl::StatusOr<Mix> FindMix(const Budget& budget, const Sensitivities& sensitivities) const;
   // Adds steps and what is measured.
   absl::Status Finish(const std::vector<SearchUnit>& units, Mix* mix);
   // What block range [first, end) under `steps` does, from the folder or measured.
@@ -103,8 +112,10 @@ class Searcher {
 
 // BF16 and the mixes, compared in the search's metrics, their size and, where a budget is of
 // time, their latency; and each mix with the candidate for all that loses least within its
-// budget.
-Experiment SearchExperiment(const Search& search, const std::vector<Mix>& mixes);
+// budget. `threads`: of the latency; 0: all CPUs.
+Experiment SearchExperiment(const Search& search, const std::vector<Mix>& mixes, int threads);
+
+bool IsBeyondBudget(const Mix& mix);
 
 // search.md: predicted and measured costs and loss of each mix, what it chose for which kind
 // of linear and block; front.svg: the losses over size, and front_ms.svg over the time of a

@@ -100,11 +100,11 @@ TEST_F(SearchTest, TheMixIsAPipelineThatMakesIt) {
   EXPECT_EQ(bytes, mixes.back().cost.bytes - sensitivities.fixed.bytes);
 }
 
-TEST_F(SearchTest, TheExperimentComparesWithTheLargestCandidateThatFits) {
+TEST_F(SearchTest, TheExperimentComparesWithTheBestCandidateThatFits) {
   const Search search = Parse("unit: BLOCK budget_mib: 4.6 budget_mib: 3.4");
   Sensitivities sensitivities;
   const std::vector<Mix> mixes = Find(search, &sensitivities);
-  const Experiment experiment = SearchExperiment(search, mixes);
+  const Experiment experiment = SearchExperiment(search, mixes, 2);
   EXPECT_EQ(experiment.variant_size(), 5);
   ASSERT_EQ(experiment.contrast_size(), 2);
   EXPECT_EQ(experiment.contrast(0).variant(), "mix_4.6mib");
@@ -136,6 +136,7 @@ TEST_F(SearchTest, MistakesAreNamed) {
   EXPECT_THAT(error("budget_mib: 4 candidate { name: \"a\" step { [nibble.baseline] {} } }"), HasSubstr("no layers"));
   EXPECT_THAT(error("budget_mib: 4 candidate { name: \"a\" step { [nibble.gptq] { data { text: \"text.txt\" } } } }"), HasSubstr("learns"));
 
+  EXPECT_THAT(error("budget_mib: 4 last { [nibble.sft] { data { text: \"text.txt\" } } }"), HasSubstr("last: a step that trains"));
   EXPECT_THAT(error("budget_ms: -1"), HasSubstr("budget_ms: -1"));
   EXPECT_THAT(error("budget_ms: 1 depth: 0"), HasSubstr("depth: 0"));
   EXPECT_THAT(error("budget_ms: 1 rounds: 0"), HasSubstr("rounds: 0"));
@@ -178,23 +179,87 @@ TEST_F(SearchTest, ABudgetOfTimeIsOfTheDecodedToken) {
     EXPECT_GT(mix.cost.seconds, 0);
     EXPECT_GT(mix.predicted_cost.seconds, sensitivities.fixed.seconds);
   }
+  for (int c = 0; c < 3; ++c) EXPECT_NEAR(mixes[c].predicted_cost.seconds, mixes[c].cost.seconds, 1e-9);
   // A second leaves every choice open.
   EXPECT_EQ(mixes[3].choice, mixes[2].choice);
-  const Experiment experiment = SearchExperiment(search, mixes);
+  const Experiment experiment = SearchExperiment(search, mixes, 2);
   ASSERT_EQ(experiment.metric_size(), 3);
   EXPECT_EQ(experiment.metric(2).latency().prefill(), 8);
+  EXPECT_EQ(experiment.metric(2).latency().threads(), 2);
   ASSERT_OK_AND_ASSIGN(const std::string report, ReadFile(folder_ + "/out/search.md"));
   EXPECT_THAT(report, HasSubstr("measured ms a token"));
   EXPECT_TRUE(FileExists(folder_ + "/out/front_ms.svg"));
 }
 
-// Of a linear without a kernel a time would say nothing.
-TEST_F(SearchTest, SimulatedCandidatesHaveNoTime) {
-  const Search search = Parse("budget_ms: 10 candidate { name: \"nf4_a8\" step { [nibble.nf4] {} } step { [nibble.activations] {} } }");
+// Six blocks of which each costs a second in int8, 0.6 in int4 and 0.4 in int2.
+TEST_F(SearchTest, AMixForATimeLosesLeastWithinIt) {
+  const Search search = Parse("unit: BLOCK budget_ms: 5000 depth: 8 rounds: 1");
   ASSERT_OK_AND_ASSIGN(const OpenedModel model, OpenModel(search.model().source()));
   ThreadPool pool(2);
   ASSERT_OK_AND_ASSIGN(const auto searcher, Searcher::Create(search, model, folder_, TestTempDir() + "/out", pool));
-  EXPECT_THAT(std::string(searcher->Measure().status().message()), HasSubstr("candidate nf4_a8"));
+  Sensitivities sensitivities;
+  sensitivities.units = SearchUnits(model.graph, Search::BLOCK);
+  sensitivities.candidates.resize(3);
+  for (size_t u = 0; u < sensitivities.units.size(); ++u) {
+    sensitivities.costs.push_back({{1, 0.4}, {2, 0.6}, {4, 1}});
+    sensitivities.losses.push_back({1, 0.1 + 0.01 * static_cast<double>(u), 0});
+  }
+  ASSERT_OK_AND_ASSIGN(const std::vector<Mix> mixes, searcher->FindMixes(sensitivities));
+  EXPECT_EQ(mixes[3].choice, (std::vector<int>{1, 1, 1, 2, 2, 2}));
+  EXPECT_NEAR(mixes[3].predicted_cost.seconds, 4.8, 1e-9);
+  EXPECT_NEAR(mixes[3].predicted_loss, 0.33, 1e-9);
+  EXPECT_FALSE(IsBeyondBudget(mixes[3]));
+}
+
+// A budget that no choice meets in truth.
+TEST_F(SearchTest, AMixBeyondItsBudgetSaysSo) {
+  const Search search = Parse("unit: BLOCK budget_ms: 1e-5 depth: 8 rounds: 1");
+  ASSERT_OK_AND_ASSIGN(const OpenedModel model, OpenModel(search.model().source()));
+  ThreadPool pool(2);
+  ASSERT_OK_AND_ASSIGN(const auto searcher, Searcher::Create(search, model, folder_, folder_ + "/beyond", pool));
+  Sensitivities sensitivities;
+  sensitivities.units = SearchUnits(model.graph, Search::BLOCK);
+  sensitivities.candidates.resize(3);
+  sensitivities.costs.assign(sensitivities.units.size(), {{1, 1e-10}, {2, 1e-9}, {4, 1e-9}});
+  sensitivities.losses.assign(sensitivities.units.size(), {1, 0.1, 0});
+  ASSERT_OK_AND_ASSIGN(const std::vector<Mix> mixes, searcher->FindMixes(sensitivities));
+  EXPECT_TRUE(IsBeyondBudget(mixes[3]));
+  ASSERT_OK(WriteSearchReport(search, sensitivities, mixes, folder_ + "/beyond"));
+  ASSERT_OK_AND_ASSIGN(const std::string report, ReadFile(folder_ + "/beyond/search.md"));
+  EXPECT_THAT(report, HasSubstr("beyond its budget |"));
+}
+
+TEST_F(SearchTest, LinearsOfAKindShareTheirTime) {
+  ASSERT_OK_AND_ASSIGN(const OpenedModel model, OpenModel("configs/models/novelist"));
+  ThreadPool pool(2);
+  DecodeTiming timing;
+  timing.depth = 8;
+  ASSERT_OK_AND_ASSIGN(const ModelCost cost, MeasureModelCost(model.graph, timing, pool));
+  double sum = 0;
+  for (const auto& [name, linear] : cost.linears) {
+    const std::string first = absl::StrCat("model.layers.0", name.substr(name.find('.', 13)));
+    EXPECT_EQ(linear.seconds, cost.linears.at(first).seconds) << name;
+    EXPECT_GT(linear.seconds, 0) << name;
+    sum += linear.seconds;
+  }
+  EXPECT_LT(sum, cost.whole.seconds);
+}
+
+TEST_F(SearchTest, CandidatesWithActivationsAreErrors) {
+  const Search search = Parse("budget_mib: 4.6 candidate { name: \"w8a8\" step { [nibble.rtn] {} } step { [nibble.activations] {} } }");
+  ASSERT_OK_AND_ASSIGN(const OpenedModel model, OpenModel(search.model().source()));
+  ThreadPool pool(2);
+  ASSERT_OK_AND_ASSIGN(const auto searcher, Searcher::Create(search, model, folder_, TestTempDir() + "/out", pool));
+  EXPECT_THAT(std::string(searcher->Measure().status().message()), HasSubstr("candidate w8a8: model.layers.0.self_attn.q_proj: the candidate quantizes activations"));
+}
+
+// Of a linear without a kernel a time would say nothing.
+TEST_F(SearchTest, SimulatedCandidatesHaveNoTime) {
+  const Search search = Parse("budget_ms: 10 candidate { name: \"nf4\" step { [nibble.nf4] {} } } last { [nibble.activations] {} }");
+  ASSERT_OK_AND_ASSIGN(const OpenedModel model, OpenModel(search.model().source()));
+  ThreadPool pool(2);
+  ASSERT_OK_AND_ASSIGN(const auto searcher, Searcher::Create(search, model, folder_, TestTempDir() + "/out", pool));
+  EXPECT_THAT(std::string(searcher->Measure().status().message()), HasSubstr("candidate nf4"));
   EXPECT_THAT(std::string(searcher->Measure().status().message()), HasSubstr("no native kernel"));
 }
 

@@ -103,11 +103,13 @@ absl::Status BlockTuner::Connect(const ir::Graph& graph) {
       weights_[id].resize(tensor->second.rows * tensor->second.cols);
       arrays.values[place] = weights_[id].data();
     } else {
-      NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor stored, graph.parameter(id).Load());
-      gain = stored.shape.size() == 1 && IsFloatFormat(stored.scheme);
-      if (gain) gain_schemes_[id] = stored.scheme;
+      if (graph.parameter(id).shape().size() == 1) {
+        NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor stored, graph.parameter(id).Load());
+        gain = IsFloatFormat(stored.scheme);
+        if (gain) gain_schemes_[id] = stored.scheme;
+      }
       std::vector<float>& values = gain ? gains_[id] : frozen_[id];
-      values = nibble::Decode(stored);
+      NIBBLE_ASSIGN_OR_RETURN(values, graph.parameter(id).LoadFloats());
       arrays.values[place] = values.data();
       if (!gain) continue;
     }

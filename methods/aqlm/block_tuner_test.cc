@@ -139,6 +139,25 @@ TEST(BlockTuner, LeavesNumbersAsTheyAreStored) {
   }
 }
 
+// Epochs of changes that are each too small for a half add up.
+TEST(BlockTuner, LearnsBelowTheStoredPrecision) {
+  Setting setting;
+  TuningOptions options;
+  options.learning_rate = 3e-6;
+  options.epochs = 30;
+  options.batch = 42;  // one update an epoch
+  const auto tuner = setting.Tuner(options);
+  ASSERT_OK_AND_ASSIGN(const BlockTuner::Result result, tuner->Run([] {}));
+  EXPECT_LT(result.after, result.before);
+  int moved = 0;
+  for (const auto& [id, tensor] : tuner->tensors()) {
+    const std::vector<float>& before = setting.tensors.at(id).words;
+    // A half of 0.0625 to 0.125 has a step of 6.1e-5.
+    for (size_t i = 0; i < before.size(); ++i) moved += std::fabs(before[i]) > 0.0625f && tensor.words[i] != before[i];
+  }
+  EXPECT_GT(moved, 0);
+}
+
 // A rate that only harms leaves the block as it was.
 TEST(BlockTuner, KeepsWhatItHadWhenNothingIsBetter) {
   Setting setting;

@@ -10,6 +10,7 @@
 #include "core/base/pattern.h"
 #include "core/base/rng.h"
 #include "core/base/status.h"
+#include "core/text/prefix_tokens.h"
 #include "datasets/registry.h"
 #include "datasets/text.h"
 #include "methods/training/training.h"
@@ -54,22 +55,34 @@ struct Marked {
   std::vector<uint8_t> learned;
 };
 
-// The parts as one text, which is how a model reads them. A part's tokens are those beyond
-// the tokens of the text before it, as evaluation splits a context from its continuation.
-Marked EncodeParts(const text::Tokenizer& tokenizer, const std::vector<Part>& parts) {
-  Marked marked;
+size_t CommonPrefix(absl::Span<const int32_t> a, absl::Span<const int32_t> b) {
+  return std::mismatch(a.begin(), a.begin() + std::min(a.size(), b.size()), b.begin()).first - a.begin();
+}
+
+// The parts as one text, which is how a model reads them. A part's tokens are those that are
+// not there, or are others, without it: a token that merges across the border of two parts
+// is of the later one. Marks are right up to `window`.
+absl::StatusOr<Marked> EncodeParts(const text::Tokenizer& tokenizer, const std::vector<Part>& parts, int64_t window) {
   std::string text;
+  for (const Part& part : parts) absl::StrAppend(&text, part.text);
+  Marked marked;
+  NIBBLE_ASSIGN_OR_RETURN(marked.tokens, text::PrefixTokens(tokenizer, /*empty_context=*/parts[0].text.empty()));
+  const size_t first = marked.tokens.size();
+  const std::vector<int32_t> ids = tokenizer.Encode(text);
+  marked.tokens.insert(marked.tokens.end(), ids.begin(), ids.end());
+  marked.learned.assign(marked.tokens.size(), 0);
+  size_t offset = 0;
   for (const Part& part : parts) {
-    absl::StrAppend(&text, part.text);
-    marked.tokens = tokenizer.Encode(text);
-    marked.learned.resize(marked.tokens.size(), part.learned ? 1 : 0);
+    const size_t begin = first + CommonPrefix(tokenizer.Encode(absl::string_view(text).substr(0, offset)), ids);
+    if (begin >= static_cast<size_t>(window)) break;
+    std::fill(marked.learned.begin() + begin, marked.learned.end(), part.learned ? 1 : 0);
+    offset += part.text.size();
   }
-  const bool bos = tokenizer.bos_id().has_value() && (tokenizer.adds_bos() || parts[0].text.empty());
-  if (!bos) return marked;
-  marked.tokens.insert(marked.tokens.begin(), *tokenizer.bos_id());
-  marked.learned.insert(marked.learned.begin(), 0);
   return marked;
 }
+
+// The first token of a sequence is never predicted.
+bool TeachesNothing(absl::Span<const uint8_t> learned) { return learned.empty() || std::find(learned.begin() + 1, learned.end(), 1) == learned.end(); }
 
 // The text around a turn.
 struct Template {
@@ -133,7 +146,7 @@ absl::Status AddConversations(Context& context, const TrainingData& data, const 
     NIBBLE_ASSIGN_OR_RETURN(const auto resolved, datasets::ResolveDataset(name, context.workplace().directory));
     NIBBLE_ASSIGN_OR_RETURN(const auto conversations, datasets::ReadConversations(resolved.path));
     for (const datasets::Conversation& conversation : conversations) {
-      const Added added = AddConversation(tokenizer, conversation, data.window(), sequences);
+      NIBBLE_ASSIGN_OR_RETURN(const Added added, AddConversation(tokenizer, conversation, data.window(), sequences));
       cut += added == Added::kCut;
       without_reply += added == Added::kNotAtAll;
       learned += added != Added::kNotAtAll;
@@ -185,26 +198,25 @@ absl::StatusOr<std::vector<int32_t>> TokenStream(const text::Tokenizer& tokenize
   return stream;
 }
 
-Added AddConversation(const text::Tokenizer& tokenizer, const datasets::Conversation& conversation, int64_t window, train::Sequences* sequences) {
+absl::StatusOr<Added> AddConversation(const text::Tokenizer& tokenizer, const datasets::Conversation& conversation, int64_t window, train::Sequences* sequences) {
   const Template form = TemplateOf(tokenizer);
   std::vector<Part> parts;
   for (const datasets::Message& message : conversation.messages) {
     parts.push_back({absl::StrCat(form.before_role, message.role, form.after_role), false});
     parts.push_back({absl::StrCat(message.content, form.end), message.role == "assistant"});
   }
-  const Marked marked = EncodeParts(tokenizer, parts);
+  NIBBLE_ASSIGN_OR_RETURN(const Marked marked, EncodeParts(tokenizer, parts, window));
   const size_t length = std::min<size_t>(marked.tokens.size(), window);
   const auto learned = absl::MakeConstSpan(marked.learned).subspan(0, length);
-  // The first token of a sequence is never predicted.
-  if (learned.empty() || std::find(learned.begin() + 1, learned.end(), 1) == learned.end()) return Added::kNotAtAll;
+  if (TeachesNothing(learned)) return Added::kNotAtAll;
   sequences->Add(absl::MakeConstSpan(marked.tokens).subspan(0, length), learned);
   return length == marked.tokens.size() ? Added::kWhole : Added::kCut;
 }
 
-bool AddCompletion(const text::Tokenizer& tokenizer, const std::string& prompt, const std::string& completion, int64_t window,
-                   train::Sequences* sequences) {
-  const Marked marked = EncodeParts(tokenizer, {{prompt, false}, {completion, true}});
-  if (marked.tokens.empty() || static_cast<int64_t>(marked.tokens.size()) > window) return false;
+absl::StatusOr<bool> AddCompletion(const text::Tokenizer& tokenizer, const std::string& prompt, const std::string& completion, int64_t window,
+                                   train::Sequences* sequences) {
+  NIBBLE_ASSIGN_OR_RETURN(const Marked marked, EncodeParts(tokenizer, {{prompt, false}, {completion, true}}, window));
+  if (TeachesNothing(marked.learned) || static_cast<int64_t>(marked.tokens.size()) > window) return false;
   sequences->Add(marked.tokens, marked.learned);
   return true;
 }
@@ -260,15 +272,16 @@ absl::StatusOr<train::Sequences> ReadPreferenceData(Context& context, const Pref
     NIBBLE_ASSIGN_OR_RETURN(const auto preferences, datasets::ReadPreferences(resolved.path));
     for (const datasets::Preference& preference : preferences) {
       train::Sequences pair;
-      if (AddCompletion(*tokenizer, preference.prompt, preference.chosen, data.window(), &pair) &&
-          AddCompletion(*tokenizer, preference.prompt, preference.rejected, data.window(), &pair)) {
+      NIBBLE_ASSIGN_OR_RETURN(const bool chosen, AddCompletion(*tokenizer, preference.prompt, preference.chosen, data.window(), &pair));
+      NIBBLE_ASSIGN_OR_RETURN(const bool rejected, AddCompletion(*tokenizer, preference.prompt, preference.rejected, data.window(), &pair));
+      if (chosen && rejected) {
         for (const int64_t i : {0, 1}) sequences.Add(pair.tokens(i), pair.learned(i));
       } else {
         ++too_long;
       }
     }
   }
-  if (too_long > 0) context.CountEvent("dpo.pair_longer_than_window", too_long, absl::StrCat("window of ", data.window(), " tokens; or without any token"));
+  if (too_long > 0) context.CountEvent("dpo.pair_longer_than_window", too_long, absl::StrCat("window of ", data.window(), " tokens; or without a token to learn"));
   if (sequences.size() == 0) return absl::InvalidArgumentError("no pair fits the window");
   return sequences;
 }

@@ -26,13 +26,14 @@ absl::StatusOr<std::vector<int32_t>> TokenStream(const text::Tokenizer& tokenize
 // <|start_header_id|>, "role: text" lines elsewhere. What the assistant says,
 // with the token that ends its turn, is learned. What is longer than `window` is cut there;
 // a conversation of which nothing learned is left is not added.
+// Error: that of text::PrefixTokens.
 enum class Added { kWhole, kCut, kNotAtAll };
-Added AddConversation(const text::Tokenizer& tokenizer, const datasets::Conversation& conversation, int64_t window, train::Sequences* sequences);
+absl::StatusOr<Added> AddConversation(const text::Tokenizer& tokenizer, const datasets::Conversation& conversation, int64_t window, train::Sequences* sequences);
 
-// Prompt and completion; only the completion is learned. False when they are
-// longer than `window`.
-bool AddCompletion(const text::Tokenizer& tokenizer, const std::string& prompt, const std::string& completion, int64_t window,
-                   train::Sequences* sequences);
+// Prompt and completion; only the completion is learned, after text::PrefixTokens where
+// there is no prompt. False when they are longer than `window` or say nothing to learn.
+absl::StatusOr<bool> AddCompletion(const text::Tokenizer& tokenizer, const std::string& prompt, const std::string& completion, int64_t window,
+                                   train::Sequences* sequences);
 
 }  // namespace nibble
 

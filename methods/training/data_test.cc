@@ -41,16 +41,16 @@ std::vector<int32_t> Learned(const train::Sequences& sequences, int64_t i) {
 TEST(TrainingData, OnlyTheAssistantIsLearned) {
   const datasets::Conversation conversation = {{{"user", "ab"}, {"assistant", "cd"}, {"user", "e"}, {"assistant", "f"}}};
   train::Sequences chat, plain;
-  AddConversation(ChatTokenizer(), conversation, 100, &chat);
+  ASSERT_OK(AddConversation(ChatTokenizer(), conversation, 100, &chat));
   EXPECT_EQ(chat.tokens(0)[0], 100);
   EXPECT_EQ(Learned(chat, 0), (std::vector<int32_t>{'c' % 90, 'd' % 90, 101, '\n', 'f' % 90, 101, '\n'}));
-  AddConversation(LetterTokenizer(), conversation, 100, &plain);
+  ASSERT_OK(AddConversation(LetterTokenizer(), conversation, 100, &plain));
   EXPECT_EQ(Learned(plain, 0), LetterTokenizer().Encode("cd\nf\n"));
   train::Sequences cut;
-  EXPECT_EQ(AddConversation(LetterTokenizer(), conversation, 23, &cut), Added::kCut);
+  EXPECT_EQ(*AddConversation(LetterTokenizer(), conversation, 23, &cut), Added::kCut);
   EXPECT_EQ(cut.tokens(0).size(), 23);
   // "user: ab\nassistant: " is cut off before the first reply.
-  EXPECT_EQ(AddConversation(LetterTokenizer(), conversation, 20, &cut), Added::kNotAtAll);
+  EXPECT_EQ(*AddConversation(LetterTokenizer(), conversation, 20, &cut), Added::kNotAtAll);
   EXPECT_EQ(cut.size(), 1);
 }
 
@@ -76,9 +76,9 @@ TEST(TrainingData, ConversationsThatDoNotFitAreCounted) {
 
 TEST(TrainingData, APromptIsNotLearned) {
   train::Sequences sequences;
-  EXPECT_TRUE(AddCompletion(LetterTokenizer(), "abc", "de", 5, &sequences));
+  EXPECT_TRUE(*AddCompletion(LetterTokenizer(), "abc", "de", 5, &sequences));
   EXPECT_EQ(Learned(sequences, 0), LetterTokenizer().Encode("de"));
-  EXPECT_FALSE(AddCompletion(LetterTokenizer(), "abc", "def", 5, &sequences));
+  EXPECT_FALSE(*AddCompletion(LetterTokenizer(), "abc", "def", 5, &sequences));
   EXPECT_EQ(sequences.size(), 1);
 }
 
@@ -97,19 +97,46 @@ class PrefixTokenizer : public LetterTokenizer {
 TEST(TrainingData, PartsAreTokenizedAsOneText) {
   const PrefixTokenizer tokenizer;
   train::Sequences sequences;
-  ASSERT_TRUE(AddCompletion(tokenizer, "abc", "de", 6, &sequences));
+  ASSERT_TRUE(*AddCompletion(tokenizer, "abc", "de", 6, &sequences));
   EXPECT_EQ(sequences.tokens(0), absl::MakeConstSpan(tokenizer.Encode("abcde")));
   EXPECT_EQ(Learned(sequences, 0), LetterTokenizer().Encode("de"));
-  ASSERT_EQ(AddConversation(tokenizer, {{{"user", "ab"}, {"assistant", "cd"}}}, 100, &sequences), Added::kWhole);
+  ASSERT_EQ(*AddConversation(tokenizer, {{{"user", "ab"}, {"assistant", "cd"}}}, 100, &sequences), Added::kWhole);
   EXPECT_EQ(sequences.tokens(1), absl::MakeConstSpan(tokenizer.Encode("user: ab\nassistant: cd\n")));
   EXPECT_EQ(Learned(sequences, 1), LetterTokenizer().Encode("cd\n"));
+}
+
+// A space before a letter is one token with it, as a word of most vocabularies.
+class MergingTokenizer : public LetterTokenizer {
+ public:
+  std::vector<int32_t> Encode(absl::string_view text) const override {
+    std::vector<int32_t> ids;
+    for (size_t i = 0; i < text.size(); ++i) {
+      const bool merges = text[i] == ' ' && i + 1 < text.size();
+      if (merges) ++i;
+      ids.push_back(text[i] % 90 + (merges ? 100 : 0));
+    }
+    return ids;
+  }
+};
+
+TEST(TrainingData, AWordThatTakesThePromptsSpaceIsLearned) {
+  const MergingTokenizer tokenizer;
+  train::Sequences sequences;
+  ASSERT_TRUE(*AddCompletion(tokenizer, "a: ", "yes", 10, &sequences));
+  EXPECT_EQ(Learned(sequences, 0), (std::vector<int32_t>{'y' % 90 + 100, 'e' % 90, 's' % 90}));
+  ASSERT_TRUE(*AddCompletion(tokenizer, "a: ", "y", 10, &sequences));
+  EXPECT_EQ(Learned(sequences, 1), (std::vector<int32_t>{'y' % 90 + 100}));
+  ASSERT_EQ(*AddConversation(tokenizer, {{{"user", "ab"}, {"assistant", "c d"}}}, 100, &sequences), Added::kWhole);
+  EXPECT_EQ(Learned(sequences, 2), (std::vector<int32_t>{'c' % 90 + 100, 'd' % 90 + 100, '\n'}));
+  EXPECT_FALSE(*AddCompletion(tokenizer, "a", "", 10, &sequences));
+  EXPECT_FALSE(AddCompletion(tokenizer, "", "yes", 10, &sequences).ok());
 }
 
 // Without a prompt the first token of the completion is learned from the BOS.
 TEST(TrainingData, ACompletionAloneFollowsTheBos) {
   const PrefixTokenizer tokenizer;
   train::Sequences sequences;
-  ASSERT_TRUE(AddCompletion(tokenizer, "", "de", 6, &sequences));
+  ASSERT_TRUE(*AddCompletion(tokenizer, "", "de", 6, &sequences));
   EXPECT_EQ(sequences.tokens(0)[0], 99);
   EXPECT_EQ(Learned(sequences, 0), tokenizer.Encode("de"));
 }
