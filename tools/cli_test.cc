@@ -390,6 +390,31 @@ TEST(Cli, TrainWritesAModelThatEverythingLoads) {
 
 // Killed as soon as its first checkpoint is there, and run again.
 // Activations before and after rotations, on the reference checkpoint.
+TEST(Cli, SearchFindsMixesForSizesAndTimes) {
+  const std::string dir = TestTempDir(), config = dir + "/c.textproto";
+  std::string text;
+  for (int i = 0; i < 20; ++i) absl::StrAppend(&text, "In the ", i, "th year the house was sold, and nobody came to the door any more. ");
+  ASSERT_OK(WriteFile(dir + "/text.txt", text));
+  ASSERT_OK(WriteFile(config, R"(model { source: "configs/models/novelist" }
+candidate { name: "int3" step { [nibble.rtn] { bits: 3 group_size: 32 } } }
+candidate { name: "int8" step { [nibble.rtn] {} } }
+unit: BLOCK
+data { text: "text.txt" window: 64 }
+samples: 50
+depth: 8
+rounds: 1
+metric { perplexity { text: "quickstart/passages" window: 64 limit: 2 } }
+)"));
+  const std::string search = absl::StrCat("search ", config, " --threads 1 --out ", dir, "/out --budget ");
+  ExpectOutcome(search + "12parsecs", 2, {"--budget 12parsecs: expected a size such as 700MiB or 1.5GiB, or the time of a decoded token such as 12ms"});
+  ExpectOutcome(search + "1e-6ms", 2, {"event calibration.fewer_samples", "a budget of 1e-06 ms is below"});
+  ExpectOutcome(search + "0.0045GiB --budget 4 --budget 60000ms", 0, {"mix_4.608mib", "mix_4mib", "mix_60000ms", "ms a token predicted"});
+  ASSERT_OK_AND_ASSIGN(const std::string report, ReadFile(dir + "/out/report.md"));
+  EXPECT_THAT(report, ::testing::HasSubstr("decode_tokens_per_s"));
+  ASSERT_OK_AND_ASSIGN(const std::string results, ReadFile(dir + "/out/results.json"));
+  EXPECT_THAT(results, ::testing::HasSubstr("threads: 1"));
+}
+
 TEST(Cli, InspectShowsWhatAPipelineDoesToActivations) {
   const std::string dir = TestTempDir();
   ASSERT_OK(WriteFile(dir + "/rotate.textproto", "step { [nibble.spinquant] {} }\n"));
