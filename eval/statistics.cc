@@ -340,6 +340,8 @@ bool IsTiming(const Metric& metric) {
   return metric.aggregate() == Metric::RATE || metric.aggregate() == Metric::TIME;
 }
 
+bool IsDistance(const Metric& metric) { return absl::StartsWith(metric.name(), "kl/") || absl::StartsWith(metric.name(), "top1_agreement/"); }
+
 bool IsWithheld(const Metric& metric) { return IsTiming(metric) && metric.arithmetic() == SIMULATED; }
 
 absl::Status FillMetric(Metric* metric) {

@@ -114,6 +114,9 @@ bool IsQuality(const Metric& metric);
 // A time or a rate.
 bool IsTiming(const Metric& metric);
 
+// A distance from the baseline's model (divergence.h), which another baseline changes.
+bool IsDistance(const Metric& metric);
+
 // A latency of simulated arithmetic: never shown, never compared.
 bool IsWithheld(const Metric& metric);
 

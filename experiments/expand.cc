@@ -312,6 +312,10 @@ class Expander {
         known = known || MatchesPattern(gate.variant(), variant.name);
       }
       if (!known) return Error(place, UnknownName("variant", gate.variant(), names));
+      const auto is_gated = [&](const std::string& name) { return MatchesPattern(gate.metric(), name); };
+      if (std::none_of(metric_names_.begin(), metric_names_.end(), is_gated)) {
+        return Error(place, UnknownName("metric", gate.metric(), {metric_names_.begin(), metric_names_.end()}));
+      }
       if (gate.has_against() && files.insert(gate.against()).second) NIBBLE_RETURN_IF_ERROR(AddEarlier(gate.against(), place));
     }
     return absl::OkStatus();

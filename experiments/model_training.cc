@@ -100,7 +100,7 @@ absl::StatusOr<ModelTrainingResult> TrainModel(const ModelTraining& config, cons
   NIBBLE_ASSIGN_OR_RETURN(const std::string hash, model.source.Hash());
   Context context(pool, WorkplaceOf(model, directory, out + "/work", hash));
   NIBBLE_ASSIGN_OR_RETURN(const train::Sequences sequences, ReadTrainingData(context, config.data()));
-  NIBBLE_ASSIGN_OR_RETURN(auto masters, MastersOf(model.graph, AllParameters(model.graph), /*round_floats=*/false));
+  NIBBLE_ASSIGN_OR_RETURN(auto masters, MastersOf(context, model.graph, AllParameters(model.graph), /*round_floats=*/false));
   ModelTrainingResult result;
   for (const auto& master : masters) result.parameters += static_cast<int64_t>(master.master.size());
   const Lesson lesson = {"train", config.training(), ProtoToLine(config.shape()), &sequences};

@@ -15,6 +15,20 @@
 #include "methods/method.h"
 
 namespace nibble {
+namespace {
+
+absl::Status CheckOnly(const ExpandedExperiment& experiment, const RunPlanOptions& options) {
+  std::vector<std::string> names;
+  for (const ExpandedVariant& variant : experiment.variants) names.push_back(variant.name);
+  for (const std::string& name : options.only) {
+    if (std::find(names.begin(), names.end(), name) == names.end()) {
+      return absl::InvalidArgumentError(absl::StrCat("--only: ", UnknownName("variant", name, names)));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
 
 bool NeedsBaseline(const MetricRequest& request) { return request.has_latency() || request.has_divergence(); }
 
@@ -28,7 +42,18 @@ RunPlan::RunPlan(const ExpandedExperiment& experiment, RunPlanOptions options, O
       model_(std::move(model)),
       threads_(ThreadsOrAll(options_.threads > 0 ? options_.threads : experiment.config.threads())) {}
 
+absl::Status RunPlan::Check(const ExpandedExperiment& experiment, const RunPlanOptions& options) {
+  NIBBLE_RETURN_IF_ERROR(CheckOnly(experiment, options));
+  if (experiment.config.allow_test_data()) return absl::OkStatus();
+  InputHashes hashes(experiment.directory);
+  for (const ExpandedVariant& variant : experiment.variants) {
+    NIBBLE_RETURN_IF_ERROR(Annotate(hashes.CheckHeldOut(variant.pipeline, experiment.metrics), absl::StrCat("variant ", variant.name)));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<RunPlan> RunPlan::Make(const ExpandedExperiment& experiment, RunPlanOptions options) {
+  NIBBLE_RETURN_IF_ERROR(Check(experiment, options));
   NIBBLE_ASSIGN_OR_RETURN(OpenedModel model, OpenModel(experiment.config.model().source()));
   NIBBLE_RETURN_IF_ERROR(CheckFitsMemory(model));
   RunPlan plan(experiment, std::move(options), std::move(model));
@@ -36,7 +61,6 @@ absl::StatusOr<RunPlan> RunPlan::Make(const ExpandedExperiment& experiment, RunP
   // The program's own bytes are the code version: any change may move a number.
   NIBBLE_ASSIGN_OR_RETURN(plan.code_version_, Sha256OfFile("/proc/self/exe"));
   NIBBLE_RETURN_IF_ERROR(plan.NameColumns());
-  NIBBLE_RETURN_IF_ERROR(plan.CheckOnly());
   NIBBLE_RETURN_IF_ERROR(plan.PlanVariants());
   return plan;
 }
@@ -47,17 +71,6 @@ absl::Status RunPlan::NameColumns() {
     NIBBLE_ASSIGN_OR_RETURN(std::vector<std::string> names, MetricNames(request, experiment_.directory));
     columns_.push_back({first, std::move(names)});
     first += columns_.back().names.size();
-  }
-  return absl::OkStatus();
-}
-
-absl::Status RunPlan::CheckOnly() const {
-  std::vector<std::string> names;
-  for (const ExpandedVariant& variant : experiment_.variants) names.push_back(variant.name);
-  for (const std::string& name : options_.only) {
-    if (std::find(names.begin(), names.end(), name) == names.end()) {
-      return absl::InvalidArgumentError(absl::StrCat("--only: ", UnknownName("variant", name, names)));
-    }
   }
   return absl::OkStatus();
 }
@@ -82,9 +95,6 @@ absl::Status RunPlan::PlanVariants() {
 absl::StatusOr<PlannedVariant> RunPlan::PlanVariant(const ExpandedVariant& variant, const std::string& root, InputHashes& hashes) const {
   PlannedVariant planned;
   planned.variant = &variant;
-  if (!experiment_.config.allow_test_data()) {
-    NIBBLE_RETURN_IF_ERROR(Annotate(hashes.CheckHeldOut(variant.pipeline, experiment_.metrics), absl::StrCat("variant ", variant.name)));
-  }
   std::string made = root;
   for (const Step& step : variant.pipeline.step()) {
     const auto inputs = hashes.OfOptions(step);

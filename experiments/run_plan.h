@@ -48,6 +48,10 @@ bool NeedsBaseline(const MetricRequest& request);
 
 class RunPlan {
  public:
+  // The errors of Make that need no model: an unknown variant in `only`; data that a step
+  // learns from and a metric measures, or that is not there.
+  static absl::Status Check(const ExpandedExperiment& experiment, const RunPlanOptions& options);
+
   // Opens the model and hashes it, this program and every file that the experiment reads;
   // `experiment` must outlive the plan. Errors: a model that does not load or fit, data
   // that is not there, an unknown variant in `only`.
@@ -83,7 +87,6 @@ class RunPlan {
   RunPlan(const ExpandedExperiment& experiment, RunPlanOptions options, OpenedModel model);
 
   absl::Status NameColumns();
-  absl::Status CheckOnly() const;
   absl::Status PlanVariants();
   absl::StatusOr<PlannedVariant> PlanVariant(const ExpandedVariant& variant, const std::string& root, InputHashes& hashes) const;
   absl::Status AddMeasurements(PlannedVariant& variant, InputHashes& hashes) const;

@@ -17,18 +17,12 @@ namespace {
 // Slurm's own default for the size of an array (MaxArraySize) is 1001.
 constexpr size_t kArray = 1000;
 
-std::string Quoted(const std::string& word) {
-  std::string quoted = "'";
-  for (const char c : word) absl::StrAppend(&quoted, c == '\'' ? "'\\''" : std::string(1, c));
-  return quoted + "'";
-}
-
 // Each task of the array takes a line of the list, and leaves its log beside the job.
 std::string Script(const std::string& list, int64_t memory_limit) {
   std::error_code error;
   const std::string self = std::filesystem::read_symlink("/proc/self/exe", error).string();
   const std::string limit = memory_limit > 0 ? absl::StrCat(" --memory-limit ", memory_limit >> 20) : "";
-  return absl::StrCat("#!/bin/sh\njob=$(sed -n \"$((SLURM_ARRAY_TASK_ID + 1))p\" ", Quoted(list), ")\nexec ", Quoted(self),
+  return absl::StrCat("#!/bin/sh\njob=$(sed -n \"$((SLURM_ARRAY_TASK_ID + 1))p\" ", ShellWord(list), ")\nexec ", ShellWord(self),
                       " job \"$job\"", limit, " > \"${job%.textproto}.log\" 2>&1\n");
 }
 
@@ -36,8 +30,8 @@ absl::Status Submit(const std::vector<std::string>& files, const SlurmOptions& o
   const std::string list = options.folder + "/array.txt", script = options.folder + "/array.sh";
   NIBBLE_RETURN_IF_ERROR(WriteFile(list, absl::StrJoin(files, "\n") + "\n"));
   NIBBLE_RETURN_IF_ERROR(WriteFile(script, Script(list, options.memory_limit)));
-  const std::string command = absl::StrCat("exec sbatch --wait --job-name=", Quoted(options.name), " --array=0-", files.size() - 1, " --cpus-per-task=",
-                                           options.threads, " --output=/dev/null ", options.arguments, " ", Quoted(script));
+  const std::string command = absl::StrCat("exec sbatch --wait --job-name=", ShellWord(options.name), " --array=0-", files.size() - 1, " --cpus-per-task=",
+                                           options.threads, " --output=/dev/null ", options.arguments, " ", ShellWord(script));
   // With --wait its status is that of the worst task, which has told its own story.
   NIBBLE_ASSIGN_OR_RETURN(const Ending ending, RunToEnd("sh", {"-c", command}, "sbatch"));
   const bool submitted = std::any_of(files.begin(), files.end(), [](const std::string& file) { return FileExists(LogOf(file)); });

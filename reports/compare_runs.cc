@@ -63,6 +63,8 @@ std::vector<std::string> Differences(const std::vector<ComparedRun>& runs) {
 
 bool HaveOneModel(const RunInfo& a, const RunInfo& b) { return a.has_model_hash() && a.model_hash() == b.model_hash(); }
 
+const std::string& BaselinePipeline(const ComparedRun& run) { return run.table->Build(run.table->baseline()).pipeline(); }
+
 // The figure of `run` against the first run's, or why there is none.
 Comparison AgainstFirst(const ComparedRun& first, const ComparedRun& run, const std::string& variant, const std::string& name) {
   Comparison refused;
@@ -74,6 +76,8 @@ Comparison AgainstFirst(const ComparedRun& first, const ComparedRun& run, const 
     refused.why = absl::StrCat("another pipeline than in ", first.name);
   } else if (source->data_hash() != first_source->data_hash()) {
     refused.why = absl::StrCat("other data than in ", first.name);
+  } else if (IsDistance(*run.table->Find(variant, name)) && BaselinePipeline(run) != BaselinePipeline(first)) {
+    refused.why = absl::StrCat("another baseline than in ", first.name);
   }
   if (!refused.why.empty()) return refused;
   const Metric& metric = *run.table->Find(variant, name);

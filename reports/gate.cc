@@ -226,16 +226,28 @@ std::string FormatGates(const std::vector<GateOutcome>& outcomes) {
   return text;
 }
 
-std::string GatesJunit(const std::string& run, const std::vector<GateOutcome>& outcomes) {
+std::vector<std::string> FailedJobs(const RunTable& table) {
+  std::vector<std::string> jobs;
+  for (const std::string& variant : table.variants()) {
+    for (const JobResult* failure : table.Failures(variant)) jobs.push_back(absl::StrCat(variant, " ", failure->job(), ": ", failure->error()));
+  }
+  return jobs;
+}
+
+std::string GatesJunit(const std::string& run, const std::vector<GateOutcome>& outcomes, const std::vector<std::string>& failed_jobs) {
   const int64_t failures = absl::c_count_if(outcomes, [](const GateOutcome& outcome) { return !outcome.passed; });
   const std::string name = EscapeXml(run);
   std::string xml = absl::StrFormat("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n<testsuite name=\"%s\" tests=\"%d\" failures=\"%d\">\n", name,
-                                    outcomes.size(), failures);
+                                    outcomes.size() + failed_jobs.size(), failures + static_cast<int64_t>(failed_jobs.size()));
   for (const GateOutcome& outcome : outcomes) {
     const std::string what = EscapeXml(absl::StrCat(outcome.metric, outcome.bound.empty() ? "" : ": ", outcome.bound));
     absl::StrAppend(&xml, "<testcase classname=\"", name, ".", EscapeXml(outcome.variant), "\" name=\"", what, "\"");
     if (outcome.passed) absl::StrAppend(&xml, "/>\n");
     else absl::StrAppend(&xml, "><failure message=\"", EscapeXml(outcome.message), "\"/></testcase>\n");
+  }
+  for (const std::string& job : failed_jobs) {
+    absl::StrAppend(&xml, "<testcase classname=\"", name, ".jobs\" name=\"", EscapeXml(job.substr(0, job.find(':'))), "\"><failure message=\"",
+                    EscapeXml(job), "\"/></testcase>\n");
   }
   return absl::StrCat(xml, "</testsuite>\n</testsuites>\n");
 }

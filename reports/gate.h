@@ -42,9 +42,13 @@ std::vector<GateOutcome> EvaluateGates(const RunTable& table);
 // One line each: "FAIL ptq perplexity/wikitext: ratio 1.52 > max_ratio 1.45".
 std::string FormatGates(const std::vector<GateOutcome>& outcomes);
 
+// The jobs of a run that failed, each "variant job: why". A gate says nothing of a metric that
+// it does not name.
+std::vector<std::string> FailedJobs(const RunTable& table);
+
 // As a JUnit report, which CI systems show: a suite of the run's name, a case for each
-// outcome.
-std::string GatesJunit(const std::string& run, const std::vector<GateOutcome>& outcomes);
+// outcome and each failed job.
+std::string GatesJunit(const std::string& run, const std::vector<GateOutcome>& outcomes, const std::vector<std::string>& failed_jobs);
 
 bool AllPassed(const std::vector<GateOutcome>& outcomes);
 

@@ -177,10 +177,11 @@ TEST(Gate, ComparisonsNeedAComparableBaseline) {
 TEST(Gate, JunitHoldsEachOutcome) {
   const std::vector<GateOutcome> outcomes = {{Gate(), "w4|sim", "size_mib", 72.5, "max_value 80", true, "value 72.5 <= max_value 80"},
                                              {Gate(), "ptq", "perplexity/a\"b", {}, "", false, "not <measured>"}};
-  EXPECT_EQ(GatesJunit("a & b", outcomes),
-            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n<testsuite name=\"a &amp; b\" tests=\"2\" failures=\"1\">\n"
+  EXPECT_EQ(GatesJunit("a & b", outcomes, {"w4 kl: no <file>"}),
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n<testsuite name=\"a &amp; b\" tests=\"3\" failures=\"2\">\n"
             "<testcase classname=\"a &amp; b.w4|sim\" name=\"size_mib: max_value 80\"/>\n"
             "<testcase classname=\"a &amp; b.ptq\" name=\"perplexity/a&quot;b\"><failure message=\"not &lt;measured&gt;\"/></testcase>\n"
+            "<testcase classname=\"a &amp; b.jobs\" name=\"w4 kl\"><failure message=\"w4 kl: no &lt;file&gt;\"/></testcase>\n"
             "</testsuite>\n</testsuites>\n");
 }
 

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
@@ -311,6 +312,22 @@ TEST(ComparedRuns, WhatDiffersHasNoRatio) {
   };
   EXPECT_THAT(ComparedRow(other_data), HasSubstr("no ratio to a¹ |"));
   EXPECT_THAT(ComparedRow([](SmallRun* run) { run->results[4] = MakeFailure("ptq", "perplexity wikitext", "full"); }), HasSubstr("| failed¹ |"));
+}
+
+// A divergence is from the baseline's model.
+TEST(ComparedRuns, DistancesFromOtherBaselinesDoNotPair) {
+  for (const bool same : {true, false}) {
+    SmallRun runs[2] = {MakeSmallRun(), MakeSmallRun()};
+    for (SmallRun& run : runs) {
+      for (const int result : {0, 4}) *run.results[result].add_metric() = MakeMetric("kl/wikitext", Metric::MEAN, 0.5, {5, 5, 5}, {10, 10, 10});
+    }
+    for (JobResult& result : runs[1].results) {
+      if (!same && result.variant() == "bf16") result.set_pipeline("int8 { }");
+    }
+    const RunTable a(runs[0].run, runs[0].results), b(runs[1].run, runs[1].results);
+    const std::string markdown = ToMarkdown(ComparisonDocument({{"a", "out/a", &a}, {"b", "out/b", &b}}));
+    EXPECT_EQ(absl::StrContains(markdown, "another baseline than in a"), !same);
+  }
 }
 
 TEST(ComparedRuns, TimingsDoNotPairAcrossRuns) {

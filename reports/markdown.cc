@@ -16,12 +16,13 @@ std::string Superscript(absl::string_view number) {
   return mark;
 }
 
-std::string Written(const doc::Span& span) {
+// In a table's cell a pipe ends the cell, within code too.
+std::string Written(const doc::Span& span, bool in_cell) {
   switch (span.kind) {
     case doc::Span::kWords: return span.text;
     case doc::Span::kRecord: return span.text;
     case doc::Span::kData: return MarkdownCell(span.text);
-    case doc::Span::kCode: return absl::StrCat("`", absl::StrReplaceAll(span.text, {{"`", "'"}}), "`");
+    case doc::Span::kCode: return absl::StrCat("`", absl::StrReplaceAll(span.text, {{"`", "'"}, {"|", in_cell ? "\\|" : "|"}}), "`");
     case doc::Span::kBreak: return "<br>";
     case doc::Span::kMark: return Superscript(span.text);
     case doc::Span::kLink: return absl::StrCat("[", span.text, "](", span.target, ")");
@@ -29,11 +30,11 @@ std::string Written(const doc::Span& span) {
   return "";
 }
 
-std::string Inline(const doc::Text& text) {
+std::string Inline(const doc::Text& text, bool in_cell = false) {
   std::string markdown;
   for (const doc::Span& span : text.spans()) {
     const char* marks = span.strong ? "**" : "";
-    absl::StrAppend(&markdown, marks, Written(span), marks);
+    absl::StrAppend(&markdown, marks, Written(span, in_cell), marks);
   }
   return markdown;
 }
@@ -45,13 +46,13 @@ std::string Block(const doc::Paragraph& paragraph) { return Inline(paragraph.tex
 std::string Block(const doc::Table& table) {
   std::vector<std::string> titles, rules;
   for (const doc::Column& column : table.columns) {
-    titles.push_back(Inline(column.title));
+    titles.push_back(Inline(column.title, /*in_cell=*/true));
     rules.push_back(column.is_number ? "---:" : ":---");
   }
   std::string text = absl::StrCat(RowText(titles), RowText(rules));
   for (const doc::Row& row : table.rows) {
     std::vector<std::string> cells;
-    for (const doc::Cell& cell : row) cells.push_back(Inline(cell.text));
+    for (const doc::Cell& cell : row) cells.push_back(Inline(cell.text, /*in_cell=*/true));
     absl::StrAppend(&text, RowText(cells));
   }
   return text;

@@ -79,7 +79,7 @@ Report MakeReport(const RunInfo& run, const std::vector<JobResult>& results, con
   doc::Document document = RunDocument(table, findings, report.plot.empty() ? "" : kPlotFile, report.loss_plot.empty() ? "" : kLossFile, kLayersFile);
   report.markdown = ToMarkdown(document);
   report.summary = ToMarkdown(SummaryDocument(table, findings.gates));
-  if (!findings.gates.empty()) report.junit = GatesJunit(run.name(), findings.gates);
+  if (!findings.gates.empty()) report.junit = GatesJunit(run.name(), findings.gates, FailedJobs(table));
   report.csv = RecordsCsv(records);
   report.json = RecordsJson(table, records, findings);
   std::vector<Chart> charts = RunCharts(table, records, findings);

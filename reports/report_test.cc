@@ -14,7 +14,9 @@
 #include "reports/contrasts.h"
 #include "reports/curve.h"
 #include "reports/labels.h"
+#include "reports/document.h"
 #include "reports/layers.h"
+#include "reports/markdown.h"
 #include "reports/pareto.h"
 #include "reports/records.h"
 #include "reports/repetitions.h"
@@ -201,6 +203,24 @@ TEST(Markdown, GoldenTable) {
   EXPECT_THAT(report, HasSubstr("| 40.0<br>×0.1562 | simulated |\n"));
   EXPECT_THAT(report, HasSubstr("| broken | native | failed¹ | – | 72.5<br>×0.2832 | – |\n"));
   EXPECT_THAT(report, HasSubstr("- ¹ broken, perplexity wikitext: layer 3: not positive definite\n"));
+}
+
+TEST(Markdown, APipeStaysInItsCellWithinCodeToo) {
+  doc::Table table{"Names", doc::Columns({"name"}, 1), {}};
+  table.rows.push_back({doc::Cell{doc::Text().Code("bf16|fp32")}});
+  doc::Document document;
+  document.sections.push_back({"Section", {doc::Paragraph{doc::Text().Code("a|b")}, std::move(table)}});
+  const std::string markdown = ToMarkdown(document);
+  EXPECT_THAT(markdown, HasSubstr("| `bf16\\|fp32` |"));
+  EXPECT_THAT(markdown, HasSubstr("`a|b`\n"));
+}
+
+TEST(Markdown, ModelsThatAreMadeHaveNoDigest) {
+  SmallRun small = MakeSmallRun();
+  small.run.set_model_hash("synthetic:llama-3.2-1b");
+  EXPECT_THAT(MakeReport(small.run, small.results).markdown, ::testing::Not(HasSubstr("SHA-256")));
+  small.run.set_model_hash(std::string(64, 'a'));
+  EXPECT_THAT(MakeReport(small.run, small.results).markdown, HasSubstr("SHA-256 `aaaaaaaaaaaa`"));
 }
 
 TEST(Markdown, HasEverySection) {

@@ -5,6 +5,7 @@
 
 #include "absl/algorithm/container.h"
 #include "absl/strings/match.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "eval/statistics.h"
@@ -124,7 +125,9 @@ Text ComparisonText(const Metric& metric, const Comparison& comparison, Notes* n
 Text ModelText(const RunInfo& run) {
   Text text = Text().Code(run.model());
   if (run.has_model_note()) text.Words(" (").Data(run.model_note()).Words(")");
-  if (run.has_model_hash()) text.Words(", SHA-256 ").Code(run.model_hash().substr(0, 12));
+  // A model that is made, not read, has its name for a hash.
+  const bool is_digest = run.model_hash().size() == 64 && absl::c_all_of(run.model_hash(), [](unsigned char c) { return absl::ascii_isxdigit(c); });
+  if (is_digest) text.Words(", SHA-256 ").Code(run.model_hash().substr(0, 12));
   return text;
 }
 

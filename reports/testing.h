@@ -102,7 +102,7 @@ inline RunInfo MakeSmallRunInfo() {
   run.set_config("name: \"small\"\n# ``` a fence\n");
   run.set_command("nibble sweep configs/small.textproto");
   run.set_model("smollm2-135m");
-  run.set_model_hash("0123456789abcdef0123");
+  run.set_model_hash("0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef");
   run.set_model_note("decoded from Q8_0 blocks");
   run.set_commit("abc1234");
   run.mutable_machine()->set_cpu("Test CPU");

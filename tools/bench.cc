@@ -82,18 +82,25 @@ Json SettingsJson(const Options& options, int threads) {
           {"cache", options.Text("cache")}, {"decode", options.Get<int>("decode")}, {"kernel_table", kernels::DescribeMachine().kernel_table}};
 }
 
+absl::StatusOr<nlohmann::json> ReadEarlier(const std::string& path) {
+  NIBBLE_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  NIBBLE_ASSIGN_OR_RETURN(nlohmann::json earlier, ParseJson(text, path));
+  if (earlier.is_object() && earlier.contains("speeds") && earlier["speeds"].is_array()) return earlier;
+  return absl::InvalidArgumentError(absl::StrCat("--compare ", path, ": has no speeds; give a file that `nibble bench --json` wrote"));
+}
+
 // An earlier file of other settings compares two things at once.
 void NoteOtherSettings(const nlohmann::json& earlier, const Json& settings) {
-  if (!earlier.is_object() || !earlier.contains("settings")) return;
+  if (!earlier.contains("settings")) return;
   for (const auto& [name, value] : settings.items()) {
     const nlohmann::json before = earlier["settings"].is_object() ? earlier["settings"].value(name, nlohmann::json()) : nlohmann::json();
     if (before != nlohmann::json(value)) std::printf("note: --compare was measured with %s %s, this with %s\n", name.c_str(), before.dump().c_str(), value.dump().c_str());
   }
 }
 
-// Tokens a second of the same case in an earlier file, or 0.
+// Tokens a second of the same case in an earlier file, or 0; `earlier` may be null.
 double EarlierSpeed(const nlohmann::json& earlier, const std::string& name) {
-  if (!earlier.is_object() || !earlier.contains("speeds") || !earlier["speeds"].is_array()) return 0;
+  if (earlier.is_null()) return 0;
   for (const auto& speed : earlier["speeds"]) {
     if (speed.is_object() && speed.contains("name") && speed["name"] == name && speed.contains("tokens_per_s") && speed["tokens_per_s"].is_number()) {
       return speed["tokens_per_s"].get<double>();
@@ -107,6 +114,8 @@ void PrintSpeeds(const eval::SpeedReport& report, const nlohmann::json& earlier)
     std::printf("%-18s %9.2f +- %.2f tokens/s", speed.name.c_str(), speed.tokens_per_s, speed.stderr);
     if (const double before = EarlierSpeed(earlier, speed.name); before > 0) {
       std::printf("   %9.2f before, x%.3f", before, speed.tokens_per_s / before);
+    } else if (!earlier.is_null()) {
+      std::printf("   not in --compare's file");
     }
     if (speed.bandwidth_share > 0) {
       std::printf("   reads %.1f GB/s of weights, %.0f +- %.0f %% of the bandwidth beside it", speed.tokens_per_s * report.decode_bytes * 1e-9,
@@ -149,8 +158,7 @@ absl::StatusOr<int> Bench(const Options& options) {
   }
   nlohmann::json earlier;
   if (options.Has("compare")) {
-    NIBBLE_ASSIGN_OR_RETURN(const std::string text, ReadFile(options.Text("compare")));
-    NIBBLE_ASSIGN_OR_RETURN(earlier, ParseJson(text, options.Text("compare")));
+    NIBBLE_ASSIGN_OR_RETURN(earlier, ReadEarlier(options.Text("compare")));
   }
   NIBBLE_ASSIGN_OR_RETURN(OpenedModel model, OpenModel(options.Text("model")));
   NIBBLE_RETURN_IF_ERROR(SetProductInputs(options.Text("dtype"), model.graph));

@@ -290,6 +290,16 @@ TEST(Cli, OptionsThatWouldDoNothingAreErrors) {
   ExpectOutcome(run + " --memory-limit 0", 2, {"--memory-limit 0"});
 }
 
+TEST(Cli, ADryRunFindsWhatARunWouldRefuse) {
+  const std::string dir = TestTempDir();
+  ExpectOutcome(absl::StrCat("run ", WriteConfig(dir, ""), " --dry-run --only w5"), 2, {"--only", "w5", "did you mean"});
+  ExpectOutcome(absl::StrCat("run ", WriteConfig(dir, ""), " --dry-run --only w4"), 0, {"2 variants, 3 metrics, 0 gates; 6 measurements"});
+  ExpectOutcome(absl::StrCat("run ", WriteConfig(dir, "gate { metric: \"sise_mib\" max_ratio: 1 }"), " --dry-run"), 2, {"sise_mib", "did you mean 'size_mib'"});
+  ASSERT_OK(WriteFile(dir + "/text.txt", "A text that is learned and measured."));
+  const std::string learned = "variant { name: \"g\" step { [nibble.gptq] { data { text: \"text.txt\" window: 4 } } } } metric { perplexity { text: \"text.txt\" window: 4 } }";
+  ExpectOutcome(absl::StrCat("run ", WriteConfig(dir, learned), " --dry-run"), 2, {"variant g", "text.txt"});
+}
+
 TEST(Cli, ADryRunEstimatesEachJob) {
   const std::string dir = TestTempDir();
   const std::string run = absl::StrCat("run ", WriteConfig(dir, ""), " --dry-run");

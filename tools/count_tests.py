@@ -1,12 +1,14 @@
 """Counts test cases from the XML that Bazel kept of a test run.
 
-usage: count_tests.py ROOT BAZEL_STATUS LABEL...
+usage: count_tests.py ROOT BAZEL_STATUS BUILD_EVENTS LABEL...
 
-Prints what was skipped and what failed, then "N passed, N failed" alone on a
-line. A target that did not build or died before it wrote its cases counts as
-one failure. The exit status is that of the run.
+BUILD_EVENTS is what `bazel test --build_event_json_file` wrote: the files of an
+earlier run may still be there. Prints what was skipped and what failed, then
+"N passed, N failed" alone on a line. A target that did not build or died before
+it wrote its cases counts as one failure. The exit status is that of the run.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -26,6 +28,15 @@ def test_targets(root, labels):
     return [line for line in lines if line.startswith("//")]
 
 
+def ran(events):
+    """The labels of the tests that ran, or whose result Bazel kept."""
+    labels = set()
+    with open(events, encoding="utf-8") as lines:
+        for line in lines:
+            labels.add(json.loads(line).get("id", {}).get("testResult", {}).get("label"))
+    return labels
+
+
 def count(path):
     """(passed, failed names, skipped reasons) of one test.xml."""
     passed, failed, skipped = 0, [], []
@@ -42,15 +53,15 @@ def count(path):
 
 
 def main():
-    root, status, labels = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
+    root, status, results, labels = sys.argv[1], int(sys.argv[2]), ran(sys.argv[3]), sys.argv[4:]
     logs = bazel(root, "info", "bazel-testlogs").strip()
     passed, failed, skipped = 0, [], []
     for label in test_targets(root, labels):
         path = os.path.join(logs, label[2:].replace(":", "/"), "test.xml")
         try:
-            p, f, s = count(path)
+            p, f, s = count(path) if label in results else (0, [label + " (did not run)"], [])
         except (OSError, ElementTree.ParseError):
-            p, f, s = 0, [label + " (did not run)"], []
+            p, f, s = 0, [label + " (left no results)"], []
         passed += p
         failed += f
         skipped += s

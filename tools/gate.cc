@@ -16,10 +16,13 @@ absl::StatusOr<int> Check(const Options& options) {
   if (log.run.gate_size() == 0) {
     return absl::InvalidArgumentError(options.Text("dir") + ": the experiment has no gate; add gate { ... } to its config");
   }
-  const auto outcomes = EvaluateGates(log.run, log.results);
+  const RunTable table(log.run, log.results);
+  const auto outcomes = EvaluateGates(table);
+  const std::vector<std::string> failed_jobs = FailedJobs(table);
   std::printf("%s", FormatGates(outcomes).c_str());
-  if (options.Has("junit")) NIBBLE_RETURN_IF_ERROR(WriteFile(options.Text("junit"), GatesJunit(log.run.name(), outcomes)));
-  return AllPassed(outcomes) ? kDone : kFailed;
+  for (const std::string& job : failed_jobs) std::printf("FAIL %s\n", job.c_str());
+  if (options.Has("junit")) NIBBLE_RETURN_IF_ERROR(WriteFile(options.Text("junit"), GatesJunit(log.run.name(), outcomes, failed_jobs)));
+  return AllPassed(outcomes) && failed_jobs.empty() ? kDone : kFailed;
 }
 
 }  // namespace
@@ -28,7 +31,7 @@ Command GateCommand() {
   namespace po = boost::program_options;
   Command command;
   command.name = "gate";
-  command.summary = "Checks a run against its gates; exits with 1 and names each gate that fails.";
+  command.summary = "Checks a run against its gates; exits with 1 and names each gate, and each job, that fails.";
   command.usage = "gate DIR [--junit FILE]";
   command.examples = "  nibble gate out/quickstart\n  nibble gate out/quickstart --junit gates.xml\n";
   command.options.add_options()("dir", po::value<std::string>(), "the run's folder")(

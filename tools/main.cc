@@ -30,7 +30,7 @@ void PrintOverview(const std::vector<Command>& commands) {
     if (!command.hidden) std::printf("  %-10s %s\n", command.name.c_str(), command.summary.c_str());
   }
   std::printf("\n`nibble COMMAND --help` shows its options and examples.\n"
-              "Exit status: 0 done, 1 a gate or comparison failed, 2 the input was wrong.\n");
+              "Exit status: 0 done, 1 a gate or a job failed, 2 the input was wrong.\n");
 }
 
 void PrintHelp(const Command& command) {

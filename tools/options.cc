@@ -3,6 +3,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "core/base/subprocess.h"
 #include "tools/command.h"
 
 namespace nibble::tools {
@@ -36,7 +37,7 @@ absl::StatusOr<std::vector<Override>> OverridesOf(const Options& options) {
 
 std::string CommandLine(std::string start, const Options& options, const std::vector<std::string>& repeated) {
   for (const std::string& name : repeated) {
-    for (const std::string& value : options.List(name)) absl::StrAppend(&start, " --", name, " '", value, "'");
+    for (const std::string& value : options.List(name)) absl::StrAppend(&start, " --", name, " ", ShellWord(value));
   }
   if (options.Has("threads")) absl::StrAppend(&start, " --threads ", options.Get<int>("threads"));
   return start;

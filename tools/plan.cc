@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "core/base/status.h"
+#include "core/base/subprocess.h"
 #include "experiments/expand.h"
 #include "experiments/gather.h"
 #include "experiments/run_plan.h"
@@ -31,7 +32,7 @@ absl::StatusOr<int> Plan(const Options& options) {
   if (options.Has("metrics")) NIBBLE_RETURN_IF_ERROR(CheckList(experiment, options.List("variant"), options.Get<int>("metrics")));
   RunPlanOptions plan_options;
   NIBBLE_ASSIGN_OR_RETURN(plan_options.threads, ThreadsOf(options));
-  plan_options.command = CommandLine(absl::StrCat("./nibble run ", options.Text("config")), options, {"set"});
+  plan_options.command = CommandLine(absl::StrCat("./nibble run ", ShellWord(options.Text("config"))), options, {"set"});
   NIBBLE_ASSIGN_OR_RETURN(const RunPlan plan, RunPlan::Make(experiment, std::move(plan_options)));
   NIBBLE_RETURN_IF_ERROR(WritePlan(plan, options.Text("out")));
   return kDone;

@@ -2,12 +2,14 @@
 
 #include <cstdio>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "core/base/file.h"
 #include "core/base/progress.h"
 #include "core/base/proto.h"
 #include "core/base/status.h"
+#include "core/base/subprocess.h"
 #include "core/base/suggest.h"
 #include "core/kernels/machine.h"
 #include "experiments/estimate.h"
@@ -57,14 +59,26 @@ void PrintJobs(const RunPlan& plan) {
   std::printf("about %s in all on this machine (by counts of operations: within a factor of two or three)\n", FormatSeconds(seconds).c_str());
 }
 
-// What would run. The config is checked; a model that is not there leaves the jobs out.
-void PrintPlan(const ExpandedExperiment& experiment, RunPlanOptions options) {
+bool Runs(const ExpandedVariant& variant, const RunPlanOptions& options) {
+  return variant.is_baseline || options.only.empty() || absl::c_linear_search(options.only, variant.name);
+}
+
+// What would run. Everything is checked; a model that is not there leaves the jobs out.
+absl::Status PrintPlan(const ExpandedExperiment& experiment, const RunPlanOptions& options) {
+  NIBBLE_RETURN_IF_ERROR(RunPlan::Check(experiment, options));
   PrintVariants(experiment);
-  const auto plan = RunPlan::Make(experiment, std::move(options));
-  if (plan.ok()) PrintJobs(*plan);
-  else std::printf("no estimates: %s\n", std::string(plan.status().message()).c_str());
-  std::printf("%zu variants, %zu metrics, %d gates; %zu measurements\n", experiment.variants.size(), experiment.metrics.size(),
-              experiment.config.gate_size(), experiment.variants.size() * experiment.metrics.size());
+  const auto model = OpenModel(experiment.config.model().source());
+  if (model.ok()) {
+    NIBBLE_ASSIGN_OR_RETURN(const RunPlan plan, RunPlan::Make(experiment, options));
+    PrintJobs(plan);
+  } else {
+    std::printf("no estimates: %s\n", std::string(model.status().message()).c_str());
+  }
+  const auto variants = absl::c_count_if(experiment.variants, [&](const ExpandedVariant& variant) { return Runs(variant, options); });
+  const auto measurements = static_cast<size_t>(variants) * experiment.metrics.size();
+  std::printf("%zu variants, %zu metrics, %d gates; %zu measurements\n", static_cast<size_t>(variants), experiment.metrics.size(),
+              experiment.config.gate_size(), measurements);
+  return absl::OkStatus();
 }
 
 absl::Status SetBackend(const Options& options, RunOptions* run) {
@@ -94,11 +108,11 @@ absl::StatusOr<int> Run(const Options& options) {
   NIBBLE_RETURN_IF_ERROR(SetBackend(options, &run));
   NIBBLE_RETURN_IF_ERROR(SetMemoryLimit(options, &run));
   if (options.Has("dry-run")) {
-    PrintPlan(experiment, run.plan);
+    NIBBLE_RETURN_IF_ERROR(PrintPlan(experiment, run.plan));
     return kDone;
   }
   run.plan.commit = SourceCommit();
-  run.plan.command = CommandLine(absl::StrCat("./nibble run ", options.Text("config"), " --out ", run.out), options, {"only", "set"});
+  run.plan.command = CommandLine(absl::StrCat("./nibble run ", ShellWord(options.Text("config")), " --out ", ShellWord(run.out)), options, {"only", "set"});
   run.plan.work = options.Has("work") ? options.Text("work") : CacheDirectory() + "/training";
   NIBBLE_ASSIGN_OR_RETURN(const FolderLock lock, FolderLock::Take(run.out));
   NIBBLE_ASSIGN_OR_RETURN(const RunSummary summary, RunExperiment(experiment, run, lock));

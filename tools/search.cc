@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "core/base/status.h"
+#include "core/base/subprocess.h"
 #include "core/base/thread_pool.h"
 #include "experiments/input_hashes.h"
 #include "experiments/runner.h"
@@ -60,7 +61,7 @@ absl::StatusOr<int> Compare(const ::nibble::Search& search, const std::vector<Mi
   NIBBLE_ASSIGN_OR_RETURN(const ExpandedExperiment experiment,
                           ExpandExperiment(SearchExperiment(search, mixes, run.plan.threads), path, DirectoryOf(path)));
   run.plan.commit = SourceCommit();
-  run.plan.command = CommandLine(absl::StrCat("./nibble search ", path, " --model ", search.model().source(), " --out ", out), options, {"budget"});
+  run.plan.command = CommandLine(absl::StrCat("./nibble search ", ShellWord(path), " --model ", ShellWord(search.model().source()), " --out ", ShellWord(out)), options, {"budget"});
   NIBBLE_ASSIGN_OR_RETURN(const RunSummary summary, RunExperiment(experiment, run, lock));
   NIBBLE_RETURN_IF_ERROR(WriteReport(out));
   std::printf("%d measured, %d reused, %d failed; reports: %s/search.md, %s/report.md\n", summary.done, summary.reused, summary.failed,

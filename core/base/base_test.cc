@@ -225,5 +225,14 @@ TEST(Progress, Formats) {
   EXPECT_EQ(FormatSeconds(3723), "1:02:03");
 }
 
+TEST(Subprocess, ShellWordsComeBackAsTheyWere) {
+  EXPECT_EQ(ShellWord("configs/a-b.textproto"), "configs/a-b.textproto");
+  EXPECT_EQ(ShellWord("metric[0].limit=4"), "'metric[0].limit=4'");
+  for (const std::string word : {"", "my run", "emma's", "a\"b$c`d\\e", "*", "~", "'"}) {
+    ASSERT_OK_AND_ASSIGN(const std::string echoed, RunProgram("sh", {"-c", absl::StrCat("printf %s ", ShellWord(word))}, "sh"));
+    EXPECT_EQ(echoed, word);
+  }
+}
+
 }  // namespace
 }  // namespace nibble

@@ -11,7 +11,11 @@
 #include <cerrno>
 #include <cstring>
 
+#include "absl/algorithm/container.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
 #include "core/base/status.h"
 
@@ -84,6 +88,12 @@ std::string Ending::Text() const {
   if (signal == 0) return absl::StrCat("ended with status ", status, words);
   return absl::StrCat("killed by signal ", signal, " (", strsignal(signal), signal == SIGKILL ? "; out of memory?" : "", ")",
                       signal == SIGKILL ? "" : words);
+}
+
+std::string ShellWord(absl::string_view word) {
+  const auto is_plain = [](char c) { return absl::ascii_isalnum(static_cast<unsigned char>(c)) || absl::StrContains("_-./:=,+@%", c); };
+  if (!word.empty() && absl::c_all_of(word, is_plain)) return std::string(word);
+  return absl::StrCat("'", absl::StrReplaceAll(word, {{"'", "'\\''"}}), "'");
 }
 
 absl::StatusOr<std::string> RunProgram(const std::string& program, const std::vector<std::string>& arguments, const std::string& title) {

@@ -17,6 +17,9 @@ namespace nibble {
 // `title`. Standard error goes where ours does.
 absl::StatusOr<std::string> RunProgram(const std::string& program, const std::vector<std::string>& arguments, const std::string& title);
 
+// A word as a shell reads it back: in quotes unless every character stands for itself.
+std::string ShellWord(absl::string_view word);
+
 // Runs this executable: what is measured in a fresh process did nothing else.
 absl::StatusOr<std::string> RunSelf(const std::vector<std::string>& arguments);
 

@@ -277,9 +277,12 @@ absl::StatusOr<std::string> ContentHash(const Graph& graph) {
   NIBBLE_ASSIGN_OR_RETURN(std::string parts, Print(graph));
   std::set<ParameterId> hashed;
   for (const Op& op : graph.ops()) {
+    // Print rounds the numbers of a scheme and leaves some out.
+    for (const auto& scheme : {op.activation, op.keys, op.values}) absl::StrAppend(&parts, "\n", scheme.has_value() ? scheme->SerializeAsString() : "");
     absl::StrAppend(&parts, "\n", op.eps, " ", op.scale, " ", op.sliding_window.value_or(0), " ", absl::StrJoin(op.inverse_frequencies, " "));
     if (!op.weight.has_value() || !hashed.insert(*op.weight).second) continue;
     NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor value, graph.parameter(*op.weight).Load());
+    absl::StrAppend(&parts, " ", value.scheme.SerializeAsString());
     for (const auto& [name, buffer] : value.buffers) {
       absl::StrAppend(&parts, " ", name, " ", Sha256(BytesOf(buffer.bytes())));
     }

@@ -54,7 +54,7 @@ double SumOfSquares(Machine machine, absl::Span<const float> values) {
 
 double Schedule::Rate(int64_t step) const {
   if (step <= warmup) return peak * static_cast<double>(step) / static_cast<double>(warmup);
-  const double done = std::min(1.0, static_cast<double>(step - warmup) / static_cast<double>(std::max<int64_t>(1, steps - warmup)));
+  const double done = std::min(1.0, static_cast<double>(step - 1 - warmup) / static_cast<double>(std::max<int64_t>(1, steps - warmup)));
   switch (decay) {
     case Decay::kConstant: return peak;
     case Decay::kLinear: return peak * (1 - (1 - floor) * done);

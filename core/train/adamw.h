@@ -33,8 +33,8 @@ double SumOfSquares(Machine machine, absl::Span<const float> values);
 
 enum class Decay { kConstant, kLinear, kCosine };
 
-// A linear rise over `warmup` steps, then a fall to `floor` times `peak` at
-// `steps`.
+// A linear rise over `warmup` steps, then a fall from `peak` that would reach `floor` times
+// `peak` in the update after the last, so that each one learns.
 struct Schedule {
   double peak = 1e-3;
   int64_t warmup = 0;

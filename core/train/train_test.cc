@@ -5,6 +5,7 @@
 #include <set>
 
 #include "absl/strings/match.h"
+#include "core/io/safetensors.h"
 #include "core/base/divide.h"
 #include "core/base/file.h"
 #include "core/base/progress.h"
@@ -258,11 +259,15 @@ TEST_F(TrainTest, Schedules) {
   const Schedule cosine = {.peak = 1, .warmup = 4, .steps = 104, .decay = Decay::kCosine, .floor = 0.1};
   EXPECT_DOUBLE_EQ(cosine.Rate(1), 0.25);
   EXPECT_DOUBLE_EQ(cosine.Rate(4), 1);
-  EXPECT_NEAR(cosine.Rate(54), 0.55, 1e-12);
-  EXPECT_NEAR(cosine.Rate(104), 0.1, 1e-12);
+  EXPECT_DOUBLE_EQ(cosine.Rate(5), 1);
+  EXPECT_NEAR(cosine.Rate(55), 0.55, 1e-12);
+  EXPECT_NEAR(cosine.Rate(105), 0.1, 1e-12);
   const Schedule linear = {.peak = 1, .warmup = 0, .steps = 10, .decay = Decay::kLinear, .floor = 0};
-  EXPECT_DOUBLE_EQ(linear.Rate(5), 0.5);
-  EXPECT_DOUBLE_EQ(linear.Rate(10), 0);
+  EXPECT_DOUBLE_EQ(linear.Rate(1), 1);
+  EXPECT_DOUBLE_EQ(linear.Rate(6), 0.5);
+  EXPECT_NEAR(linear.Rate(10), 0.1, 1e-12);
+  // A single update has the whole rate.
+  EXPECT_DOUBLE_EQ((Schedule{.peak = 1.5, .warmup = 0, .steps = 1, .decay = Decay::kCosine, .floor = 0}).Rate(1), 1.5);
 }
 
 TEST_F(TrainTest, EachEpochIsAnotherPermutation) {
@@ -384,6 +389,43 @@ TEST_F(TrainTest, AKilledTrainingEndsAtTheSameLoss) {
     EXPECT_EQ(parts[i].loss, whole[i].loss) << i;
     EXPECT_NEAR(parts[i].gradient_norm, whole[i].gradient_norm, 1e-8 * whole[i].gradient_norm) << i;
   }
+}
+
+// Where quantization begins late, scales are those of the weights by then, whether or not the
+// training was killed just before.
+TEST_F(TrainTest, LearnedScalesBeginWithQuantizationAndResume) {
+  const Sequences sequences = Counting(30, 12);
+  const ir::Graph graph = Graph(Config());
+  const QuantScheme scheme = Integers(2, 16, QuantScheme::MAX_CODE);
+  const ir::ParameterId id = *graph.FindOp("model.layers.0.mlp.up_proj")->weight;
+  std::vector<float> ends[2];
+  for (const bool interrupted : {false, true}) {
+    const std::string folder = absl::StrCat(TestTempDir(), "/", interrupted);
+    for (int run = 0; run < (interrupted ? 2 : 1); ++run) {
+      std::vector<TrainedParameter> trained = All(graph, scheme);
+      for (TrainedParameter& parameter : trained) parameter.learn_scales = CanLearnScales(parameter);
+      ASSERT_OK_AND_ASSIGN(auto learner, WeightLearner::Create(graph, machine_, std::move(trained), {}));
+      ASSERT_OK_AND_ASSIGN(auto objective, LanguageModel::Create(sequences, {.batch = 4, .micro_tokens = 30, .seed = 3}));
+      TrainerOptions options = Options(9, folder);
+      options.quantize_after = 6;
+      if (interrupted && run == 0) options.stop_after = 6;
+      ASSERT_OK(Train(*learner, *objective, options));
+      ir::Graph stored = graph;
+      ASSERT_OK(learner->Store(stored));
+      const std::vector<float> values = stored.parameter(id).LoadFloats().value();
+      if (interrupted && run == 0) {
+        // Not learned yet: the rule's of the weights as they are.
+        ASSERT_OK(learner->SaveMasters(folder + "/masters.safetensors"));
+        ASSERT_OK_AND_ASSIGN(const auto file, io::SafetensorsFile::Open(folder + "/masters.safetensors"));
+        ASSERT_OK_AND_ASSIGN(const Tensor master, file->Get(graph.parameter(id).name()));
+        ASSERT_OK_AND_ASSIGN(const EncodedTensor rule, Encode(scheme, graph.parameter(id).shape(), ToFloats(master)));
+        EXPECT_THAT(values, ::testing::Pointwise(::testing::FloatNear(1e-4), Decode(rule)));
+      } else {
+        ends[interrupted] = values;
+      }
+    }
+  }
+  EXPECT_EQ(ends[0], ends[1]);
 }
 
 TEST_F(TrainTest, ACheckpointOfAnotherTrainingIsRefused) {

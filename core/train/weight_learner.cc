@@ -63,12 +63,16 @@ absl::StatusOr<std::unique_ptr<WeightLearner>> WeightLearner::Create(const ir::G
 
 absl::Status WeightLearner::PrepareScales(State& state) {
   if (!state.learns_scales()) return absl::OkStatus();
-  const int64_t cols = Cols(state), rows = Rows(state);
-  NIBBLE_ASSIGN_OR_RETURN(state.log_scales, FirstScales(*state.parameter.scheme, rows, cols, state.parameter.master));
-  for (float& scale : state.log_scales) scale = std::log(scale);
+  NIBBLE_RETURN_IF_ERROR(ChooseScales(state));
   state.scale_gradient.resize(state.log_scales.size());
   state.scale_moments.first.resize(state.log_scales.size());
   state.scale_moments.second.resize(state.log_scales.size());
+  return absl::OkStatus();
+}
+
+absl::Status WeightLearner::ChooseScales(State& state) const {
+  NIBBLE_ASSIGN_OR_RETURN(state.log_scales, FirstScales(*state.parameter.scheme, Rows(state), Cols(state), state.parameter.master));
+  for (float& scale : state.log_scales) scale = std::log(scale);
   return absl::OkStatus();
 }
 
@@ -91,7 +95,8 @@ absl::Status WeightLearner::RequantizeOne(State& state) {
   if (!quantizes()) {
     state.decoded = master;
     state.in_range.clear();
-    return absl::OkStatus();
+    // Learning them begins where the rule puts them when quantization does.
+    return state.learns_scales() ? ChooseScales(state) : absl::OkStatus();
   }
   const int64_t cols = Cols(state), rows = Rows(state);
   const QuantScheme& scheme = *state.parameter.scheme;

@@ -81,6 +81,7 @@ class WeightLearner : public Learner {
 
   WeightLearner(const ir::Graph& graph, Machine machine, const LearnerOptions& options) : Learner(graph, machine), options_(options) {}
   absl::Status PrepareScales(State& state);
+  absl::Status ChooseScales(State& state) const;
   absl::Status Remake() override;
   absl::Status RequantizeOne(State& state);
   void PassThroughRounding();

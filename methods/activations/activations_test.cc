@@ -1,3 +1,5 @@
+#include <set>
+
 #include "methods/testing.h"
 
 namespace nibble {
@@ -13,6 +15,19 @@ TEST(Activations, AttachToTheBlocksByDefault) {
   EXPECT_TRUE(scheme->asymmetric());
   EXPECT_TRUE(scheme->dynamic());
   EXPECT_FALSE(graph.head().activation.has_value());
+}
+
+// Trainings are named by it: two models that multiply differently are not one.
+TEST(Activations, ContentHashTellsEachOptionApart) {
+  std::set<std::string> hashes;
+  const std::vector<std::string> options = {"", "scale_floor: 1e-3", "scale_floor: 2e-3", "bits: 7", "asymmetric: false", "asymmetric: false divisor: HALF_RANGE"};
+  for (const std::string& option : options) {
+    ir::Graph graph = TinyGraph();
+    ASSERT_OK(ApplyText(absl::StrCat("step { [nibble.activations] { ", option, " } }"), graph));
+    ASSERT_OK_AND_ASSIGN(const std::string hash, ir::ContentHash(graph));
+    hashes.insert(hash);
+  }
+  EXPECT_EQ(hashes.size(), options.size());
 }
 
 TEST(Activations, EmbeddingHasNone) {

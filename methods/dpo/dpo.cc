@@ -15,6 +15,7 @@ class DpoMethod : public Method {
 
   static absl::StatusOr<std::unique_ptr<Method>> Create(const DpoOptions& options) {
     NIBBLE_RETURN_IF_ERROR(CheckTraining(options.training()));
+    NIBBLE_RETURN_IF_ERROR(CheckPreferences(options.data()));
     if (!(options.beta() > 0)) return absl::InvalidArgumentError(absl::StrCat("beta: ", options.beta(), ", expected more than 0"));
     if (!(options.label_smoothing() >= 0 && options.label_smoothing() < 0.5)) {
       return absl::InvalidArgumentError(absl::StrCat("label_smoothing: ", options.label_smoothing(), ", expected 0 to below 0.5"));
@@ -29,7 +30,7 @@ class DpoMethod : public Method {
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     NIBBLE_ASSIGN_OR_RETURN(const train::Sequences pairs, ReadPreferenceData(context, options_.data()));
     NIBBLE_ASSIGN_OR_RETURN(const auto ids, SelectParameters(graph, {options_.layers().begin(), options_.layers().end()}));
-    NIBBLE_ASSIGN_OR_RETURN(auto masters, MastersOf(graph, ids, /*round_floats=*/true));
+    NIBBLE_ASSIGN_OR_RETURN(auto masters, MastersOf(context, graph, ids, /*round_floats=*/true));
     const train::DpoOptions dpo = {options_.beta(), options_.label_smoothing()};
     const Lesson lesson = {"dpo", options_.training(), absl::StrCat(dpo.beta, " ", dpo.label_smoothing), &pairs};
     const auto objective = [&](train::Learner& learner, const train::BatchOptions& batch) -> absl::StatusOr<std::unique_ptr<train::Objective>> {

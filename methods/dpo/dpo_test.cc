@@ -27,13 +27,29 @@ TEST(Dpo, TrainsBackboneAndAdapters) {
   }
 }
 
+// Grids that a search chose are not those that rounding finds again.
+TEST(Dpo, WeightsThatAreRoundedAnewAreCounted) {
+  SetProgressEnabled(false);
+  for (const auto& [rtn, rounded_anew] : std::map<std::string, bool>{{"bits: 4 group_size: 16", false}, {"bits: 4 group_size: 16 range { mse {} }", true}}) {
+    ir::Graph graph = TinyGraph();
+    ThreadPool pool(1);
+    Context context(pool, TestWorkplace());
+    ASSERT_OK(ApplyPipeline(context, ParsePipeline(absl::StrCat("step { [nibble.rtn] { ", rtn, " } } ", kDpo)).step(), graph));
+    EXPECT_EQ(context.events().count("training.rounded_anew"), rounded_anew) << rtn;
+  }
+}
+
 TEST(Dpo, SaysWhatIsWrong) {
   const auto message = [](const std::string& options) {
     return ErrorOf(absl::StrCat("step { [nibble.dpo] { ", options, " } }"));
   };
   EXPECT_THAT(message(""), ::testing::HasSubstr("data is empty"));
-  EXPECT_THAT(message("beta: 0"), ::testing::HasSubstr("beta"));
-  EXPECT_THAT(message("label_smoothing: 0.5"), ::testing::HasSubstr("label_smoothing"));
+  const std::string data = "data { pairs: \"pairs.jsonl\" } ";
+  EXPECT_THAT(message(data + "beta: 0"), ::testing::HasSubstr("beta"));
+  EXPECT_THAT(message(data + "label_smoothing: 0.5"), ::testing::HasSubstr("label_smoothing"));
+  EXPECT_THAT(message("data { pairs: \"pairs.jsonl\" window: 1 }"), ::testing::HasSubstr("data.window: 1, expected 2 or more"));
+  EXPECT_THAT(message("data { shuffled { text: \"text.txt\" window: 32 } shuffled_pairs: 0 }"), ::testing::HasSubstr("data.shuffled_pairs: 0"));
+  EXPECT_THAT(message("data { shuffled { text: \"text.txt\" window: 4 } }"), ::testing::HasSubstr("data.shuffled.window: 4"));
   EXPECT_THAT(message("data { pairs: \"pairs.jsonl\" window: 3 }"), ::testing::HasSubstr("no pair fits"));
 }
 

@@ -48,6 +48,7 @@ class LoraMethod : public Method {
     if (!std::isfinite(options.alpha()) || options.alpha() == 0) return absl::InvalidArgumentError("alpha must be a number other than 0");
     NIBBLE_RETURN_IF_ERROR(CheckTraining(options.training()));
     if (options.has_data()) NIBBLE_RETURN_IF_ERROR(CheckData(options.data()));
+    if (!options.has_data() && options.has_training()) return absl::InvalidArgumentError("training is given without data, from which adapters learn");
     return std::make_unique<LoraMethod>(options);
   }
 
@@ -55,6 +56,10 @@ class LoraMethod : public Method {
   double LearningCopies() const override { return options_.has_data() ? kFrozenCopies : 0; }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
+    if (options_.has_data() && !ir::AdaptersOf(graph).empty()) {
+      return absl::FailedPreconditionError("the model has adapters already, which this step would train too; merge them in their own step (merge: true), "
+                                           "or name all linears in one");
+    }
     NIBBLE_RETURN_IF_ERROR(Attach(graph));
     if (options_.has_data()) NIBBLE_RETURN_IF_ERROR(Train(context, graph));
     return options_.merge() ? ir::MergeAdapters(graph, context.pool()) : absl::OkStatus();
@@ -77,7 +82,7 @@ class LoraMethod : public Method {
   absl::Status Train(Context& context, ir::Graph& graph) const {
     NIBBLE_ASSIGN_OR_RETURN(const train::Sequences sequences, ReadTrainingData(context, options_.data()));
     NIBBLE_ASSIGN_OR_RETURN(const auto ids, SelectParameters(graph, {"adapters"}));
-    NIBBLE_ASSIGN_OR_RETURN(auto masters, MastersOf(graph, ids, /*round_floats=*/true));
+    NIBBLE_ASSIGN_OR_RETURN(auto masters, MastersOf(context, graph, ids, /*round_floats=*/true));
     const std::string specification =
         absl::StrCat(options_.rank(), " ", options_.alpha(), " ", LoraOptions::DType_Name(options_.dtype()), " ", options_.seed());
     const Lesson lesson = {"lora", options_.training(), specification, &sequences};

@@ -15,30 +15,6 @@
 namespace nibble {
 namespace {
 
-// The parameter of `graph` that became `parameter` of the quantized copy: the
-// one of the same name, or the table that its head shared.
-const ir::Parameter& OriginOf(const ir::Graph& graph, const ir::Parameter& parameter) {
-  for (const ir::Parameter& candidate : graph.parameters()) {
-    if (candidate.name() == parameter.name()) return candidate;
-  }
-  return graph.parameter(*graph.head().weight);
-}
-
-// The master is the weight before quantization. That the steps only rounded is
-// checked: a step that moved weights (a rotation, GPTQ) would be undone here.
-absl::StatusOr<train::TrainedParameter> MasterOf(Context& context, const ir::Graph& graph, const ir::Graph& quantized, ir::ParameterId id) {
-  const ir::Parameter& parameter = quantized.parameter(id);
-  NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor stored, parameter.Load());
-  const ir::Parameter& origin = OriginOf(graph, parameter);
-  NIBBLE_ASSIGN_OR_RETURN(auto before, origin.LoadUnquantized("qat trains a full-precision model and quantizes it itself"));
-  train::TrainedParameter trained{id, std::move(before.values), std::nullopt};
-  if (stored.scheme.format() != "fp32") trained.scheme = stored.scheme;
-  NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor rounded, Encode(stored.scheme, parameter.shape(), trained.master, &context.pool()));
-  if (origin.shape() == stored.shape && Decode(rounded) == Decode(stored)) return trained;
-  return absl::FailedPreconditionError(absl::StrCat(parameter.name(), ": the quantize steps do more than round to nearest; put steps that "
-                                                    "change weights before qat"));
-}
-
 absl::Status CheckDistill(const DistillOptions& options) {
   const auto bad = [](absl::string_view field, double value, absl::string_view expected) {
     return absl::InvalidArgumentError(absl::StrCat("distill.", field, ": ", value, ", expected ", expected));
@@ -59,6 +35,9 @@ class QatMethod : public Method {
     if (options.quantize_after() < 0 || options.quantize_after() >= options.training().steps()) {
       return absl::InvalidArgumentError(absl::StrCat("quantize_after: ", options.quantize_after(), ", expected 0 to below training.steps ", options.training().steps()));
     }
+    if (options.quantize().empty()) {
+      return absl::InvalidArgumentError("quantize is empty: say what to train for, quantize { [nibble.llama32_ptq] {} }");
+    }
     NIBBLE_RETURN_IF_ERROR(CheckDistill(options.distill()));
     NIBBLE_RETURN_IF_ERROR(CheckQuantizeSteps(options.quantize()));
     return std::make_unique<QatMethod>(options);
@@ -69,16 +48,16 @@ class QatMethod : public Method {
   double LearningCopies() const override { return kTrainingCopies + 1 + (options_.has_distill() ? kFrozenCopies : 0); }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
-    if (options_.quantize().empty()) {
-      return absl::InvalidArgumentError("quantize is empty: say what to train for, quantize { [nibble.llama32_ptq] {} }");
-    }
     NIBBLE_ASSIGN_OR_RETURN(const train::Sequences sequences, ReadTrainingData(context, options_.data()));
     ir::Graph quantized = graph;
     NIBBLE_RETURN_IF_ERROR(ApplyPipeline(context, options_.quantize(), quantized));
     std::vector<train::TrainedParameter> masters;
     bool learns_scales = false;
     for (const ir::ParameterId id : AllParameters(quantized)) {
-      NIBBLE_ASSIGN_OR_RETURN(train::TrainedParameter master, MasterOf(context, graph, quantized, id));
+      NIBBLE_ASSIGN_OR_RETURN(std::vector<float> values, ValuesBeforeRounding(context, graph, quantized, id, "qat"));
+      NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor stored, quantized.parameter(id).Load());
+      train::TrainedParameter master{id, std::move(values), std::nullopt};
+      if (stored.scheme.format() != "fp32") master.scheme = stored.scheme;
       master.learn_scales = options_.learn_scales() && train::CanLearnScales(master);
       learns_scales |= master.learn_scales;
       masters.push_back(std::move(master));

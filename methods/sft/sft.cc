@@ -24,7 +24,7 @@ class SftMethod : public Method {
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     NIBBLE_ASSIGN_OR_RETURN(const train::Sequences sequences, ReadTrainingData(context, options_.data()));
     NIBBLE_ASSIGN_OR_RETURN(const auto ids, SelectParameters(graph, {options_.layers().begin(), options_.layers().end()}));
-    NIBBLE_ASSIGN_OR_RETURN(auto masters, MastersOf(graph, ids, /*round_floats=*/false));
+    NIBBLE_ASSIGN_OR_RETURN(auto masters, MastersOf(context, graph, ids, /*round_floats=*/false));
     const Lesson lesson = {"sft", options_.training(), "", &sequences};
     return Learn(context, lesson, std::move(masters), LanguageModelOf(sequences), graph);
   }

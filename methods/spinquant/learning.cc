@@ -12,7 +12,7 @@ namespace nibble {
 namespace {
 
 // Raised when the same options give other rotations than before.
-constexpr int kLearningVersion = 2;
+constexpr int kLearningVersion = 3;
 
 // Writes a line of rotations.csv for each update: how far it went, and how
 // orthogonal the matrices are.
@@ -108,6 +108,9 @@ absl::StatusOr<train::LearnedRotations> LearnRotations(Context& context, const S
     ir::Graph student = graph;
     Context practice(context.pool(), context.workplace());  // what rounding meets here is not part of the model
     NIBBLE_RETURN_IF_ERROR(ApplyPipeline(practice, learn.quantize(), student));
+    for (const ir::ParameterId id : AllParameters(student)) {
+      NIBBLE_RETURN_IF_ERROR(Annotate(ValuesBeforeRounding(practice, graph, student, id, "spinquant").status(), "learn"));
+    }
     NIBBLE_ASSIGN_OR_RETURN(const train::Machine machine, TrainingMachine(context));
     train::RotationOptions rotation_options;
     rotation_options.cayley.momentum = learn.momentum();

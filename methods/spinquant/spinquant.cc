@@ -1,6 +1,7 @@
 // spinquant: rotations merged into the weights, and Hadamard transforms at run
 // time where they cannot be; learned where asked (learning.h).
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "core/base/file.h"
 #include "core/base/rng.h"
@@ -78,6 +79,12 @@ class SpinquantMethod : public Method {
     if (!options.r1() && !options.r2() && !options.r3() && !options.r4()) {
       return absl::InvalidArgumentError("every rotation is off; leave one of r1, r2, r3, r4 on");
     }
+    if (options.has_rotations() && !options.r1() && !options.r2()) {
+      return absl::InvalidArgumentError("rotations: the file holds R1 and R2, and both are off");
+    }
+    if (options.has_rotations() && (options.has_start() || options.has_seed())) {
+      return absl::InvalidArgumentError(absl::StrCat(options.has_start() ? "start" : "seed", ": of no use beside rotations, which come from the file"));
+    }
     if (options.has_learn()) NIBBLE_RETURN_IF_ERROR(CheckLearning(options));
     return std::make_unique<SpinquantMethod>(options);
   }
@@ -89,6 +96,7 @@ class SpinquantMethod : public Method {
   double LearningCopies() const override { return options_.has_learn() ? 3 : 0; }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
+    NIBBLE_RETURN_IF_ERROR(CheckGraph(graph));
     NIBBLE_RETURN_IF_ERROR(ir::UntieHead(graph));
     NIBBLE_ASSIGN_OR_RETURN(const FloatFormats formats, FloatFormats::Of(graph));
     NIBBLE_RETURN_IF_ERROR(ir::FoldNorms(graph));
@@ -106,6 +114,27 @@ class SpinquantMethod : public Method {
   }
 
  private:
+  // What merging refuses, before a long learning and not after it.
+  absl::Status CheckGraph(const ir::Graph& graph) const {
+    for (const ir::Op& op : graph.ops()) {
+      if (op.adapter) return absl::FailedPreconditionError(absl::StrCat(op.name, ": rotate before adapters are attached, or merge them first"));
+      if (!op.weight.has_value() || !IsTouched(op)) continue;
+      NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor weight, graph.parameter(*op.weight).Load());
+      if (IsFloatFormat(weight.scheme)) continue;
+      return absl::FailedPreconditionError(absl::StrCat(graph.parameter(*op.weight).name(), " is already quantized (", SchemeToString(weight.scheme),
+                                                     "); rotate before quantizing"));
+    }
+    return absl::OkStatus();
+  }
+
+  // Norm gains fold into what reads norms; the rest is the rotations'.
+  bool IsTouched(const ir::Op& op) const {
+    if (options_.r1()) return true;
+    if (op.kind == ir::OpKind::kEmbed) return false;
+    if (absl::EndsWith(op.name, ".o_proj")) return options_.r2();
+    return absl::EndsWith(op.name, ".down_proj") ? options_.r4() : true;
+  }
+
   // Those of the file, or random ones.
   absl::StatusOr<train::LearnedRotations> FirstRotations(const Context& context, const ir::Graph& graph) const {
     if (options_.has_rotations()) return ReadRotationsFor(options_, graph, PathFrom(context.workplace().directory, options_.rotations()));

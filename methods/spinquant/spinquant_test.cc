@@ -135,6 +135,10 @@ TEST(Spinquant, RefusesWhatItCannotKeep) {
                       "step { [nibble.spinquant] { r3: true r4: false } }"),
               HasSubstr("rotated already"));
   EXPECT_THAT(ErrorOf("step { [nibble.spinquant] { r1: false r2: false r4: false } }"), HasSubstr("every rotation is off"));
+  EXPECT_THAT(ErrorOf("step { [nibble.spinquant] { rotations: \"r.safetensors\" r1: false r2: false } }"), HasSubstr("both are off"));
+  EXPECT_THAT(ErrorOf("step { [nibble.spinquant] { rotations: \"r.safetensors\" seed: 7 } }"), HasSubstr("seed: of no use beside rotations"));
+  EXPECT_THAT(ErrorOf("step { [nibble.lora] { layers: \"*.q_proj\" } } step { [nibble.spinquant] {} }"), HasSubstr("rotate before adapters are attached"));
+  EXPECT_THAT(ErrorOf("step { [nibble.rtn] { layers: \"embedding\" layers: \"head\" } } " + Learning("")), HasSubstr("model.embed_tokens.weight is already quantized"));
   EXPECT_THAT(ErrorOf("step { [nibble.spinquant] { r4: false r4_block: 4 } }"), HasSubstr("r4_block needs r4"));
 }
 

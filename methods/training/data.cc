@@ -254,9 +254,7 @@ absl::StatusOr<std::vector<calibration::Batch>> CalibrationBatches(Context& cont
 }
 
 absl::StatusOr<train::Sequences> ReadPreferenceData(Context& context, const PreferenceData& data) {
-  if (data.pairs().empty() && !data.has_shuffled()) {
-    return absl::InvalidArgumentError("data is empty: name files of pairs, data { pairs: \"preferences.jsonl\" }, or data { shuffled { ... } }");
-  }
+  NIBBLE_RETURN_IF_ERROR(CheckPreferences(data));
   if (!data.pairs().empty()) NIBBLE_RETURN_IF_ERROR(CheckPositions(context, data.window()));
   NIBBLE_ASSIGN_OR_RETURN(const text::Tokenizer* tokenizer, TokenizerOf(context));
   train::Sequences sequences;

@@ -18,7 +18,7 @@ namespace nibble {
 namespace {
 
 // Raised when the same lesson gives other weights than before.
-constexpr int kTrainingVersion = 2;
+constexpr int kTrainingVersion = 3;
 
 train::LearnerOptions LearnerOptionsOf(const TrainingOptions& options) {
   train::LearnerOptions learner;
@@ -38,7 +38,7 @@ absl::StatusOr<std::string> IdentityOf(const Lesson& lesson, const std::vector<t
   std::string parts = absl::StrCat(kTrainingVersion, "\n", model, "\n", lesson.label, "\n", ProtoToLine(options), "\n", lesson.specification, "\n",
                                    lesson.quantize_after, "\n", HashOf(*lesson.sequences), "\n");
   for (const train::TrainedParameter& parameter : trained) {
-    absl::StrAppend(&parts, graph.parameter(parameter.id).name(), parameter.scheme.has_value() ? SchemeToString(*parameter.scheme) : "", " ",
+    absl::StrAppend(&parts, graph.parameter(parameter.id).name(), parameter.scheme.has_value() ? parameter.scheme->SerializeAsString() : "", " ",
                     Sha256(BytesOf(parameter.master)), "\n");
   }
   return Sha256(parts);
@@ -76,6 +76,22 @@ train::Decay DecayOf(TrainingOptions::Decay decay) {
   }
 }
 
+absl::Status CheckPreferences(const PreferenceData& data) {
+  const auto bad = [](absl::string_view field, auto value, absl::string_view expected) {
+    return absl::InvalidArgumentError(absl::StrCat("data.", field, ": ", value, ", expected ", expected));
+  };
+  if (data.pairs().empty() && !data.has_shuffled()) {
+    return absl::InvalidArgumentError("data is empty: name files of pairs, data { pairs: \"preferences.jsonl\" }, or data { shuffled { ... } }");
+  }
+  if (data.window() < 2) return bad("window", data.window(), "2 or more");
+  if (data.shuffled_pairs() < 1) return bad("shuffled_pairs", data.shuffled_pairs(), "1 or more");
+  if (!data.has_shuffled()) return absl::OkStatus();
+  NIBBLE_RETURN_IF_ERROR(CheckData(data.shuffled()));
+  // The second half is what is shuffled.
+  if (data.shuffled().window() < 8) return bad("shuffled.window", data.shuffled().window(), "8 or more: half of it is put in another order");
+  return absl::OkStatus();
+}
+
 std::string HashOf(const train::Sequences& sequences) {
   std::string digests;
   for (int64_t i = 0; i < sequences.size(); ++i) {
@@ -106,16 +122,49 @@ absl::StatusOr<train::Machine> TrainingMachine(Context& context) {
   return train::Machine{context.pool(), *table};
 }
 
-absl::StatusOr<std::vector<train::TrainedParameter>> MastersOf(const ir::Graph& graph, const std::vector<ir::ParameterId>& ids,
+absl::StatusOr<std::vector<train::TrainedParameter>> MastersOf(Context& context, const ir::Graph& graph, const std::vector<ir::ParameterId>& ids,
                                                                bool round_floats) {
   std::vector<train::TrainedParameter> masters;
   for (const ir::ParameterId id : ids) {
-    NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor value, graph.parameter(id).Load());
+    const ir::Parameter& parameter = graph.parameter(id);
+    NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor value, parameter.Load());
     train::TrainedParameter trained{id, Decode(value), std::nullopt};
-    if (!IsFloatFormat(value.scheme) || (round_floats && value.scheme.format() != "fp32")) trained.scheme = value.scheme;
+    const bool quantized = !IsFloatFormat(value.scheme);
+    if (quantized || (round_floats && value.scheme.format() != "fp32")) trained.scheme = value.scheme;
+    if (quantized) {
+      NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor again, Encode(value.scheme, parameter.shape(), trained.master, &context.pool()));
+      if (Decode(again) != trained.master) {
+        context.CountEvent("training.rounded_anew", 1, "weights on grids that rounding to nearest does not find again: the training starts from them rounded once more");
+      }
+    }
     masters.push_back(std::move(trained));
   }
   return masters;
+}
+
+namespace {
+
+// The parameter of `graph` that became `parameter` of the quantized copy: the
+// one of the same name, or the table that its head shared.
+const ir::Parameter& OriginOf(const ir::Graph& graph, const ir::Parameter& parameter) {
+  for (const ir::Parameter& candidate : graph.parameters()) {
+    if (candidate.name() == parameter.name()) return candidate;
+  }
+  return graph.parameter(*graph.head().weight);
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<float>> ValuesBeforeRounding(Context& context, const ir::Graph& graph, const ir::Graph& quantized, ir::ParameterId id,
+                                                        absl::string_view method) {
+  const ir::Parameter& parameter = quantized.parameter(id);
+  NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor stored, parameter.Load());
+  const ir::Parameter& origin = OriginOf(graph, parameter);
+  NIBBLE_ASSIGN_OR_RETURN(auto before, origin.LoadUnquantized(absl::StrCat(method, " trains a full-precision model and quantizes it itself")));
+  NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor rounded, Encode(stored.scheme, parameter.shape(), before.values, &context.pool()));
+  if (origin.shape() == stored.shape && Decode(rounded) == Decode(stored)) return std::move(before.values);
+  return absl::FailedPreconditionError(absl::StrCat(parameter.name(), ": the quantize steps do more than round to nearest; put steps that "
+                                                    "change weights before ", method));
 }
 
 std::vector<ir::ParameterId> AllParameters(const ir::Graph& graph) {

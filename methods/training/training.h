@@ -25,6 +25,9 @@ absl::Status CheckTraining(const TrainingOptions& options);
 // Data that names nothing to read, or windows without a token to predict.
 absl::Status CheckData(const TrainingData& data);
 
+// Preferences that name nothing to read, or say nothing.
+absl::Status CheckPreferences(const PreferenceData& data);
+
 // Errors: a file that cannot be read, no tokenizer.
 absl::StatusOr<train::Sequences> ReadTrainingData(Context& context, const TrainingData& data);
 // Sequence 2 i is preferred to 2 i + 1. Pairs longer than the window are left
@@ -78,9 +81,15 @@ absl::StatusOr<train::Machine> TrainingMachine(Context& context);
 
 // Parameters `ids` of the graph to be trained from their present values: a
 // quantized one, and with `round_floats` one that is stored in 16 bits, passes
-// through its scheme.
-absl::StatusOr<std::vector<train::TrainedParameter>> MastersOf(const ir::Graph& graph, const std::vector<ir::ParameterId>& ids,
+// through its scheme. Where rounding its values anew gives others (grids that GPTQ or a
+// search chose), the training starts from those, which is a counted event.
+absl::StatusOr<std::vector<train::TrainedParameter>> MastersOf(Context& context, const ir::Graph& graph, const std::vector<ir::ParameterId>& ids,
                                                                bool round_floats);
+
+// What a parameter of `quantized` was in `graph`, of which it is a copy after steps. Error:
+// those did more than round to nearest (a rotation, GPTQ), which training from here would undo.
+absl::StatusOr<std::vector<float>> ValuesBeforeRounding(Context& context, const ir::Graph& graph, const ir::Graph& quantized, ir::ParameterId id,
+                                                        absl::string_view method);
 // Every parameter that an op uses.
 std::vector<ir::ParameterId> AllParameters(const ir::Graph& graph);
 // Those of the ops that `selectors` select; of norms too where `selectors` is
