@@ -120,6 +120,11 @@ absl::Status AttachActivation(Graph& graph, const std::vector<size_t>& ops, cons
     if (!op.is_linear()) {
       return absl::InvalidArgumentError(absl::StrCat(op.name, " is a table look-up and has no activation to quantize"));
     }
+    const bool quantized = op.activation.has_value() && !IsFloatFormat(*op.activation);
+    if (quantized && op.activation->SerializeAsString() != scheme.SerializeAsString()) {
+      return absl::FailedPreconditionError(absl::StrCat(op.name, ": an earlier step quantized what it reads (", SchemeToString(*op.activation), "), this one would as ",
+                                                     SchemeToString(scheme), "; leave one of them out"));
+    }
     op.activation = scheme;
   }
   return absl::OkStatus();

@@ -151,6 +151,9 @@ absl::StatusOr<Grid> MseGrid(const QuantScheme& scheme, int bits, absl::Span<con
   const RangeRule::Mse& mse = scheme.range().mse();
   const MinMax range = RangeOf(values);
   const int steps = static_cast<int>(std::lround(mse.max_shrink() * mse.grid()));
+  // What a grid of the whole range covers: a symmetric one reaches as far on both sides.
+  const float reach = std::max(std::fabs(range.min), std::fabs(range.max));
+  const MinMax covered = scheme.asymmetric() ? range : MinMax{-reach, reach};
   Grid best;
   double best_error = std::numeric_limits<double>::infinity();
   for (int i = 0; i < std::max(1, steps); ++i) {
@@ -162,7 +165,7 @@ absl::StatusOr<Grid> MseGrid(const QuantScheme& scheme, int bits, absl::Span<con
       best_error = error;
       best = grid;
     }
-    if (ClippingError(clipped, grid.scale, values, mse.norm()) >= best_error) break;
+    if (ClippingError({covered.min * p, covered.max * p}, grid.scale, values, mse.norm()) >= best_error) break;
   }
   return best;
 }

@@ -238,6 +238,12 @@ TEST(MseRange, IsTheBestOfAllClips) {
     std::vector<float> values(1 + rng.Below(70));
     for (float& v : values) v = rng.Normal() * (i % 11 == 0 ? 1e-3f : 1.0f);
     if (i % 4 == 0) values[rng.Below(values.size())] *= 8;
+    // One value far below many small ones above zero.
+    if (i % 6 == 0) {
+      values.resize(575);
+      for (float& v : values) v = 0.2f + 0.2f * static_cast<float>(rng.Uniform());
+      values[rng.Below(values.size())] = -1;
+    }
     float min = 0, max = 0;
     for (const float v : values) min = std::min(min, v), max = std::max(max, v);
     double least = std::numeric_limits<double>::infinity();

@@ -333,6 +333,41 @@ TEST_P(ModelGradients, ForwardIsTheReferenceExecutor) {
   for (size_t i = 0; i < expected.size(); ++i) ASSERT_NEAR(logits[i], expected[i], 1e-4) << i;
 }
 
+// A cache in 4 bits: its rounding is in the forward pass, and its gradients go straight through.
+TEST_P(ModelGradients, KeysAndValuesPassThroughTheirScheme) {
+  const LlamaConfig config = SmallConfig(GetParam().tied, GetParam().window);
+  std::vector<std::vector<float>> gradients[2];
+  for (const bool recompute : {false, true}) {
+    ASSERT_OK_AND_ASSIGN(Model<float> model, MakeModel<float>(config, GetParam().rotated));
+    for (ir::Op& op : model.graph.mutable_ops()) {
+      if (op.kind == ir::OpKind::kAttention) op.keys = op.values = ir::IntegerCacheScheme(4, true, op.head_dim);
+    }
+    ThreadPool pool(recompute ? 3 : 1);
+    const ParameterArrays<float> arrays = model.Arrays();
+    ASSERT_OK_AND_ASSIGN(const double quantized, LossAndGradients(model.graph, {pool, machine_.table}, arrays, {recompute, true}, true));
+    ASSERT_OK_AND_ASSIGN(const double plain, LossAndGradients(model.graph, {pool, machine_.table}, arrays, {recompute, false}, false));
+    EXPECT_NE(quantized, plain);
+    gradients[recompute] = model.gradients;
+    const auto& keys = model.gradients[*model.graph.FindOp("model.layers.0.self_attn.k_proj")->weight];
+    EXPECT_TRUE(std::any_of(keys.begin(), keys.end(), [](float g) { return g != 0; }));
+
+    for (size_t p = 0; p < model.values.size(); ++p) {
+      ir::Parameter& parameter = model.graph.mutable_parameter(p);
+      ASSERT_OK_AND_ASSIGN(EncodedTensor value, WrapFloats(Tensor::FromFloats(parameter.shape(), model.values[p])));
+      ASSERT_OK(parameter.Replace(std::move(value)));
+    }
+    TokenBatch batch;
+    batch.Append({3, 1, 16, 0, 5});
+    ASSERT_OK_AND_ASSIGN(auto tape, Tape<float>::Create(model.graph, machine_, arrays, {recompute, true}));
+    ASSERT_OK(tape->Forward(batch));
+    std::vector<float> logits(batch.size() * config.vocab_size);
+    ASSERT_OK(Head<float>(model.graph, machine_, arrays).Logits(tape->hidden(), {0, 1, 2, 3, 4}, logits.data()));
+    ASSERT_OK_AND_ASSIGN(const std::vector<float> expected, RunReference(model.graph, batch.tokens));
+    for (size_t i = 0; i < expected.size(); ++i) ASSERT_NEAR(logits[i], expected[i], 1e-4) << i;
+  }
+  EXPECT_EQ(gradients[0], gradients[1]);
+}
+
 INSTANTIATE_TEST_SUITE_P(Models, ModelGradients,
                          ::testing::Values(ModelCase{true, std::nullopt, false, false}, ModelCase{false, std::nullopt, true, false},
                                            ModelCase{true, 2, true, false}, ModelCase{false, std::nullopt, false, true},

@@ -1,5 +1,6 @@
 #include <set>
 
+#include "core/ir/passes.h"
 #include "methods/testing.h"
 
 namespace nibble {
@@ -28,6 +29,20 @@ TEST(Activations, ContentHashTellsEachOptionApart) {
     hashes.insert(hash);
   }
   EXPECT_EQ(hashes.size(), options.size());
+}
+
+// Neither LLM.int8()'s outliers nor calibrated ranges may go unnoticed.
+TEST(Activations, AnEarlierSchemeIsNotReplaced) {
+  ir::Graph graph = TinyGraph();
+  ASSERT_OK_AND_ASSIGN(const auto blocks, ir::SelectOps(graph, {"blocks"}));
+  ASSERT_OK(ir::AttachActivation(graph, blocks, FloatScheme("bf16")));
+  EXPECT_OK(ApplyText("step { [nibble.activations] {} } step { [nibble.activations] {} }", graph));
+  EXPECT_THAT(std::string(ApplyText("step { [nibble.activations] { bits: 4 } }", graph).message()), ::testing::HasSubstr("an earlier step quantized what it reads"));
+  graph = TinyGraph();
+  QuantScheme outliers = TokenScheme(8, false);
+  outliers.set_outlier_threshold(6);
+  ASSERT_OK(ir::AttachActivation(graph, blocks, outliers));
+  EXPECT_FALSE(ApplyText("step { [nibble.activations] { asymmetric: false } }", graph).ok());
 }
 
 TEST(Activations, EmbeddingHasNone) {

@@ -75,6 +75,10 @@ absl::Status Check(const AutoquantOptions& options) {
     NIBBLE_RETURN_IF_ERROR(Annotate(ValidateScheme(candidate.weight()), absl::StrCat("candidate ", candidate.name())));
     if (!candidate.has_activation()) continue;
     NIBBLE_RETURN_IF_ERROR(Annotate(ValidateScheme(candidate.activation()), absl::StrCat("candidate ", candidate.name(), " activation")));
+    // Others run simulated, so that they would never be chosen.
+    if (candidate.activation().per() != QuantScheme::PER_TOKEN) {
+      return error("candidate ", candidate.name(), " activation: per: ", QuantScheme::Granularity_Name(candidate.activation().per()), ", expected PER_TOKEN");
+    }
   }
   return absl::OkStatus();
 }

@@ -20,6 +20,9 @@ absl::Status Check(const HqqOptions& options) {
   if (!(options.norm() > 0 && options.norm() <= 1)) return error("norm: ", options.norm(), " must be above 0 and at most 1");
   if (!(options.beta() > 0)) return error("beta: ", options.beta(), " must be above 0");
   if (!(options.growth() >= 1)) return error("growth: ", options.growth(), " must be 1 or more");
+  if (options.iterations() == 0 && (options.round_zero() || options.has_norm() || options.has_beta() || options.has_growth())) {
+    return error("iterations: 0 keeps the plain range, so round_zero, norm, beta and growth are of no use");
+  }
   return absl::OkStatus();
 }
 

@@ -60,6 +60,9 @@ class KquantsMethod : public Method {
       return absl::InvalidArgumentError(absl::StrCat("pure: '", options.pure(), "' is no GGUF block format; name one such as \"q4_k\" or \"iq4_nl\""));
     }
     if (options.has_data()) NIBBLE_RETURN_IF_ERROR(CheckCalibration(options, "kquants"));
+    if (!options.has_data() && (options.has_samples() || options.has_seed())) {
+      return absl::InvalidArgumentError(absl::StrCat(options.has_samples() ? "samples" : "seed", ": of no use without data"));
+    }
     return std::make_unique<KquantsMethod>(options);
   }
 

@@ -26,28 +26,28 @@ class Logged : public train::Objective {
     return objective_.Accumulate(learner, step);
   }
 
-  // The last update's line; a restarted learning takes up the lines before it.
+  // The last update's line; a restarted learning takes up the lines before it, and has none
+  // for an update that was saved but not told.
   absl::Status Log() {
-    if (path_.empty() || learner_.step() == logged_) return absl::OkStatus();
+    if (path_.empty()) return absl::OkStatus();
     if (text_.empty()) TakeUp();
-    if (logged_ < learner_.step()) {
-      absl::StrAppendFormat(&text_, "%d,%.6g,%.6g,%.3g\n", learner_.step(), learner_.last_step().alpha, learner_.last_step().skew_norm,
-                            learner_.OrthogonalityError());
-      logged_ = learner_.step();
-    }
+    if (learner_.step() == logged_) return absl::OkStatus();
+    absl::StrAppendFormat(&text_, "%d,%.6g,%.6g,%.3g\n", learner_.step(), learner_.last_step().alpha, learner_.last_step().skew_norm,
+                          learner_.OrthogonalityError());
+    logged_ = learner_.step();
     return WriteFile(path_, text_);
   }
 
  private:
   void TakeUp() {
     text_ = "step,alpha,skew_norm,orthogonality_error\n";
+    logged_ = learner_.step();
     const auto before = ReadFile(path_);
     if (!before.ok()) return;
     for (const absl::string_view line : absl::StrSplit(*before, '\n')) {
       const int64_t step = std::atoll(std::string(line).c_str());
       if (step < 1 || step > learner_.step()) continue;
       absl::StrAppend(&text_, line, "\n");
-      logged_ = step;
     }
   }
 
