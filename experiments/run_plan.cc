@@ -28,7 +28,21 @@ absl::Status CheckOnly(const ExpandedExperiment& experiment, const RunPlanOption
   return absl::OkStatus();
 }
 
+// RunPlan::Check, with what has been hashed for others.
+absl::Status CheckInputs(const ExpandedExperiment& experiment, const RunPlanOptions& options, InputHashes& hashes) {
+  NIBBLE_RETURN_IF_ERROR(CheckOnly(experiment, options));
+  if (experiment.config.allow_test_data()) return absl::OkStatus();
+  for (const ExpandedVariant& variant : experiment.variants) {
+    NIBBLE_RETURN_IF_ERROR(Annotate(hashes.CheckHeldOut(variant.pipeline, experiment.metrics), absl::StrCat("variant ", variant.name)));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
+
+bool RunPlanOptions::Takes(const ExpandedVariant& variant) const {
+  return variant.is_baseline || only.empty() || std::find(only.begin(), only.end(), variant.name) != only.end();
+}
 
 bool NeedsBaseline(const MetricRequest& request) { return request.has_latency() || request.has_divergence(); }
 
@@ -43,25 +57,25 @@ RunPlan::RunPlan(const ExpandedExperiment& experiment, RunPlanOptions options, O
       threads_(ThreadsOrAll(options_.threads > 0 ? options_.threads : experiment.config.threads())) {}
 
 absl::Status RunPlan::Check(const ExpandedExperiment& experiment, const RunPlanOptions& options) {
-  NIBBLE_RETURN_IF_ERROR(CheckOnly(experiment, options));
-  if (experiment.config.allow_test_data()) return absl::OkStatus();
   InputHashes hashes(experiment.directory);
-  for (const ExpandedVariant& variant : experiment.variants) {
-    NIBBLE_RETURN_IF_ERROR(Annotate(hashes.CheckHeldOut(variant.pipeline, experiment.metrics), absl::StrCat("variant ", variant.name)));
-  }
-  return absl::OkStatus();
+  return CheckInputs(experiment, options, hashes);
 }
 
 absl::StatusOr<RunPlan> RunPlan::Make(const ExpandedExperiment& experiment, RunPlanOptions options) {
-  NIBBLE_RETURN_IF_ERROR(Check(experiment, options));
   NIBBLE_ASSIGN_OR_RETURN(OpenedModel model, OpenModel(experiment.config.model().source()));
+  return Make(experiment, std::move(options), std::move(model));
+}
+
+absl::StatusOr<RunPlan> RunPlan::Make(const ExpandedExperiment& experiment, RunPlanOptions options, OpenedModel model) {
+  InputHashes hashes(experiment.directory);
+  NIBBLE_RETURN_IF_ERROR(CheckInputs(experiment, options, hashes));
   NIBBLE_RETURN_IF_ERROR(CheckFitsMemory(model));
   RunPlan plan(experiment, std::move(options), std::move(model));
   NIBBLE_ASSIGN_OR_RETURN(plan.model_hash_, plan.model_.source.Hash());
   // The program's own bytes are the code version: any change may move a number.
   NIBBLE_ASSIGN_OR_RETURN(plan.code_version_, Sha256OfFile("/proc/self/exe"));
   NIBBLE_RETURN_IF_ERROR(plan.NameColumns());
-  NIBBLE_RETURN_IF_ERROR(plan.PlanVariants());
+  NIBBLE_RETURN_IF_ERROR(plan.PlanVariants(hashes));
   return plan;
 }
 
@@ -77,16 +91,14 @@ absl::Status RunPlan::NameColumns() {
 
 // Those that do not run have keys too: by them a report tells which of their earlier results
 // still hold.
-absl::Status RunPlan::PlanVariants() {
-  InputHashes hashes(experiment_.directory);
+absl::Status RunPlan::PlanVariants(InputHashes& hashes) {
   const std::string root = Sha256(absl::StrCat(model_hash_, "\n", code_version_, "\n", kernels::DescribeMachine().kernel_table));
   for (const ExpandedVariant& variant : experiment_.variants) {
     NIBBLE_ASSIGN_OR_RETURN(PlannedVariant planned, PlanVariant(variant, root, hashes));
     if (variant.is_baseline) baseline_key_ = planned.model_key();
     NIBBLE_RETURN_IF_ERROR(AddMeasurements(planned, hashes));
     for (const PlannedMeasurement& measurement : planned.measurements) result_keys_.push_back(measurement.key);
-    const bool chosen = options_.only.empty() || std::find(options_.only.begin(), options_.only.end(), variant.name) != options_.only.end();
-    if (variant.is_baseline || chosen) variants_.push_back(std::move(planned));
+    if (options_.Takes(variant)) variants_.push_back(std::move(planned));
   }
   return absl::OkStatus();
 }

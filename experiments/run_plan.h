@@ -25,6 +25,8 @@ struct RunPlanOptions {
   std::string work;               // where trainings are kept, to go on with or to take finished; "" keeps none
   std::string commit;             // of the source tree, for the report
   std::string command;            // what reproduces the run
+
+  bool Takes(const ExpandedVariant& variant) const;
 };
 
 // One metric of a variant.
@@ -56,6 +58,8 @@ class RunPlan {
   // `experiment` must outlive the plan. Errors: a model that does not load or fit, data
   // that is not there, an unknown variant in `only`.
   static absl::StatusOr<RunPlan> Make(const ExpandedExperiment& experiment, RunPlanOptions options);
+  // Of the experiment's model, opened.
+  static absl::StatusOr<RunPlan> Make(const ExpandedExperiment& experiment, RunPlanOptions options, OpenedModel model);
 
   // Those that run, the baseline first.
   const std::vector<PlannedVariant>& variants() const { return variants_; }
@@ -87,7 +91,7 @@ class RunPlan {
   RunPlan(const ExpandedExperiment& experiment, RunPlanOptions options, OpenedModel model);
 
   absl::Status NameColumns();
-  absl::Status PlanVariants();
+  absl::Status PlanVariants(InputHashes& hashes);
   absl::StatusOr<PlannedVariant> PlanVariant(const ExpandedVariant& variant, const std::string& root, InputHashes& hashes) const;
   absl::Status AddMeasurements(PlannedVariant& variant, InputHashes& hashes) const;
   Job NewJob() const;

@@ -59,22 +59,19 @@ void PrintJobs(const RunPlan& plan) {
   std::printf("about %s in all on this machine (by counts of operations: within a factor of two or three)\n", FormatSeconds(seconds).c_str());
 }
 
-bool Runs(const ExpandedVariant& variant, const RunPlanOptions& options) {
-  return variant.is_baseline || options.only.empty() || absl::c_linear_search(options.only, variant.name);
-}
-
 // What would run. Everything is checked; a model that is not there leaves the jobs out.
 absl::Status PrintPlan(const ExpandedExperiment& experiment, const RunPlanOptions& options) {
-  NIBBLE_RETURN_IF_ERROR(RunPlan::Check(experiment, options));
-  PrintVariants(experiment);
-  const auto model = OpenModel(experiment.config.model().source());
+  auto model = OpenModel(experiment.config.model().source());
   if (model.ok()) {
-    NIBBLE_ASSIGN_OR_RETURN(const RunPlan plan, RunPlan::Make(experiment, options));
+    NIBBLE_ASSIGN_OR_RETURN(const RunPlan plan, RunPlan::Make(experiment, options, *std::move(model)));
+    PrintVariants(experiment);
     PrintJobs(plan);
   } else {
+    NIBBLE_RETURN_IF_ERROR(RunPlan::Check(experiment, options));
+    PrintVariants(experiment);
     std::printf("no estimates: %s\n", std::string(model.status().message()).c_str());
   }
-  const auto variants = absl::c_count_if(experiment.variants, [&](const ExpandedVariant& variant) { return Runs(variant, options); });
+  const auto variants = absl::c_count_if(experiment.variants, [&](const ExpandedVariant& variant) { return options.Takes(variant); });
   const auto measurements = static_cast<size_t>(variants) * experiment.metrics.size();
   std::printf("%zu variants, %zu metrics, %d gates; %zu measurements\n", static_cast<size_t>(variants), experiment.metrics.size(),
               experiment.config.gate_size(), measurements);

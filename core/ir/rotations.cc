@@ -24,13 +24,6 @@ constexpr absl::string_view kInput = ".input_rotation", kQuery = ".query_rotatio
 // Rows or columns that one product takes.
 constexpr int64_t kStrip = 128;
 
-absl::Status CheckNoAdapters(const Graph& graph) {
-  for (const Op& op : graph.ops()) {
-    if (op.adapter) return absl::FailedPreconditionError(absl::StrCat(op.name, ": rotate before adapters are attached, or merge them first"));
-  }
-  return absl::OkStatus();
-}
-
 // W <- W R for each run of R.size columns.
 absl::Status MultiplyRight(Parameter& weight, const SquareMatrix& r, ThreadPool& pool) {
   NIBBLE_ASSIGN_OR_RETURN(std::vector<float> values, LoadForTransform(weight));
@@ -152,6 +145,13 @@ std::vector<double> NormalMatrix(int64_t size, uint64_t seed) {
 }
 
 }  // namespace
+
+absl::Status CheckNoAdapters(const Graph& graph) {
+  for (const Op& op : graph.ops()) {
+    if (op.adapter) return absl::FailedPreconditionError(absl::StrCat(op.name, ": rotate before adapters are attached, or merge them first"));
+  }
+  return absl::OkStatus();
+}
 
 absl::StatusOr<SquareMatrix> RandomHadamard(int64_t size, uint64_t seed) {
   NIBBLE_ASSIGN_OR_RETURN(const Hadamard hadamard, Hadamard::Create(size));

@@ -55,6 +55,9 @@ struct ResidualLinears {
 // else touches.
 absl::StatusOr<ResidualLinears> FindResidualLinears(const Graph& graph);
 
+// What merging a rotation refuses, before anything else is done.
+absl::Status CheckNoAdapters(const Graph& graph);
+
 // R1. The head must not be tied and norms must be folded (core/ir/passes.h).
 absl::Status RotateResidual(Graph& graph, const SquareMatrix& r1, ThreadPool& pool);
 

@@ -261,11 +261,9 @@ absl::Status Searcher::MeasureCosts(Sensitivities* result) {
   result->costs.assign(units, {});
   std::vector<Cost> rests;  // of each candidate, beside its units
   for (int c = 0; c < search_.candidate_size(); ++c) {
-    std::vector<Step> steps;
-    const auto changed = Quantize(result->units, std::vector<int>(units, c), &steps);
-    if (!changed.ok()) return changed.status();
-    NIBBLE_RETURN_IF_ERROR(Annotate(CheckActivations(graph_, *changed), absl::StrCat("candidate ", search_.candidate(c).name())));
-    const auto model = CostOf(*changed);
+    NIBBLE_ASSIGN_OR_RETURN(Quantized quantized, Quantize(result->units, std::vector<int>(units, c)));
+    NIBBLE_RETURN_IF_ERROR(Annotate(CheckActivations(graph_, quantized.graph), absl::StrCat("candidate ", search_.candidate(c).name())));
+    const auto model = CostOf(std::move(quantized.graph));
     if (!model.ok()) return Annotate(model.status(), absl::StrCat("candidate ", search_.candidate(c).name()));
     result->candidates.push_back(model->whole);
     Cost& rest = rests.emplace_back(model->whole);
@@ -302,8 +300,8 @@ absl::StatusOr<Sensitivities> Searcher::Measure() {
   return result;
 }
 
-absl::StatusOr<ir::Graph> Searcher::Quantize(const std::vector<SearchUnit>& units, const std::vector<int>& choice, std::vector<Step>* chosen) const {
-  ir::Graph changed = graph_;
+absl::StatusOr<Searcher::Quantized> Searcher::Quantize(const std::vector<SearchUnit>& units, const std::vector<int>& choice) const {
+  Quantized quantized{graph_, {}};
   for (int c = 0; c < search_.candidate_size(); ++c) {
     std::vector<std::string> linears;
     for (size_t u = 0; u < units.size(); ++u) {
@@ -312,10 +310,10 @@ absl::StatusOr<ir::Graph> Searcher::Quantize(const std::vector<SearchUnit>& unit
     if (linears.empty()) continue;
     const Search::Candidate& candidate = search_.candidate(c);
     NIBBLE_ASSIGN_OR_RETURN(const std::vector<Step> steps, StepsFor(candidate, linears));
-    NIBBLE_RETURN_IF_ERROR(Annotate(ApplySteps(workplace_, steps, pool_, changed), absl::StrCat("candidate ", candidate.name())));
-    chosen->insert(chosen->end(), steps.begin(), steps.end());
+    NIBBLE_RETURN_IF_ERROR(Annotate(ApplySteps(workplace_, steps, pool_, quantized.graph), absl::StrCat("candidate ", candidate.name())));
+    quantized.steps.insert(quantized.steps.end(), steps.begin(), steps.end());
   }
-  return changed;
+  return quantized;
 }
 
 void Searcher::Predict(const Sensitivities& sensitivities, Mix* mix) const {
@@ -327,32 +325,31 @@ void Searcher::Predict(const Sensitivities& sensitivities, Mix* mix) const {
   }
 }
 
-absl::StatusOr<Mix> Searcher::FindMix(const Budget& budget, const Sensitivities& sensitivities) const {
+absl::StatusOr<Mix> Searcher::FindMix(const Budget& budget, const Sensitivities& sensitivities) {
   const Knapsack knapsack = KnapsackFor(budget, sensitivities);
   double left = Limit(budget) - BytesOrSeconds(sensitivities.fixed, budget);
   Mix mix{.name = MixName(budget), .budget = budget};
+  Quantized quantized;
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     const auto selection = knapsack.Best(left);
-    if (!selection.ok() && attempt > 0) return mix;
+    if (!selection.ok() && attempt > 0) break;
     if (!selection.ok()) return selection.status();
     mix.choice = selection->choice;
     Predict(sensitivities, &mix);
-    std::vector<Step> chosen;
-    NIBBLE_ASSIGN_OR_RETURN(ir::Graph changed, Quantize(sensitivities.units, mix.choice, &chosen));
-    NIBBLE_ASSIGN_OR_RETURN(const ModelCost cost, CostOf(std::move(changed)));
+    NIBBLE_ASSIGN_OR_RETURN(quantized, Quantize(sensitivities.units, mix.choice));
+    NIBBLE_ASSIGN_OR_RETURN(const ModelCost cost, CostOf(quantized.graph));
     mix.cost = cost.whole;
-    if (!IsBeyondBudget(mix)) return mix;
+    if (!IsBeyondBudget(mix)) break;
     left -= BytesOrSeconds(mix.cost, budget) - Limit(budget);
   }
+  NIBBLE_RETURN_IF_ERROR(Finish(quantized, &mix));
   return mix;
 }
 
-absl::Status Searcher::Finish(const std::vector<SearchUnit>& units, Mix* mix) {
-  std::vector<Step> chosen;
-  NIBBLE_ASSIGN_OR_RETURN(const ir::Graph changed, Quantize(units, mix->choice, &chosen));
-  NIBBLE_ASSIGN_OR_RETURN(mix->loss, LossOf(chosen, changed, 0, changed.num_layers()));
+absl::Status Searcher::Finish(const Quantized& quantized, Mix* mix) {
+  NIBBLE_ASSIGN_OR_RETURN(mix->loss, LossOf(quantized.steps, quantized.graph, 0, quantized.graph.num_layers()));
   *mix->pipeline.mutable_step() = search_.first();
-  for (const Step& step : chosen) *mix->pipeline.add_step() = step;
+  for (const Step& step : quantized.steps) *mix->pipeline.add_step() = step;
   for (const Step& step : search_.last()) *mix->pipeline.add_step() = step;
   return absl::OkStatus();
 }
@@ -363,13 +360,14 @@ absl::StatusOr<std::vector<Mix>> Searcher::FindMixes(const Sensitivities& sensit
     Mix& mix = mixes.emplace_back(Mix{.name = search_.candidate(c).name(), .choice = std::vector<int>(sensitivities.units.size(), c)});
     mix.cost = sensitivities.candidates[c];
     Predict(sensitivities, &mix);
+    NIBBLE_ASSIGN_OR_RETURN(const Quantized quantized, Quantize(sensitivities.units, mix.choice));
+    NIBBLE_RETURN_IF_ERROR(Annotate(Finish(quantized, &mix), mix.name));
   }
   for (const Budget& budget : BudgetsOf(search_)) {
     auto mix = FindMix(budget, sensitivities);
     if (!mix.ok()) return Annotate(mix.status(), MixName(budget));
     mixes.push_back(*std::move(mix));
   }
-  for (Mix& mix : mixes) NIBBLE_RETURN_IF_ERROR(Annotate(Finish(sensitivities.units, &mix), mix.name));
   return mixes;
 }
 

@@ -89,13 +89,17 @@ class Searcher {
   // Of `changed` after the last steps.
   absl::StatusOr<ModelCost> CostOf(ir::Graph changed) const;
   // The model that a choice makes, before the last steps, and its steps.
-  absl::StatusOr<ir::Graph> Quantize(const std::vector<SearchUnit>& units, const std::vector<int>& choice, std::vector<Step>* chosen) const;
+  struct Quantized {
+    ir::Graph graph;
+    std::vector<Step> steps;
+  };
+  absl::StatusOr<Quantized> Quantize(const std::vector<SearchUnit>& units, const std::vector<int>& choice) const;
   void Predict(const Sensitivities& sensitivities, Mix* mix) const;
   // The mix for a budget. Where it takes more time than that as a whole, as input
   // preparation that linears of different schemes do not share, it is chosen again for less.
-  absl::StatusOr<Mix> FindMix(const Budget& budget, const Sensitivities& sensitivities) const;
-  // Adds steps and what is measured.
-  absl::Status Finish(const std::vector<SearchUnit>& units, Mix* mix);
+  absl::StatusOr<Mix> FindMix(const Budget& budget, const Sensitivities& sensitivities);
+  // Adds steps and the measured loss.
+  absl::Status Finish(const Quantized& quantized, Mix* mix);
   // What block range [first, end) under `steps` does, from the folder or measured.
   absl::StatusOr<double> LossOf(const std::vector<Step>& steps, const ir::Graph& changed, int first, int end);
 

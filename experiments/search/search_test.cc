@@ -51,6 +51,16 @@ class SearchTest : public ::testing::Test {
     return *std::move(mixes);
   }
 
+  // What the costs of the candidates end with.
+  std::string ErrorOfMeasure(const Search& search) {
+    auto model = OpenModel(search.model().source());
+    NIBBLE_CHECK_OK(model.status());
+    ThreadPool pool(2);
+    auto searcher = Searcher::Create(search, *model, folder_, TestTempDir() + "/out", pool);
+    NIBBLE_CHECK_OK(searcher.status());
+    return std::string((*searcher)->Measure().status().message());
+  }
+
   const std::string folder_;
 };
 
@@ -247,20 +257,15 @@ TEST_F(SearchTest, LinearsOfAKindShareTheirTime) {
 
 TEST_F(SearchTest, CandidatesWithActivationsAreErrors) {
   const Search search = Parse("budget_mib: 4.6 candidate { name: \"w8a8\" step { [nibble.rtn] {} } step { [nibble.activations] {} } }");
-  ASSERT_OK_AND_ASSIGN(const OpenedModel model, OpenModel(search.model().source()));
-  ThreadPool pool(2);
-  ASSERT_OK_AND_ASSIGN(const auto searcher, Searcher::Create(search, model, folder_, TestTempDir() + "/out", pool));
-  EXPECT_THAT(std::string(searcher->Measure().status().message()), HasSubstr("candidate w8a8: model.layers.0.self_attn.q_proj: the candidate quantizes activations"));
+  EXPECT_THAT(ErrorOfMeasure(search), HasSubstr("candidate w8a8: model.layers.0.self_attn.q_proj: the candidate quantizes activations"));
 }
 
 // Of a linear without a kernel a time would say nothing.
 TEST_F(SearchTest, SimulatedCandidatesHaveNoTime) {
   const Search search = Parse("budget_ms: 10 candidate { name: \"nf4\" step { [nibble.nf4] {} } } last { [nibble.activations] {} }");
-  ASSERT_OK_AND_ASSIGN(const OpenedModel model, OpenModel(search.model().source()));
-  ThreadPool pool(2);
-  ASSERT_OK_AND_ASSIGN(const auto searcher, Searcher::Create(search, model, folder_, TestTempDir() + "/out", pool));
-  EXPECT_THAT(std::string(searcher->Measure().status().message()), HasSubstr("candidate nf4"));
-  EXPECT_THAT(std::string(searcher->Measure().status().message()), HasSubstr("no native kernel"));
+  const std::string error = ErrorOfMeasure(search);
+  EXPECT_THAT(error, HasSubstr("candidate nf4"));
+  EXPECT_THAT(error, HasSubstr("no native kernel"));
 }
 
 }  // namespace

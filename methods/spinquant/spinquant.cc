@@ -116,8 +116,8 @@ class SpinquantMethod : public Method {
  private:
   // What merging refuses, before a long learning and not after it.
   absl::Status CheckGraph(const ir::Graph& graph) const {
+    NIBBLE_RETURN_IF_ERROR(ir::CheckNoAdapters(graph));
     for (const ir::Op& op : graph.ops()) {
-      if (op.adapter) return absl::FailedPreconditionError(absl::StrCat(op.name, ": rotate before adapters are attached, or merge them first"));
       if (!op.weight.has_value() || !IsTouched(op)) continue;
       NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor weight, graph.parameter(*op.weight).Load());
       if (IsFloatFormat(weight.scheme)) continue;
