@@ -77,17 +77,20 @@ std::vector<ParetoPoint> ParetoPoints(const RunTable& table) {
   return points;
 }
 
-std::string ParetoSvg(const std::vector<ParetoPoint>& points, const std::string& x_title, const std::string& y_title) {
+std::string ParetoSvg(const std::vector<ParetoPoint>& points, const std::string& x_title, const std::string& y_title,
+                      const std::vector<ParetoPoint>& front) {
   if (points.empty()) return "";
+  std::vector<ParetoPoint> all = points;
+  all.insert(all.end(), front.begin(), front.end());
   const auto less_x = [](const ParetoPoint& a, const ParetoPoint& b) { return a.x < b.x; };
   const auto less_y = [](const ParetoPoint& a, const ParetoPoint& b) { return a.y < b.y; };
-  const auto [min_x, max_x] = std::minmax_element(points.begin(), points.end(), less_x);
-  const auto [min_y, max_y] = std::minmax_element(points.begin(), points.end(), less_y);
+  const auto [min_x, max_x] = std::minmax_element(all.begin(), all.end(), less_x);
+  const auto [min_y, max_y] = std::minmax_element(all.begin(), all.end(), less_y);
   const bool logarithmic = max_y->y > 4 * min_y->y;
   const Axis x = HorizontalAxis(min_x->x, max_x->x);
   const Axis y = VerticalAxis(min_y->y, max_y->y, logarithmic);
   const std::string y_label = logarithmic ? absl::StrCat(y_title, " (log scale)") : y_title;
-  return absl::StrCat(SvgHead(), XAxis(x, x_title), YAxis(y, y_label), FrontLine(points, x, y), Dots(points, x, y),
+  return absl::StrCat(SvgHead(), XAxis(x, x_title), YAxis(y, y_label), FrontLine(front.empty() ? points : front, x, y), Dots(points, x, y),
                       "</svg>\n");
 }
 

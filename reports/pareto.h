@@ -28,8 +28,9 @@ std::string FirstPerplexity(const RunTable& table);
 std::vector<ParetoPoint> ParetoFront(std::vector<ParetoPoint> points);
 
 // The y axis is logarithmic where the largest y is over 4 times the smallest.
-// "" without points.
-std::string ParetoSvg(const std::vector<ParetoPoint>& points, const std::string& x_title, const std::string& y_title);
+// "" without points. `front`: where given the line goes through these, which have no dots.
+std::string ParetoSvg(const std::vector<ParetoPoint>& points, const std::string& x_title, const std::string& y_title,
+                      const std::vector<ParetoPoint>& front = {});
 
 }  // namespace nibble
 

@@ -398,8 +398,6 @@ TEST(Cli, TrainWritesAModelThatEverythingLoads) {
   ExpectOutcome(absl::StrCat("train ", dir, "/train.textproto --set shape.num_attention_heads=5 --out ", out), 2, {"shape"});
 }
 
-// Killed as soon as its first checkpoint is there, and run again.
-// Activations before and after rotations, on the reference checkpoint.
 TEST(Cli, SearchFindsMixesForSizesAndTimes) {
   const std::string dir = TestTempDir(), config = dir + "/c.textproto";
   std::string text;
@@ -415,6 +413,13 @@ depth: 8
 rounds: 1
 metric { perplexity { text: "quickstart/passages" window: 64 limit: 2 } }
 )"));
+  // Without a config the program's own, whose texts need not be on this machine.
+  const std::string own = absl::StrCat("search --model configs/models/novelist --threads 1 --set samples=1 --set unit=BLOCK --set 'data.text[0]=", dir,
+                                       "/text.txt' --set data.window=64 --set 'metric[0].perplexity.text=quickstart/passages'",
+                                       " --set 'metric[0].perplexity.window=64' --set 'metric[0].perplexity.limit=2' --out ", dir, "/own");
+  ExpectOutcome(own, 2, {"--budget 100MiB"});
+  ExpectOutcome(own + " --budget 2MiB", 0, {"mix_2mib", "int2"});
+  ExpectOutcome("search --budget 2MiB", 2, {"give --model"});
   const std::string search = absl::StrCat("search ", config, " --threads 1 --out ", dir, "/out --budget ");
   ExpectOutcome(search + "12parsecs", 2, {"--budget 12parsecs: expected a size such as 700MiB or 1.5GiB, or the time of a decoded token such as 12ms"});
   ExpectOutcome(search + "1e-6ms", 2, {"event calibration.fewer_samples", "a budget of 1e-06 ms is below"});
@@ -425,6 +430,7 @@ metric { perplexity { text: "quickstart/passages" window: 64 limit: 2 } }
   EXPECT_THAT(results, ::testing::HasSubstr("threads: 1"));
 }
 
+// Activations before and after rotations, on the reference checkpoint.
 TEST(Cli, InspectShowsWhatAPipelineDoesToActivations) {
   const std::string dir = TestTempDir();
   ASSERT_OK(WriteFile(dir + "/rotate.textproto", "step { [nibble.spinquant] {} }\n"));
@@ -435,6 +441,7 @@ TEST(Cli, InspectShowsWhatAPipelineDoesToActivations) {
   ExpectOutcome(absl::StrCat(inspect, "no/such/text"), 2, {"no/such/text"});
 }
 
+// Killed as soon as its first checkpoint is there, and run again.
 TEST(Cli, AKilledTrainingEndsAtTheSameLoss) {
   const std::string dir = TestTempDir(), config = WriteTrainConfig(dir, 400);
   const Outcome whole = Nibble(absl::StrCat("train --threads 1 ", config, " --out ", dir, "/whole"));

@@ -47,17 +47,44 @@ absl::Status SetLayers(const std::vector<std::string>& layers, Step* step) {
   return absl::OkStatus();
 }
 
-// A candidate's steps for some linears.
-absl::StatusOr<std::vector<Step>> StepsFor(const Search::Candidate& candidate, const std::vector<std::string>& linears) {
-  std::vector<Step> steps(candidate.step().begin(), candidate.step().end());
+using Steps = google::protobuf::RepeatedPtrField<Step>;
+
+// Some of a candidate's steps for some linears.
+absl::StatusOr<std::vector<Step>> StepsFor(const Search::Candidate& candidate, const Steps& given, const std::vector<std::string>& linears) {
+  std::vector<Step> steps(given.begin(), given.end());
   for (Step& step : steps) NIBBLE_RETURN_IF_ERROR(Annotate(SetLayers(linears, &step), absl::StrCat("candidate ", candidate.name())));
   return steps;
+}
+
+absl::StatusOr<std::vector<Step>> StepsFor(const Search::Candidate& candidate, const std::vector<std::string>& linears) {
+  return StepsFor(candidate, candidate.step(), linears);
+}
+
+absl::StatusOr<std::vector<Step>> BuildFor(const Search::Candidate& candidate, const std::vector<std::string>& linears) {
+  return StepsFor(candidate, candidate.build().empty() ? candidate.step() : candidate.build(), linears);
+}
+
+// A mix's pipeline around what makes its linears.
+Pipeline PipelineOf(const Search& search, const std::vector<Step>& build) {
+  Pipeline pipeline;
+  *pipeline.mutable_step() = search.first();
+  for (const Step& step : build) *pipeline.add_step() = step;
+  for (const Step& step : search.last()) *pipeline.add_step() = step;
+  return pipeline;
 }
 
 absl::Status ApplySteps(const Workplace& workplace, const std::vector<Step>& steps, ThreadPool& pool, ir::Graph& graph) {
   Context context(pool, workplace);
   for (size_t i = 0; i < steps.size(); ++i) NIBBLE_RETURN_IF_ERROR(ApplyStep(context, steps[i], static_cast<int>(i), graph).status());
   return absl::OkStatus();
+}
+
+// `where`: "last".
+absl::Status CheckUntrained(const Step& step, absl::string_view where) {
+  NIBBLE_ASSIGN_OR_RETURN(const auto method, MakeMethod(step));
+  if (method->LearningCopies() == 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(where, ": a step that trains would run for each candidate; run it on the mix that the search writes"));
 }
 
 absl::Status CheckCandidate(const Search::Candidate& candidate) {
@@ -67,8 +94,11 @@ absl::Status CheckCandidate(const Search::Candidate& candidate) {
   for (const Step& step : steps) {
     NIBBLE_ASSIGN_OR_RETURN(const auto method, MakeMethod(step));
     if (!method->learns()) continue;
-    return absl::InvalidArgumentError(absl::StrCat("candidate ", candidate.name(), " learns from data; a search takes methods that do not"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("candidate ", candidate.name(), " learns from data; a search measures with methods that do not, as rtn, and builds with it: build { ... }"));
   }
+  NIBBLE_ASSIGN_OR_RETURN(const std::vector<Step> build, BuildFor(candidate, {"blocks"}));
+  for (const Step& step : build) NIBBLE_RETURN_IF_ERROR(CheckUntrained(step, absl::StrCat("candidate ", candidate.name(), ", build")));
   return absl::OkStatus();
 }
 
@@ -119,7 +149,7 @@ std::optional<DecodeTiming> TimingOf(const Search& search) {
   return timing;
 }
 
-Knapsack KnapsackFor(const Budget& budget, const Sensitivities& sensitivities) {
+Knapsack KnapsackFor(const Budget& budget, const Sensitivities& sensitivities, int steps = 8192) {
   std::vector<std::vector<Choice>> units;
   for (size_t u = 0; u < sensitivities.units.size(); ++u) {
     std::vector<Choice>& choices = units.emplace_back();
@@ -127,7 +157,7 @@ Knapsack KnapsackFor(const Budget& budget, const Sensitivities& sensitivities) {
       choices.push_back({BytesOrSeconds(sensitivities.costs[u][c], budget), sensitivities.losses[u][c]});
     }
   }
-  return Knapsack(std::move(units));
+  return Knapsack(std::move(units), steps);
 }
 
 // Losses are measured with full-precision inputs.
@@ -138,12 +168,6 @@ absl::Status CheckActivations(const ir::Graph& before, const ir::Graph& after) {
     return absl::InvalidArgumentError(absl::StrCat(op.name, ": the candidate quantizes activations, which its loss does not show; let a last step do that"));
   }
   return absl::OkStatus();
-}
-
-absl::Status CheckLast(const Step& step) {
-  NIBBLE_ASSIGN_OR_RETURN(const auto method, MakeMethod(step));
-  if (method->LearningCopies() == 0) return absl::OkStatus();
-  return absl::InvalidArgumentError("last: a step that trains would run for each candidate; run it on the mix that the search writes");
 }
 
 // An error where even the cheapest choices are beyond the budget.
@@ -179,7 +203,7 @@ absl::Status CheckSearch(const Search& search) {
     if (!(budget.value > 0)) return error(field, budget.value, " must be above 0");
     if (!names.insert(MixName(budget)).second) return error(field, budget.value, " is given twice, or a candidate is called ", MixName(budget));
   }
-  for (const Step& step : search.last()) NIBBLE_RETURN_IF_ERROR(CheckLast(step));
+  for (const Step& step : search.last()) NIBBLE_RETURN_IF_ERROR(CheckUntrained(step, "last"));
   if (search.depth() < 1) return error("depth: ", search.depth(), " must be 1 or more");
   if (search.rounds() < 1) return error("rounds: ", search.rounds(), " must be 1 or more");
   return search.metric().empty() ? error("a search needs a metric to check its result with") : absl::OkStatus();
@@ -301,7 +325,7 @@ absl::StatusOr<Sensitivities> Searcher::Measure() {
 }
 
 absl::StatusOr<Searcher::Quantized> Searcher::Quantize(const std::vector<SearchUnit>& units, const std::vector<int>& choice) const {
-  Quantized quantized{graph_, {}};
+  Quantized quantized{graph_, {}, {}};
   for (int c = 0; c < search_.candidate_size(); ++c) {
     std::vector<std::string> linears;
     for (size_t u = 0; u < units.size(); ++u) {
@@ -311,7 +335,9 @@ absl::StatusOr<Searcher::Quantized> Searcher::Quantize(const std::vector<SearchU
     const Search::Candidate& candidate = search_.candidate(c);
     NIBBLE_ASSIGN_OR_RETURN(const std::vector<Step> steps, StepsFor(candidate, linears));
     NIBBLE_RETURN_IF_ERROR(Annotate(ApplySteps(workplace_, steps, pool_, quantized.graph), absl::StrCat("candidate ", candidate.name())));
+    NIBBLE_ASSIGN_OR_RETURN(const std::vector<Step> build, BuildFor(candidate, linears));
     quantized.steps.insert(quantized.steps.end(), steps.begin(), steps.end());
+    quantized.build.insert(quantized.build.end(), build.begin(), build.end());
   }
   return quantized;
 }
@@ -348,9 +374,7 @@ absl::StatusOr<Mix> Searcher::FindMix(const Budget& budget, const Sensitivities&
 
 absl::Status Searcher::Finish(const Quantized& quantized, Mix* mix) {
   NIBBLE_ASSIGN_OR_RETURN(mix->loss, LossOf(quantized.steps, quantized.graph, 0, quantized.graph.num_layers()));
-  *mix->pipeline.mutable_step() = search_.first();
-  for (const Step& step : quantized.steps) *mix->pipeline.add_step() = step;
-  for (const Step& step : search_.last()) *mix->pipeline.add_step() = step;
+  mix->pipeline = PipelineOf(search_, quantized.build);
   return absl::OkStatus();
 }
 
@@ -369,6 +393,23 @@ absl::StatusOr<std::vector<Mix>> Searcher::FindMixes(const Sensitivities& sensit
     mixes.push_back(*std::move(mix));
   }
   return mixes;
+}
+
+absl::StatusOr<std::vector<Mix>> UniformMixes(const Search& search) {
+  std::vector<Mix> mixes;
+  for (const Search::Candidate& candidate : search.candidate()) {
+    NIBBLE_ASSIGN_OR_RETURN(const std::vector<Step> build, BuildFor(candidate, {"blocks"}));
+    mixes.push_back({.name = candidate.name(), .pipeline = PipelineOf(search, build)});
+  }
+  return mixes;
+}
+
+std::vector<Selection> PredictedFront(const Sensitivities& sensitivities, Budget::Kind kind) {
+  constexpr int kPoints = 256;
+  const Budget budget{kind, 0};
+  std::vector<Selection> front = KnapsackFor(budget, sensitivities, kPoints).Front();
+  for (Selection& selection : front) selection.cost += BytesOrSeconds(sensitivities.fixed, budget);
+  return front;
 }
 
 bool IsBeyondBudget(const Mix& mix) { return mix.budget.has_value() && BytesOrSeconds(mix.cost, *mix.budget) > Limit(*mix.budget) * (1 + 1e-9); }

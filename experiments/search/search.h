@@ -59,6 +59,10 @@ struct Mix {
 // Checks names, candidates, data and budgets.
 absl::Status CheckSearch(const Search& search);
 
+// configs/search_weights.textproto as the program carries it: what a search without a config
+// starts from.
+extern const char kDefaultSearch[];
+
 std::vector<SearchUnit> SearchUnits(const ir::Graph& graph, Search::Unit unit);
 
 class Searcher {
@@ -88,10 +92,11 @@ class Searcher {
   absl::Status MeasureCosts(Sensitivities* result);
   // Of `changed` after the last steps.
   absl::StatusOr<ModelCost> CostOf(ir::Graph changed) const;
-  // The model that a choice makes, before the last steps, and its steps.
+  // The model that a choice makes, before the last steps, its steps, and those that make the
+  // model for use.
   struct Quantized {
     ir::Graph graph;
-    std::vector<Step> steps;
+    std::vector<Step> steps, build;
   };
   absl::StatusOr<Quantized> Quantize(const std::vector<SearchUnit>& units, const std::vector<int>& choice) const;
   void Predict(const Sensitivities& sensitivities, Mix* mix) const;
@@ -114,6 +119,13 @@ class Searcher {
   std::unique_ptr<OutputProbe> probe_;
 };
 
+// Each candidate for all linears of the blocks, without costs and losses: what a search will
+// compare at least.
+absl::StatusOr<std::vector<Mix>> UniformMixes(const Search& search);
+
+// The mixes that no cheaper one beats, as predicted: costs of the whole model.
+std::vector<Selection> PredictedFront(const Sensitivities& sensitivities, Budget::Kind kind);
+
 // BF16 and the mixes, compared in the search's metrics, their size and, where a budget is of
 // time, their latency; and each mix with the candidate for all that loses least within its
 // budget. `threads`: of the latency; 0: all CPUs.
@@ -122,8 +134,9 @@ Experiment SearchExperiment(const Search& search, const std::vector<Mix>& mixes,
 bool IsBeyondBudget(const Mix& mix);
 
 // search.md: predicted and measured costs and loss of each mix, what it chose for which kind
-// of linear and block; front.svg: the losses over size, and front_ms.svg over the time of a
-// decoded token where there is a budget of it. Each mix's steps as <name>.textproto.
+// of linear and block; front.svg and front.csv: the predicted front over size, the plot with the
+// measured losses, and front_ms.* over the time of a decoded token where there is a budget of
+// it. Each mix's steps as <name>.textproto.
 absl::Status WriteSearchReport(const Search& search, const Sensitivities& sensitivities, const std::vector<Mix>& mixes,
                                const std::string& out);
 

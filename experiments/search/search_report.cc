@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <map>
 
 #include "absl/strings/str_cat.h"
@@ -44,11 +45,23 @@ std::string MixTable(const std::vector<Mix>& mixes, bool timed) {
   return table;
 }
 
-// The losses over a cost.
-absl::Status WriteFront(const std::vector<Mix>& mixes, double Cost::*cost, double unit, const std::string& title, const std::string& path) {
-  std::vector<ParetoPoint> points;
-  for (const Mix& mix : mixes) points.push_back({mix.name, mix.cost.*cost / unit, mix.loss, false});
-  return WriteFile(path, ParetoSvg(points, title, "KL divergence, nats"));
+// The losses over a cost: the predicted front and, in the plot, what was measured.
+absl::Status WriteFront(const Sensitivities& sensitivities, const std::vector<Mix>& mixes, Budget::Kind kind, const std::string& path) {
+  const bool time = kind == Budget::Kind::kDecodeMs;
+  const double unit = time ? 1e-3 : 1 << 20;
+  std::vector<ParetoPoint> points, front;
+  for (const Mix& mix : mixes) points.push_back({mix.name, (time ? mix.cost.seconds : mix.cost.bytes) / unit, mix.loss, false});
+  std::string table = time ? "ms_a_token,predicted_loss\n" : "size_mib,predicted_loss\n";
+  for (const Selection& selection : PredictedFront(sensitivities, kind)) {
+    if (selection.loss > 0) front.push_back({"", selection.cost / unit, selection.loss, false});
+    absl::StrAppendFormat(&table, "%.6g,%.6g\n", selection.cost / unit, selection.loss);
+  }
+  NIBBLE_RETURN_IF_ERROR(WriteFile(path + ".csv", table));
+  return WriteFile(path + ".svg", ParetoSvg(points, time ? "decoded token, ms" : "size, MiB", "KL divergence, nats", front));
+}
+
+bool Builds(const Search& search) {
+  return std::any_of(search.candidate().begin(), search.candidate().end(), [](const auto& candidate) { return !candidate.build().empty(); });
 }
 
 }  // namespace
@@ -59,20 +72,21 @@ absl::Status WriteSearchReport(const Search& search, const Sensitivities& sensit
   std::string text = absl::StrCat("# Search on ", search.model().source(), "\n\nThe loss is the mean KL divergence of the next token, in nats, on ",
                                   search.samples(), " windows of the calibration text: predicted as the sum over units, each quantized alone, and ",
                                   "measured with all of them quantized. [report.md](report.md) has what was measured on held-out text.\n");
+  if (Builds(search)) absl::StrAppend(&text, "\nLosses are those of each candidate's `step`; the models of report.md are made by its `build`.\n");
   if (timed) {
     absl::StrAppend(&text, "\nThe time is that of a decoded token after a prompt of ", search.depth(), " tokens, the fastest of ", search.rounds(),
                     " rounds: predicted from the linears' times in the candidates for all, and measured in the mix, which is chosen again for less ",
                     "where it is beyond its budget. Mixes are timed one after the other; report.md has them in turn, with their spread.\n");
   }
-  absl::StrAppend(&text, "\n", MixTable(mixes, timed), "\n![measured loss over size](front.svg)\n", timed ? "\n![measured loss over time](front_ms.svg)\n" : "");
+  absl::StrAppend(&text, "\n", MixTable(mixes, timed), "\nThe line is the predicted front ([front.csv](front.csv)), the dots are measured.\n\n![loss over size](front.svg)\n", timed ? "\n![loss over time](front_ms.svg)\n" : "");
   for (const Mix& mix : mixes) {
     NIBBLE_RETURN_IF_ERROR(WriteFile(absl::StrCat(out, "/", mix.name, ".textproto"), ProtoToText(mix.pipeline)));
     if (!mix.budget.has_value()) continue;
     absl::StrAppend(&text, "\n## ", mix.name, "\n\nLinears by candidate; `nibble quantize --pipeline ", mix.name, ".textproto` makes the model.\n\n",
                     ChoiceTable(search, sensitivities, mix, false), "\n", ChoiceTable(search, sensitivities, mix, true));
   }
-  NIBBLE_RETURN_IF_ERROR(WriteFront(mixes, &Cost::bytes, 1 << 20, "size, MiB", out + "/front.svg"));
-  if (timed) NIBBLE_RETURN_IF_ERROR(WriteFront(mixes, &Cost::seconds, 1e-3, "decoded token, ms", out + "/front_ms.svg"));
+  NIBBLE_RETURN_IF_ERROR(WriteFront(sensitivities, mixes, Budget::Kind::kMib, out + "/front"));
+  if (timed) NIBBLE_RETURN_IF_ERROR(WriteFront(sensitivities, mixes, Budget::Kind::kDecodeMs, out + "/front_ms"));
   return WriteFile(out + "/search.md", text);
 }
 

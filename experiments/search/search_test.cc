@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/base/file.h"
+#include "core/base/proto.h"
 #include "experiments/text_config.h"
 #include "methods/testing.h"
 
@@ -110,6 +111,39 @@ TEST_F(SearchTest, TheMixIsAPipelineThatMakesIt) {
   EXPECT_EQ(bytes, mixes.back().cost.bytes - sensitivities.fixed.bytes);
 }
 
+// Rounding measures, GPTQ makes the model.
+TEST_F(SearchTest, WhatBuildsAMixNeedNotBeWhatMeasuresIt) {
+  const std::string gptq = "build { [nibble.gptq] { bits: 3 group_size: 32 data { text: \"text.txt\" window: 64 } samples: 2 } }";
+  const Search search = Parse(absl::StrCat("unit: BLOCK budget_mib: 4 candidate { name: \"int3\" step { [nibble.rtn] { bits: 3 group_size: 32 } } ", gptq, " }"));
+  ASSERT_OK(CheckSearch(search));
+  Sensitivities sensitivities;
+  const std::vector<Mix> mixes = Find(search, &sensitivities);
+  const Pipeline& uniform = mixes[3].pipeline;
+  ASSERT_EQ(uniform.step_size(), 1);
+  EXPECT_THAT(ProtoToLine(uniform), HasSubstr("gptq"));
+  OpenedModel model = *OpenModel(search.model().source());
+  ThreadPool pool(2);
+  Context context(pool, WorkplaceOf(model, folder_, "", ""));
+  ASSERT_OK(ApplyPipeline(context, uniform.step(), model.graph));
+  ASSERT_OK_AND_ASSIGN(const ModelCost cost, MeasureModelCost(model.graph, std::nullopt, pool));
+  EXPECT_EQ(cost.whole.bytes, mixes[3].cost.bytes);
+  ASSERT_OK_AND_ASSIGN(const std::string report, ReadFile(folder_ + "/out/search.md"));
+  EXPECT_THAT(report, HasSubstr("made by its `build`"));
+  ASSERT_OK_AND_ASSIGN(const std::vector<Mix> before, UniformMixes(search));
+  EXPECT_THAT(ProtoToLine(before[3].pipeline), HasSubstr("gptq"));
+}
+
+TEST_F(SearchTest, TheFrontIsPredictedForTheWholeModel) {
+  const Search search = Parse("unit: MODULE budget_mib: 4.6");
+  Sensitivities sensitivities;
+  const std::vector<Mix> mixes = Find(search, &sensitivities);
+  const std::vector<Selection> front = PredictedFront(sensitivities, Budget::Kind::kMib);
+  ASSERT_GT(front.size(), 10u);
+  EXPECT_NEAR(front.front().cost, mixes[0].cost.bytes, 1);
+  EXPECT_NEAR(front.back().loss, mixes[2].predicted_loss, 1e-9);
+  EXPECT_TRUE(FileExists(folder_ + "/out/front.csv"));
+}
+
 TEST_F(SearchTest, TheExperimentComparesWithTheBestCandidateThatFits) {
   const Search search = Parse("unit: BLOCK budget_mib: 4.6 budget_mib: 3.4");
   Sensitivities sensitivities;
@@ -147,6 +181,9 @@ TEST_F(SearchTest, MistakesAreNamed) {
   EXPECT_THAT(error("budget_mib: 4 candidate { name: \"a\" step { [nibble.gptq] { data { text: \"text.txt\" } } } }"), HasSubstr("learns"));
 
   EXPECT_THAT(error("budget_mib: 4 last { [nibble.sft] { data { text: \"text.txt\" } } }"), HasSubstr("last: a step that trains"));
+  EXPECT_THAT(error("budget_mib: 4 candidate { name: \"a\" step { [nibble.rtn] {} } build { [nibble.qat] { data { text: \"text.txt\" } } } }"),
+              HasSubstr("candidate a, build: a step that trains"));
+  EXPECT_THAT(error("budget_mib: 4 candidate { name: \"a\" step { [nibble.rtn] {} } build { [nibble.gptq] { layers: \"mlp\" } } }"), HasSubstr("leave layers out"));
   EXPECT_THAT(error("budget_ms: -1"), HasSubstr("budget_ms: -1"));
   EXPECT_THAT(error("budget_ms: 1 depth: 0"), HasSubstr("depth: 0"));
   EXPECT_THAT(error("budget_ms: 1 rounds: 0"), HasSubstr("rounds: 0"));
