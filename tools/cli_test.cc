@@ -414,8 +414,8 @@ rounds: 1
 metric { perplexity { text: "quickstart/passages" window: 64 limit: 2 } }
 )"));
   // Without a config the program's own, whose texts need not be on this machine.
-  const std::string own = absl::StrCat("search --model configs/models/novelist --threads 1 --set samples=1 --set unit=BLOCK --set 'data.text[0]=", dir,
-                                       "/text.txt' --set data.window=64 --set 'metric[0].perplexity.text=quickstart/passages'",
+  const std::string own = absl::StrCat("search --model configs/models/novelist --threads 1 --set samples=1 --set unit=BLOCK --set data.text=", dir,
+                                       "/text.txt --set data.window=64 --set 'metric[0].perplexity.text=quickstart/passages'",
                                        " --set 'metric[0].perplexity.window=64' --set 'metric[0].perplexity.limit=2' --out ", dir, "/own");
   ExpectOutcome(own, 2, {"--budget 100MiB"});
   ExpectOutcome(own + " --budget 2MiB", 0, {"mix_2mib", "int2"});

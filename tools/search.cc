@@ -124,7 +124,7 @@ Command SearchCommand() {
   command.usage = "search [CONFIG] [--model M] [--budget SIZE|TIME] [--set FIELD=VALUE] [--out DIR] [--threads N]";
   command.examples =
       "  nibble search --model ~/models/Llama-3.2-1B --budget 700MiB\n"
-      "  nibble search --model smollm2-135m --budget 100MiB --set 'data.text[0]=notes.txt' --set samples=4\n"
+      "  nibble search --model smollm2-135m --budget 100MiB --set data.text=notes.txt --set samples=4\n"
       "  nibble search configs/search_weights.textproto --model smollm2-135m --budget 100MiB --budget 80MiB\n"
       "  nibble search configs/search_weights.textproto --model configs/models/novelist --budget 3.5MiB --out out/novelist_search\n"
       "  nibble search configs/search_weights.textproto --model smollm2-135m --budget 6ms\n"

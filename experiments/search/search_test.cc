@@ -181,7 +181,7 @@ TEST_F(SearchTest, MistakesAreNamed) {
   EXPECT_THAT(error("budget_mib: 4 candidate { name: \"a\" step { [nibble.gptq] { data { text: \"text.txt\" } } } }"), HasSubstr("learns"));
 
   EXPECT_THAT(error("budget_mib: 4 last { [nibble.sft] { data { text: \"text.txt\" } } }"), HasSubstr("last: a step that trains"));
-  EXPECT_THAT(error("budget_mib: 4 candidate { name: \"a\" step { [nibble.rtn] {} } build { [nibble.qat] { data { text: \"text.txt\" } } } }"),
+  EXPECT_THAT(error("budget_mib: 4 candidate { name: \"a\" step { [nibble.rtn] {} } build { [nibble.sft] { data { text: \"text.txt\" } } } }"),
               HasSubstr("candidate a, build: a step that trains"));
   EXPECT_THAT(error("budget_mib: 4 candidate { name: \"a\" step { [nibble.rtn] {} } build { [nibble.gptq] { layers: \"mlp\" } } }"), HasSubstr("leave layers out"));
   EXPECT_THAT(error("budget_ms: -1"), HasSubstr("budget_ms: -1"));
