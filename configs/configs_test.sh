@@ -2,7 +2,7 @@
 # usage: configs_test.sh NIBBLE
 # Every experiment here passes the checks that come before a run, but for those of a model
 # that is not among this test's files. Their data are read from $NIBBLE_SHARED, which
-# configs expect beside the checkout.
+# configs expect beside the checkout. Searches: experiments/search/configs_test.cc.
 set -u
 nibble=$PWD/$1
 if [ ! -d "${NIBBLE_SHARED:-}/data" ]; then

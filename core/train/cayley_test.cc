@@ -1,6 +1,8 @@
 #include "core/train/cayley.h"
 
 #include <cmath>
+#include <utility>
+#include <vector>
 
 #include "core/base/rng.h"
 #include "core/golden/golden_testing.h"
@@ -27,6 +29,20 @@ TEST_F(CayleyGolden, ThreeSteps) {
     EXPECT_NEAR(step.alpha, Values(absl::StrCat("cayley.alpha", i))[0], 1e-10) << i;
     const std::vector<double> expected = Values(absl::StrCat("cayley.R", i + 1));
     for (size_t k = 0; k < expected.size(); ++k) ASSERT_NEAR(r.value()[k], expected[k], 1e-10) << i << ", " << k;
+  }
+}
+
+// A gradient that turns the plane, at the largest step: the exact transform turns it by
+// (0.6, 0.8), five steps of the fixed point come as near as this.
+TEST(Cayley, TwoByTwoByHand) {
+  const std::vector<double> identity = {1, 0, 0, 1}, gradient = {0, -4, 4, 0};
+  const std::pair<int, std::vector<double>> expected[] = {{5, {0.59375, 0.8125, -0.8125, 0.59375}}, {60, {0.6, 0.8, -0.8, 0.6}}};
+  for (const auto& [steps, value] : expected) {
+    RotationParameter r(2, identity);
+    const CayleyStep step = r.Update(gradient, 1, {.momentum = 0, .fixed_point_steps = steps});
+    EXPECT_NEAR(step.skew_norm, 4, 1e-6);
+    EXPECT_NEAR(step.alpha, 0.25, 1e-6);
+    for (size_t k = 0; k < value.size(); ++k) EXPECT_NEAR(r.value()[k], value[k], 1e-6) << steps << " steps, " << k;
   }
 }
 

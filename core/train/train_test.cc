@@ -11,6 +11,7 @@
 #include "core/base/progress.h"
 #include "core/base/rng.h"
 #include "core/base/testing.h"
+#include "core/golden/golden_testing.h"
 #include "core/ir/adapters.h"
 #include "core/ir/passes.h"
 #include "core/models/llama.h"
@@ -292,6 +293,22 @@ TEST_F(TrainTest, DpoGoldenValues) {
       const double numeric = (DpoLossOf(options, z + 1e-5).loss - DpoLossOf(options, z - 1e-5).loss) / 2e-5;
       EXPECT_NEAR(DpoLossOf(options, z).gradient, numeric, 1e-8) << z;
     }
+  }
+}
+
+class DpoGolden : public GoldenTest {
+ protected:
+  DpoGolden() : GoldenTest("methods.safetensors") {}
+};
+
+// Log-probabilities of an independent implementation: policy chosen and rejected,
+// reference chosen and rejected, beta, loss.
+TEST_F(DpoGolden, LossOfEveryCase) {
+  for (int i = 0; i < 4; ++i) {
+    const Tensor golden = Golden(absl::StrCat("dpo.case", i));
+    const absl::Span<const double> v = golden.as<double>();
+    ASSERT_EQ(v.size(), 6);
+    EXPECT_NEAR(DpoLossOf({v[4], 0}, (v[0] - v[1]) - (v[2] - v[3])).loss, v[5], 1e-12) << "case " << i;
   }
 }
 

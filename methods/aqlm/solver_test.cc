@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <numeric>
+#include <set>
 
 #include "core/base/rng.h"
 #include "core/base/testing.h"
@@ -174,6 +175,38 @@ TEST(SolveAqlm, WordsEnoughForEveryGroupLoseNothing) {
   const std::vector<float> w = Gaussian(6 * 32, 3);  // 24 groups
   ASSERT_OK_AND_ASSIGN(const AqlmSolution solution, SolveAqlm(SchemeOf(1, 5, 8), 6, w, Hessian(32, 2), {}, pool, [](double) {}));
   EXPECT_LT(solution.loss, 1e-5 * Quadratic(std::vector<float>(w.size()), w, Hessian(32, 2), 32));
+}
+
+// 4,096 words and half as many groups again: more than can be chosen by their distances,
+// and no word for every group.
+TEST(SolveAqlm, TwelveBitsForMoreGroupsThanWords) {
+  ThreadPool pool(2);
+  const int64_t rows = 512, n = 96;  // 6,144 groups
+  const std::vector<float> w = Gaussian(rows * n, 10);
+  const std::vector<double> h = Hessian(n, 11);
+  AqlmSettings settings;
+  settings.kmeans_iterations = 10;
+  settings.rounds = 2;
+  settings.fit = AqlmSettings::Fit::kLeastSquares;
+  std::vector<double> losses;
+  const QuantScheme scheme = SchemeOf(1, 12, 8);
+  ASSERT_OK_AND_ASSIGN(const AqlmSolution solution, SolveAqlm(scheme, rows, w, h, settings, pool, [&](double loss) { losses.push_back(loss); }));
+  const double nothing = Quadratic(std::vector<float>(w.size()), w, h, n);
+  EXPECT_GT(solution.initial_loss, 1e-3 * nothing);
+  EXPECT_LT(solution.initial_loss, 0.3 * nothing);
+  double before = solution.initial_loss;
+  for (const double loss : losses) {
+    EXPECT_LE(loss, before);
+    before = loss;
+  }
+  EXPECT_LT(solution.loss, 0.9 * solution.initial_loss);
+  EXPECT_NEAR(solution.loss, Quadratic(solution.tensor.Decode(), w, h, n), 1e-3 * solution.loss);
+  // Most words are used, and codes of 12 bits come back as they were stored.
+  const std::set<uint16_t> used(solution.tensor.codes.begin(), solution.tensor.codes.end());
+  EXPECT_GT(used.size(), 2048u);
+  EXPECT_LT(*used.rbegin(), 4096);
+  ASSERT_OK_AND_ASSIGN(const EncodedTensor packed, additive::Pack(scheme, {rows, n}, solution.tensor));
+  EXPECT_EQ(additive::Unpack(packed).codes, solution.tensor.codes);
 }
 
 TEST(SolveAqlm, SameForAnyThreadCount) {

@@ -91,6 +91,16 @@ TEST_F(SolverTest, TwoColumnsByHand) {
   EXPECT_EQ(Decode(solution.encoded), (std::vector<float>{0, 0}));
 }
 
+// Both weights round up; compensating for the first brings the second down to 0.4.
+TEST_F(SolverTest, CompensatesWhereRoundingLosesMore) {
+  QuantScheme scheme = Scheme(4);
+  scheme.set_scale_floor(1);  // the scale
+  const GptqSolution solution = Solved(scheme, 1, {0.6f, 0.6f}, {2, 1, 1, 2}, {0, false, true, 128});
+  EXPECT_EQ(Decode(solution.encoded), (std::vector<float>{1, 0}));
+  EXPECT_NEAR(solution.loss, 0.28, 1e-6);
+  EXPECT_NEAR(solution.rounding_loss, 0.48, 1e-6);
+}
+
 TEST_F(SolverTest, BlocksChangeNothing) {
   const std::vector<float> weights = RandomWeights(7 * 45, 2);
   const std::vector<double> h = CorrelatedHessian(45, 3);

@@ -1,7 +1,7 @@
 // fp8_e4m3 and fp8_e5m2: 8-bit floats (Micikevicius et al., FP8 Formats for Deep
 // Learning, 2022; e4m3 without infinities, "fn"), scaled so that the largest
 // magnitude is the largest number. Rounds to nearest, ties to even; what is beyond
-// the largest number becomes it.
+// the largest number becomes it, so that infinities and NaN are never chosen.
 
 #include <cmath>
 #include <limits>
@@ -16,16 +16,19 @@ struct Layout8 {
   int fraction;        // bits
   int bias;            // of the exponent
   uint8_t top;         // code of the largest number; those above it are no numbers
+  bool has_infinity;   // the code after top; the others above it are NaN
 
   int least() const { return 1 - bias; }  // exponent of the least normal number
 
-  float Value(uint8_t code) const {
-    const int exponent = (code & 0x7F) >> fraction, part = code & ((1 << fraction) - 1);
-    if ((code & 0x7F) > top) return std::numeric_limits<float>::quiet_NaN();
-    const float magnitude = exponent == 0 ? std::ldexp(static_cast<float>(part), least() - fraction)
-                                          : std::ldexp(static_cast<float>((1 << fraction) + part), exponent - bias - fraction);
-    return code & 0x80 ? -magnitude : magnitude;
+  // What a code without its sign stands for.
+  float Magnitude(int code) const {
+    if (code > top) return has_infinity && code == top + 1 ? std::numeric_limits<float>::infinity() : std::numeric_limits<float>::quiet_NaN();
+    const int exponent = code >> fraction, part = code & ((1 << fraction) - 1);
+    return exponent == 0 ? std::ldexp(static_cast<float>(part), least() - fraction)
+                         : std::ldexp(static_cast<float>((1 << fraction) + part), exponent - bias - fraction);
   }
+
+  float Value(uint8_t code) const { return code & 0x80 ? -Magnitude(code & 0x7F) : Magnitude(code); }
 
   std::vector<float> Table() const {
     std::vector<float> values(256);
@@ -34,7 +37,7 @@ struct Layout8 {
   }
 };
 
-constexpr Layout8 kE4m3 = {3, 7, 0x7E}, kE5m2 = {2, 15, 0x7B};
+constexpr Layout8 kE4m3 = {3, 7, 0x7E, false}, kE5m2 = {2, 15, 0x7B, true};
 
 class Fp8Format : public TableFormat {
  public:

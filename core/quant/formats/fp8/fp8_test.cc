@@ -1,6 +1,7 @@
 #include <cmath>
+#include <limits>
 
-#include "core/base/testing.h"
+#include "core/golden/golden_testing.h"
 #include "core/quant/encoded.h"
 #include "core/quant/format.h"
 
@@ -14,18 +15,66 @@ QuantScheme PerTensor(const std::string& format) {
   return scheme;
 }
 
-// Codes of `values` at a scale of 1, which `largest` at the end makes.
-std::vector<uint8_t> CodesAtOne(const std::string& format, std::vector<float> values, float largest) {
-  values.push_back(largest);
-  const EncodedTensor tensor = *Encode(PerTensor(format), {1, static_cast<int64_t>(values.size())}, values);
+// Codes of `values` at a scale of 1, which a range up to `largest`, the format's, makes.
+std::vector<uint8_t> CodesAtOne(const std::string& format, absl::Span<const float> values, float largest) {
+  QuantScheme scheme = PerTensor(format);
+  scheme.mutable_fixed()->set_min(-largest);
+  scheme.mutable_fixed()->set_max(largest);
+  const EncodedTensor tensor = *Encode(scheme, {1, static_cast<int64_t>(values.size())}, values);
   EXPECT_EQ(tensor.buffer("scales").as<float>()[0], 1.0f);
   const absl::Span<const uint8_t> codes = tensor.buffer("codes").bytes();
-  return {codes.begin(), codes.end() - 1};
+  return {codes.begin(), codes.end()};
 }
 
 std::vector<float> TableOf(const std::string& format) {
   const absl::Span<const float> values = (*FindFormat(format))->Codes(*Encode(PerTensor(format), {1, 1}, {1.0f}))->values;
   return {values.begin(), values.end()};
+}
+
+// The same formats in numerics.safetensors, made by PyTorch.
+struct GoldenFormat {
+  const char* format;
+  const char* golden;
+  float largest;
+};
+constexpr GoldenFormat kGolden[] = {{"fp8_e4m3", "e4m3fn", 448.0f}, {"fp8_e5m2", "e5m2", 57344.0f}};
+
+class Fp8Golden : public GoldenTest {
+ protected:
+  Fp8Golden() : GoldenTest("numerics.safetensors") {}
+};
+
+TEST_F(Fp8Golden, SaturatingCastOfEveryFiniteBf16) {
+  const Tensor input = Golden("fp8.input_f32");
+  ASSERT_EQ(input.elements(), 65280);
+  for (const GoldenFormat& f : kGolden) {
+    const std::vector<uint8_t> codes = CodesAtOne(f.format, input.as<float>(), f.largest);
+    const Tensor expected = Golden(absl::StrCat("fp8.", f.golden, "_saturated"));
+    ASSERT_EQ(codes.size(), expected.bytes().size());
+    for (size_t i = 0; i < codes.size(); ++i) ASSERT_EQ(codes[i], expected.bytes()[i]) << f.format << " of " << input.as<float>()[i];
+  }
+}
+
+// Signs of zeros and infinities included; any NaN equals any other.
+TEST_F(Fp8Golden, DecodesEveryCode) {
+  for (const GoldenFormat& f : kGolden) {
+    const std::vector<float> table = TableOf(f.format);
+    const Tensor expected = Golden(absl::StrCat("fp8.", f.golden, "_decoded"));
+    ASSERT_EQ(expected.elements(), 256);
+    for (int code = 0; code < 256; ++code) {
+      const float got = table[code], want = expected.as<float>()[code];
+      ASSERT_EQ(std::isnan(got), std::isnan(want)) << f.format << " code " << code;
+      if (std::isnan(want)) continue;
+      ASSERT_EQ(got, want) << f.format << " code " << code;
+      ASSERT_EQ(std::signbit(got), std::signbit(want)) << f.format << " code " << code;
+    }
+  }
+}
+
+TEST(Fp8, TheLargestMagnitudeMakesTheScale) {
+  const EncodedTensor tensor = *Encode(PerTensor("fp8_e4m3"), {1, 2}, {3.0f, -896.0f});
+  EXPECT_EQ(tensor.buffer("scales").as<float>()[0], 2.0f);
+  EXPECT_EQ(Decode(tensor), (std::vector<float>{3.0f, -896.0f}));
 }
 
 TEST(Fp8, E4m3NumbersOfTheStandard) {
@@ -44,7 +93,9 @@ TEST(Fp8, E5m2NumbersOfTheStandard) {
   EXPECT_EQ(table[0x01], 0x1p-16f);
   EXPECT_EQ(table[0x04], 0x1p-14f);
   EXPECT_EQ(table[0x3C], 1.0f);
-  for (int code = 0x7C; code <= 0x7F; ++code) EXPECT_FALSE(std::isfinite(table[code]));
+  EXPECT_EQ(table[0x7C], std::numeric_limits<float>::infinity());
+  EXPECT_EQ(table[0xFC], -std::numeric_limits<float>::infinity());
+  for (int code = 0x7D; code <= 0x7F; ++code) EXPECT_TRUE(std::isnan(table[code]) && std::isnan(table[0x80 | code]));
 }
 
 // Every number has its own code.
@@ -68,6 +119,8 @@ TEST(Fp8, TiesGoToEvenAndWhatIsBeyondSaturates) {
   EXPECT_EQ(rounded(0x3p-10f), 0x2p-9f);  // between one and two of it
   EXPECT_EQ(rounded(15.6f), 16);          // up to the next exponent
   EXPECT_EQ(rounded(440), 448);
+  EXPECT_EQ(rounded(464), 448);  // where the next number, were there one, would be as near
+  EXPECT_EQ(rounded(-1e30f), -448);
   // A scale in bf16 is a little too small: 464 would be halfway to no number.
   QuantScheme scheme = PerTensor("fp8_e4m3");
   scheme.set_scale_type(QuantScheme::BF16);

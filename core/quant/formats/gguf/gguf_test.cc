@@ -1,9 +1,12 @@
 #include "core/quant/formats/gguf/gguf.h"
 
 #include <cmath>
+#include <cstring>
 #include <map>
+#include <memory>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
 #include "core/base/file.h"
 #include "core/base/rng.h"
 #include "core/golden/golden_testing.h"
@@ -69,6 +72,38 @@ TEST_F(GgufGolden, EncodesTypesOf32ColumnsToTheByte) {
     ASSERT_EQ(got.size(), expected.bytes().size()) << type;
     for (size_t i = 0; i < got.size(); ++i) ASSERT_EQ(got[i], expected.bytes()[i]) << type << " byte " << i;
   }
+}
+
+// GGUF's 16-bit floats are number formats of their own: to the bit, there and back.
+TEST_F(GgufGolden, FloatTypes) {
+  struct FloatType {
+    const char* type;
+    const char* format;
+    DType dtype;
+  };
+  const std::vector<float> input = ToFloats(Golden("input_f32"));
+  for (const FloatType& f : {FloatType{"BF16", "bf16", DType::kBF16}, FloatType{"F16", "fp16", DType::kF16}}) {
+    const Tensor bytes = Of(f.type, "bytes"), decoded = Of(f.type, "decoded_f32");
+    ASSERT_OK_AND_ASSIGN(Tensor stored, Tensor::Borrow(f.dtype, decoded.shape(), bytes.bytes(), std::make_shared<Tensor>(bytes)));
+    ASSERT_OK_AND_ASSIGN(const EncodedTensor tensor, WrapFloats(std::move(stored)));
+    EXPECT_EQ(tensor.scheme.format(), f.format);
+    const std::vector<float> got = Decode(tensor), expected = ToFloats(decoded);
+    EXPECT_EQ(std::memcmp(got.data(), expected.data(), got.size() * sizeof(float)), 0) << f.type;
+    ASSERT_OK_AND_ASSIGN(const EncodedTensor encoded, Encode(FloatScheme(f.format), decoded.shape(), input));
+    EXPECT_EQ(encoded.buffer("values").bytes(), bytes.bytes()) << f.type;
+  }
+}
+
+// 2 sin(0.7 i), worked out from the layouts: d in fp16, then codes.
+TEST(Gguf, BlocksByHand) {
+  std::vector<float> x(32);
+  for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(2 * std::sin(0.7 * static_cast<double>(i)));
+  const auto hex = [](const EncodedTensor& tensor) { return absl::BytesToHexString(BytesOf(tensor.buffer("blocks").bytes())); };
+  ASSERT_OK_AND_ASSIGN(const EncodedTensor q4, Encode(FloatScheme("q4_0"), {1, 32}, x));
+  EXPECT_EQ(hex(q4), "f1b3" "f8d38031051b6fbffdf8d38031051b6f");
+  EXPECT_NEAR(Rms(Decode(q4), x), 0.0871418, 1e-7);
+  ASSERT_OK_AND_ASSIGN(const EncodedTensor q8, Encode(FloatScheme("q8_0"), {1, 32}, x));
+  EXPECT_EQ(hex(q8).substr(0, 20), "0124" "00527e6e2bd39182");  // codes 0, 82, 126, 110, 43, -45, -111, -126
 }
 
 // A block's parts, put together by the formula, are what decoding gives.
