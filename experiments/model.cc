@@ -86,7 +86,8 @@ absl::Status SaveFolder(const io::LoadedModel& source, io::Checkpoint checkpoint
 absl::Status SaveGguf(const io::LoadedModel& source, io::Checkpoint checkpoint, const std::string& path) {
   NIBBLE_ASSIGN_OR_RETURN(const io::TokenizerExtras extras, io::ReadTokenizerExtras(source.files, source.tokenizer.get()));
   const std::string name = std::filesystem::path(source.source).stem().string();
-  return io::WriteGgufModel(path, name.empty() ? source.source : name, checkpoint, source.tokenizer.get(), extras);
+  NIBBLE_ASSIGN_OR_RETURN(const io::GgufGeneral general, io::ReadGgufGeneral(source.files));
+  return io::WriteGgufModel(path, name.empty() ? source.source : name, checkpoint, source.tokenizer.get(), extras, general);
 }
 
 struct SaveFormat {

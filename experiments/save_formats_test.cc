@@ -4,10 +4,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/base/file.h"
+#include "core/io/gguf_testing.h"
 #include "core/io/safetensors.h"
 #include "core/io/tokenizer_extras.h"
 #include "core/runtime/reference.h"
 #include "experiments/model.h"
+#include "methods/kquants/kquants.pb.h"
 #include "methods/testing.h"
 
 namespace nibble {
@@ -84,6 +86,57 @@ TEST(SaveFormats, ChatTemplatesEndTokensAndPipelinesStay) {
     EXPECT_EQ(back.source.config.eos_token_ids, (std::vector<int32_t>{2, 7})) << format;
     if (format == "folder") EXPECT_THAT(back.source.pipeline, ::testing::EndsWith("one -> two"));
   }
+}
+
+// Rows of 256 and 512 columns, which blocks of 256 divide: every tensor has the type of its mix.
+OpenedModel BlockModel() {
+  OpenedModel model;
+  model.source.source = "blocks";
+  model.source.config = *ShapePreset("tiny");
+  model.source.config.hidden_size = 256;
+  model.source.config.intermediate_size = 512;
+  model.source.config.num_hidden_layers = 4;
+  model.source.config.head_dim = 64;
+  model.source.weights = SyntheticWeights(model.source.config, 7);
+  model.graph = BuildLlama(model.source.config, model.source.weights).value();
+  return model;
+}
+
+TEST(SaveFormats, GgufOfEveryMixGivesTheSameLogits) {
+  const OpenedModel original = BlockModel();
+  const std::string path = TestTempDir() + "/model.gguf";
+  const auto& mixes = *KquantsOptions::Mix_descriptor();
+  EXPECT_EQ(mixes.value_count(), 14);
+  for (int i = 0; i < mixes.value_count(); ++i) {
+    const std::string mix = mixes.value(i)->name();
+    OpenedModel model = original;
+    ThreadPool pool(2);
+    Context context(pool, TestWorkplace());
+    ASSERT_OK(ApplyPipeline(context, ParsePipeline(absl::StrCat("step { [nibble.kquants] { mix: ", mix, " } }")).step(), model.graph));
+    EXPECT_TRUE(context.events().empty()) << mix << ": " << context.events().begin()->first;
+    ASSERT_OK(SaveModel(model.source, model.graph, mix, path, "gguf"));
+    ASSERT_OK_AND_ASSIGN(const OpenedModel again, OpenModel(path));
+    const std::vector<float> logits = TinyLogits(model.graph);
+    EXPECT_EQ(TinyLogits(again.graph), logits) << mix;
+    EXPECT_NE(logits, TinyLogits(original.graph)) << mix;
+    for (const ir::Op& op : model.graph.ops()) {
+      if (!op.weight.has_value() || op.kind == ir::OpKind::kRmsNorm) continue;
+      EXPECT_EQ(WeightScheme(again.graph, op.name).format(), WeightScheme(model.graph, op.name).format()) << mix << " " << op.name;
+    }
+  }
+}
+
+TEST(SaveFormats, GgufKeepsWhatItsSourceSaysOfItself) {
+  const std::string folder = TestTempDir(), source = folder + "/source.gguf", path = folder + "/written.gguf";
+  io::GgufBuilder builder = io::TinyLlamaMetadata().Text("general.name", "Tiny").Text("general.license", "mit");
+  io::AddTinyLlamaTensors(&builder);
+  ASSERT_OK(WriteFile(source, builder.Build()));
+  ASSERT_OK_AND_ASSIGN(const OpenedModel model, OpenModel("decoded:" + source));
+  ASSERT_OK(SaveModel(model.source, model.graph, "p", path, "gguf"));
+  ASSERT_OK_AND_ASSIGN(const auto file, io::GgufFile::Open(path));
+  EXPECT_EQ(file->Text("general.name").value(), "Tiny");
+  EXPECT_EQ(file->Text("general.license").value(), "mit");
+  EXPECT_EQ(file->Text("general.description").value(), "Quantized by Nibble: p");
 }
 
 TEST(SaveFormats, MetaGivesTheSameLogits) {

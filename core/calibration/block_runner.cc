@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include "absl/strings/str_cat.h"
 #include "core/base/check.h"
@@ -103,14 +104,24 @@ std::vector<float> BlockRunner::Finish(absl::Span<const int64_t> starts, State s
   return std::move(state.values.at(graph_.ops()[end_ - 1].output));
 }
 
-std::vector<float> BlockRunner::OutputOf(size_t last, absl::Span<const int64_t> starts, absl::Span<const float> hidden) {
-  State state = Begin({hidden.begin(), hidden.end()});
+BlockRunner::State BlockRunner::Before(size_t first, size_t last, absl::Span<const int64_t> starts, std::vector<float> hidden) {
+  NIBBLE_CHECK(first_ <= first && first <= last && last < end_);
+  State state = Begin(std::move(hidden));
+  RunOps(first, starts, Ignore, &state);
+  for (auto value = state.values.begin(); value != state.values.end();) {
+    value = IsRead(value->first, first, last + 1) ? std::next(value) : state.values.erase(value);
+  }
+  return state;
+}
+
+std::vector<float> BlockRunner::OutputOf(size_t last, absl::Span<const int64_t> starts, State state) {
+  NIBBLE_CHECK(state.next <= last && last < end_);
   RunOps(last + 1, starts, Ignore, &state);
   return std::move(state.values.at(graph_.ops()[last].output));
 }
 
-bool BlockRunner::ReadLater(ValueId value, size_t after) const {
-  for (size_t i = after + 1; i < end_; ++i) {
+bool BlockRunner::IsRead(ValueId value, size_t begin, size_t end) const {
+  for (size_t i = begin; i < end; ++i) {
     const auto& inputs = graph_.ops()[i].inputs;
     if (std::find(inputs.begin(), inputs.end(), value) != inputs.end()) return true;
   }
@@ -123,7 +134,7 @@ void BlockRunner::RunOps(size_t end, absl::Span<const int64_t> starts, Observer 
     if (op.kind == OpKind::kLinear) observe(state->next, state->values.at(op.inputs[0]));
     RunOp(op, starts, state);
     for (const ValueId input : op.inputs) {
-      if (!ReadLater(input, state->next)) state->values.erase(input);
+      if (!IsRead(input, state->next + 1, end_)) state->values.erase(input);
     }
   }
 }

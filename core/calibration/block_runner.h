@@ -59,8 +59,11 @@ class BlockRunner {
   // Runs the rest; gives what the block gives.
   std::vector<float> Finish(absl::Span<const int64_t> starts, State state);
 
-  // What op `last` gives.
-  std::vector<float> OutputOf(size_t last, absl::Span<const int64_t> starts, absl::Span<const float> hidden);
+  // A batch before op `first`, with what ops [first, last] read and nothing else: all that
+  // OutputOf needs, as often as the weights of those ops change.
+  State Before(size_t first, size_t last, absl::Span<const int64_t> starts, std::vector<float> hidden);
+  // What op `last` gives of a batch that is before it.
+  std::vector<float> OutputOf(size_t last, absl::Span<const int64_t> starts, State state);
 
  private:
   BlockRunner(const ir::Graph& graph, train::Machine machine) : graph_(graph), machine_(machine) {}
@@ -68,7 +71,8 @@ class BlockRunner {
   // Runs ops [state->next, end).
   void RunOps(size_t end, absl::Span<const int64_t> starts, Observer observe, State* state);
   void RunOp(const ir::Op& op, absl::Span<const int64_t> starts, State* state);
-  bool ReadLater(ir::ValueId value, size_t after) const;
+  // Whether one of the ops [begin, end) reads it.
+  bool IsRead(ir::ValueId value, size_t begin, size_t end) const;
 
   const ir::Graph& graph_;
   const train::Machine machine_;

@@ -86,6 +86,29 @@ TEST_F(BlockRunnerTest, StopsAtALinearAndGroupsThem) {
   EXPECT_EQ(runner.Finish({0, 7}, std::move(state)), through);
 }
 
+// Weights tried from where they are read give what a run from the block's start gives.
+TEST_F(BlockRunnerTest, OutputsFromAStateAreThoseFromTheStart) {
+  ASSERT_OK_AND_ASSIGN(const std::vector<float> hidden, ir::EmbedTokens(graph_, kTokens));
+  const std::vector<int64_t> starts = {0, 3, 7};
+  for (int layer = 0; layer < graph_.num_layers(); ++layer) {
+    ASSERT_OK_AND_ASSIGN(BlockRunner runner, BlockRunner::Create(graph_, layer, machine_));
+    const auto groups = runner.LinearsByInput();
+    for (size_t g = 0; g < groups.size(); ++g) {
+      const size_t first = groups[g][0], last = g + 1 < groups.size() ? groups[g + 1][0] : first;
+      const BlockRunner::State state = runner.Before(first, last, starts, hidden);
+      EXPECT_EQ(state.values.size(), g == 1 ? 2u : 1u) << "what o_proj and the residual after it read; else what one group reads";
+      std::vector<std::vector<float>> outputs;
+      for (const float weight : {0.01f, -0.02f}) {
+        runner.SetWeight(first, std::vector<float>(*CheckedElements(graph_.parameter(*graph_.ops()[first].weight).shape()), weight));
+        outputs.push_back(runner.OutputOf(last, starts, state));
+        EXPECT_EQ(outputs.back(), runner.OutputOf(last, starts, runner.Begin(hidden))) << graph_.ops()[first].name;
+      }
+      EXPECT_NE(outputs[0], outputs[1]) << graph_.ops()[first].name;
+      ASSERT_OK(runner.Reload(first));
+    }
+  }
+}
+
 // Whatever is kept, a linear reads what a run from the block's start with the weights of
 // the moment would show it.
 TEST_F(BlockRunnerTest, AWalkSeesTheWeightsOfTheMoment) {

@@ -5,8 +5,8 @@
 #include <limits>
 #include <map>
 #include <optional>
+#include <set>
 
-#include "absl/algorithm/container.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -120,14 +120,37 @@ absl::Status ReadVocabulary(const GgufFile& file, LlamaConfig* config) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<int32_t> CheckedTokenId(const GgufFile& file, const std::string& key, int64_t id) {
+  if (id >= 0 && id <= std::numeric_limits<int32_t>::max()) return static_cast<int32_t>(id);
+  return absl::InvalidArgumentError(absl::StrCat(file.path(), ": ", key, " is ", id, ", expected a token id"));
+}
+
 absl::Status ReadTokenId(const GgufFile& file, absl::string_view name, std::optional<int32_t>* out) {
   const std::string key = absl::StrCat(kGgufTokenizerPrefix, name, "_token_id");
   if (!file.Has(key)) return absl::OkStatus();
   NIBBLE_ASSIGN_OR_RETURN(const int64_t id, file.Integer(key));
-  if (id < 0 || id > std::numeric_limits<int32_t>::max()) {
-    return absl::InvalidArgumentError(absl::StrCat(file.path(), ": ", key, " is ", id, ", expected a token id"));
+  NIBBLE_ASSIGN_OR_RETURN(*out, CheckedTokenId(file, key, id));
+  return absl::OkStatus();
+}
+
+// Each once, the tokenizer's EOS first.
+absl::Status ReadEndTokens(const GgufFile& file, std::vector<int32_t>* ends) {
+  std::set<int32_t> seen;
+  const auto add = [&](int32_t id) {
+    if (seen.insert(id).second) ends->push_back(id);
+  };
+  for (const char* name : {"eos", "eot", "eom"}) {
+    std::optional<int32_t> id;
+    NIBBLE_RETURN_IF_ERROR(ReadTokenId(file, name, &id));
+    if (id.has_value()) add(*id);
   }
-  *out = static_cast<int32_t>(id);
+  const std::string key = absl::StrCat(kGgufTokenizerPrefix, kGgufEndTokens);
+  if (!file.Has(key)) return absl::OkStatus();
+  NIBBLE_ASSIGN_OR_RETURN(const auto* all, file.Integers(key));
+  for (const int64_t id : *all) {
+    NIBBLE_ASSIGN_OR_RETURN(const int32_t end, CheckedTokenId(file, key, id));
+    add(end);
+  }
   return absl::OkStatus();
 }
 
@@ -259,11 +282,7 @@ absl::StatusOr<LlamaConfig> GgufConfig(const GgufFile& file) {
   NIBBLE_RETURN_IF_ERROR(ReadVocabulary(file, &config));
   NIBBLE_RETURN_IF_ERROR(Optional(file, "llama.attention.layer_norm_rms_epsilon", &config.rms_norm_eps));
   NIBBLE_RETURN_IF_ERROR(ReadTokenId(file, "bos", &config.bos_token_id));
-  for (const char* name : {"eos", "eot", "eom"}) {
-    std::optional<int32_t> id;
-    NIBBLE_RETURN_IF_ERROR(ReadTokenId(file, name, &id));
-    if (id.has_value() && !absl::c_linear_search(config.eos_token_ids, *id)) config.eos_token_ids.push_back(*id);
-  }
+  NIBBLE_RETURN_IF_ERROR(ReadEndTokens(file, &config.eos_token_ids));
   if (file.Has("llama.attention.sliding_window")) {
     NIBBLE_ASSIGN_OR_RETURN(config.sliding_window, file.Integer("llama.attention.sliding_window"));
   }

@@ -37,6 +37,10 @@ std::string GgufQuantizedTypes(const GgufFile& file);
 
 // What writing needs of the above.
 
+// All tokens that end an answer, a list of ids, after eos_token_id, eot_token_id and
+// eom_token_id under kGgufTokenizerPrefix: Ollama's key, for more of them than those name.
+inline constexpr char kGgufEndTokens[] = "eos_token_ids";
+
 // "model.layers.3.mlp.up_proj.weight" -> "blk.3.ffn_up.weight"; "" for a name
 // that no Llama has.
 std::string GgufTensorName(absl::string_view name);

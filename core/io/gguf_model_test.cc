@@ -144,6 +144,14 @@ TEST(GgufModelTest, PartsAndEndTokens) {
   GgufBuilder builder = TinyLlamaMetadata().Integer("tokenizer.ggml.eot_token_id", 4);
   AddTinyLlamaTensors(&builder);
   EXPECT_THAT(GgufConfig(*OpenBuilt(builder))->eos_token_ids, ::testing::Contains(4));
+  const auto listed = [](const std::vector<int32_t>& ids) {
+    GgufBuilder b = TinyLlamaMetadata().Integer("tokenizer.ggml.eom_token_id", 5);
+    b.Numbers<int32_t>("tokenizer.ggml.eos_token_ids", GgufType::kI32, ids);
+    AddTinyLlamaTensors(&b);
+    return b;
+  };
+  EXPECT_EQ(GgufConfig(*OpenBuilt(listed({3, 2, 5, 3})))->eos_token_ids, (std::vector<int32_t>{2, 5, 3}));
+  EXPECT_THAT(ConfigMessage(listed({3, -1})), ::testing::AllOf(HasSubstr("eos_token_ids is -1"), HasSubstr("x.gguf")));
 }
 
 TEST(GgufModelTest, KeyWithOtherRowsIsAnError) {

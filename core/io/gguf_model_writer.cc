@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "core/base/status.h"
@@ -18,8 +19,18 @@
 namespace nibble::io {
 namespace {
 
-constexpr char kEndOfTurn[] = "eot_token_id";
 constexpr int64_t kQuantizationVersion = 2;  // of ggml's block layouts
+
+constexpr char kEndOfTurn[] = "eot_token_id", kEndOfMessage[] = "eom_token_id";
+// What end tokens end, by their texts in published vocabularies.
+constexpr absl::string_view kTextsOfTurns[] = {"<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|end_of_turn|>"};
+constexpr absl::string_view kTextsOfMessages[] = {"<|eom_id|>"};
+constexpr absl::string_view kTextsOfDocuments[] = {"<|end_of_text|>", "<|endoftext|>", "</s>", "<eos>"};
+
+constexpr char kGeneral[] = "general.", kName[] = "general.name", kDescription[] = "general.description";
+// What a file decides for itself, whatever it was made from; GgufWriter adds the alignment.
+constexpr absl::string_view kOwnKeys[] = {"general.architecture", "general.type", "general.file_type", "general.quantization_version",
+                                          "general.quantized_by", "general.alignment"};
 
 absl::Status Refuse(const std::string& what, const std::string& module, absl::string_view advice) {
   return absl::UnimplementedError(absl::StrCat(module, " has ", what, ", which GGUF cannot hold; ", advice));
@@ -90,16 +101,75 @@ void AddArchitecture(const LlamaConfig& config, GgufMetadata* metadata) {
   }
 }
 
-// The first of the model's end tokens that is not the tokenizer's EOS.
-std::optional<int32_t> EndOfTurn(const LlamaConfig& config, const text::Tokenizer& tokenizer) {
-  for (const int32_t id : config.eos_token_ids) {
-    if (tokenizer.eos_id() != id) return id;
-  }
-  return std::nullopt;
+// The text at `key`; "" where there is none.
+std::string TextOf(const GgufGeneral& general, const char* key) {
+  const auto found = general.find(key);
+  const std::string* text = found == general.end() ? nullptr : std::get_if<std::string>(&found->second.value);
+  return text == nullptr ? "" : *text;
 }
 
-absl::Status AddTokenizer(const text::Tokenizer& tokenizer, const TokenizerExtras& extras, std::optional<int32_t> end_of_turn, int64_t rows,
-                          GgufMetadata* metadata) {
+// A text, a list of texts or a count, and nothing of other types.
+void AddValue(const std::string& key, const GgufValue& value, GgufMetadata* metadata) {
+  if (const auto* text = std::get_if<std::string>(&value.value); text != nullptr) {
+    metadata->AddText(key, *text);
+  } else if (const auto* texts = std::get_if<std::vector<std::string>>(&value.value); texts != nullptr) {
+    metadata->AddTexts(key, *texts);
+  } else if (value.type == GgufType::kU32) {
+    metadata->AddInteger(key, std::get<int64_t>(value.value));
+  }
+}
+
+void AddGeneral(const std::string& name, const GgufGeneral& general, const Checkpoint& checkpoint, GgufMetadata* metadata) {
+  metadata->AddText("general.architecture", "llama");
+  metadata->AddText("general.type", "model");
+  metadata->AddInteger("general.file_type", FileType(checkpoint.parameters));
+  metadata->AddInteger("general.quantization_version", kQuantizationVersion);
+  const std::string given = TextOf(general, kName);
+  metadata->AddText(kName, given.empty() ? name : given);
+  std::string description = TextOf(general, kDescription);
+  if (!checkpoint.pipeline.empty()) absl::StrAppend(&description, description.empty() ? "" : "; ", "Quantized by Nibble: ", checkpoint.pipeline);
+  if (!description.empty()) metadata->AddText(kDescription, description);
+  for (const auto& [key, value] : general) {
+    if (key != kName && key != kDescription && !absl::c_linear_search(kOwnKeys, key)) AddValue(key, value, metadata);
+  }
+}
+
+// The keys of the end tokens that are not EOS, where `ids` has no such key; a token of a text
+// that is not known ends a turn.
+void NameEndTokens(const std::vector<int32_t>& ends, const text::GgufVocabulary& vocabulary, std::map<std::string, int32_t>* ids) {
+  const auto name_first = [&](const char* key, const auto& fits) {
+    for (const int32_t id : ends) {
+      const bool has_text = static_cast<size_t>(id) < vocabulary.tokens.size();
+      if (vocabulary.eos_id == id || !fits(has_text ? vocabulary.tokens[id] : "")) continue;
+      ids->emplace(key, id);
+      return;
+    }
+  };
+  const auto is_message = [](absl::string_view text) { return absl::c_linear_search(kTextsOfMessages, text); };
+  name_first(kEndOfMessage, is_message);
+  name_first(kEndOfTurn, [](absl::string_view text) { return absl::c_linear_search(kTextsOfTurns, text); });
+  name_first(kEndOfTurn, [&](absl::string_view text) { return !is_message(text) && !absl::c_linear_search(kTextsOfDocuments, text); });
+}
+
+void AddTokenIds(const text::GgufVocabulary& vocabulary, const TokenizerExtras& extras, const std::vector<int32_t>& ends, GgufMetadata* metadata) {
+  std::map<std::string, int32_t> ids = extras.ids;
+  NameEndTokens(ends, vocabulary, &ids);
+  if (vocabulary.bos_id.has_value()) ids["bos_token_id"] = *vocabulary.bos_id;
+  if (vocabulary.eos_id.has_value()) ids["eos_token_id"] = *vocabulary.eos_id;
+  if (vocabulary.unk_id.has_value()) ids["unknown_token_id"] = *vocabulary.unk_id;
+  for (const auto& [name, id] : ids) metadata->AddInteger(absl::StrCat(kGgufTokenizerPrefix, name), id);
+  const auto is_named = [&](int32_t end) {
+    for (const char* key : {"eos_token_id", kEndOfTurn, kEndOfMessage}) {
+      const auto named = ids.find(key);
+      if (named != ids.end() && named->second == end) return true;
+    }
+    return false;
+  };
+  if (!absl::c_all_of(ends, is_named)) metadata->AddIntegers(absl::StrCat(kGgufTokenizerPrefix, kGgufEndTokens), ends);
+}
+
+absl::Status AddTokenizer(const text::Tokenizer& tokenizer, const TokenizerExtras& extras, const LlamaConfig& config, GgufMetadata* metadata) {
+  const int64_t rows = config.vocab_size;
   NIBBLE_ASSIGN_OR_RETURN(text::GgufVocabulary vocabulary, tokenizer.ToGguf());
   if (static_cast<int64_t>(vocabulary.tokens.size()) > rows) {
     return absl::InvalidArgumentError(absl::StrCat("the tokenizer has ", vocabulary.tokens.size(), " tokens, the embedding ", rows, " rows"));
@@ -116,11 +186,7 @@ absl::Status AddTokenizer(const text::Tokenizer& tokenizer, const TokenizerExtra
   metadata->AddIntegers(key("token_type"), vocabulary.types);
   if (!vocabulary.scores.empty()) metadata->AddReals(key("scores"), vocabulary.scores);
   if (vocabulary.model == "gpt2") metadata->AddTexts(key("merges"), vocabulary.merges);
-  if (vocabulary.bos_id.has_value()) metadata->AddInteger(key("bos_token_id"), *vocabulary.bos_id);
-  if (vocabulary.eos_id.has_value()) metadata->AddInteger(key("eos_token_id"), *vocabulary.eos_id);
-  if (vocabulary.unk_id.has_value()) metadata->AddInteger(key("unknown_token_id"), *vocabulary.unk_id);
-  for (const auto& [name, id] : extras.ids) metadata->AddInteger(key(name), id);
-  if (end_of_turn.has_value() && extras.ids.count(kEndOfTurn) == 0) metadata->AddInteger(key(kEndOfTurn), *end_of_turn);
+  AddTokenIds(vocabulary, extras, config.eos_token_ids, metadata);
   metadata->AddFlag(key("add_bos_token"), vocabulary.add_bos);
   if (extras.add_eos.has_value()) metadata->AddFlag(key("add_eos_token"), *extras.add_eos);
   if (vocabulary.add_space_prefix.has_value()) metadata->AddFlag(key("add_space_prefix"), *vocabulary.add_space_prefix);
@@ -139,8 +205,20 @@ absl::Status WriteParameter(const LlamaConfig& config, const CheckpointParameter
 
 }  // namespace
 
+absl::StatusOr<GgufGeneral> ReadGgufGeneral(const std::vector<std::string>& files) {
+  GgufGeneral general;
+  for (const std::string& path : files) {
+    if (!absl::EndsWith(path, ".gguf")) continue;
+    NIBBLE_ASSIGN_OR_RETURN(const auto file, GgufFile::Open(path));
+    for (const auto& [key, value] : file->metadata()) {
+      if (absl::StartsWith(key, kGeneral)) general.emplace(key, value);
+    }
+  }
+  return general;
+}
+
 absl::Status WriteGgufModel(const std::string& path, const std::string& name, const Checkpoint& checkpoint, const text::Tokenizer* tokenizer,
-                            const TokenizerExtras& extras) {
+                            const TokenizerExtras& extras, const GgufGeneral& general) {
   const LlamaConfig& config = checkpoint.config;
   NIBBLE_RETURN_IF_ERROR(config.Validate());
   NIBBLE_RETURN_IF_ERROR(CheckAttachments(checkpoint.attachments));
@@ -152,17 +230,12 @@ absl::Status WriteGgufModel(const std::string& path, const std::string& name, co
   const std::vector<float> factors = GgufRopeFactors(config);
   if (!factors.empty()) specs.push_back({kGgufRopeFactors, {static_cast<int64_t>(factors.size())}, GgufTypeOfFormat("fp32")});
   GgufMetadata metadata;
-  metadata.AddText("general.architecture", "llama");
-  metadata.AddText("general.type", "model");
-  metadata.AddText("general.name", name);
-  if (!checkpoint.pipeline.empty()) metadata.AddText("general.description", absl::StrCat("Quantized by Nibble: ", checkpoint.pipeline));
-  metadata.AddInteger("general.file_type", FileType(checkpoint.parameters));
-  metadata.AddInteger("general.quantization_version", kQuantizationVersion);
+  AddGeneral(name, general, checkpoint, &metadata);
   AddArchitecture(config, &metadata);
   if (tokenizer == nullptr) {
     metadata.AddText(absl::StrCat(kGgufTokenizerPrefix, "model"), "no_vocab");
   } else {
-    NIBBLE_RETURN_IF_ERROR(Annotate(AddTokenizer(*tokenizer, extras, EndOfTurn(config, *tokenizer), config.vocab_size, &metadata), "tokenizer"));
+    NIBBLE_RETURN_IF_ERROR(Annotate(AddTokenizer(*tokenizer, extras, config, &metadata), "tokenizer"));
   }
   NIBBLE_ASSIGN_OR_RETURN(const auto writer, GgufWriter::Create(path, std::move(metadata), specs));
   for (const CheckpointParameter& parameter : checkpoint.parameters) {

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <map>
+#include <memory>
 
 #include "core/base/file.h"
 #include "core/base/testing.h"
@@ -9,6 +10,7 @@
 #include "core/io/gguf_model_writer.h"
 #include "core/io/gguf_testing.h"
 #include "core/io/model_loader.h"
+#include "core/text/testing/tiny_vocabulary.h"
 
 namespace nibble::io {
 namespace {
@@ -161,6 +163,86 @@ TEST(GgufModelWriterTest, ATokenizerComesBack) {
     EXPECT_EQ(read.ids, extras.ids);
     EXPECT_EQ(read.add_eos, extras.add_eos);
   }
+}
+
+constexpr int32_t kText = 257, kMessage = 258, kTurn = 259, kStop = 260;
+
+// Bytes, then Llama 3's end tokens and one of no known text.
+std::unique_ptr<text::Tokenizer> EndingTokenizer(int32_t eos) {
+  text::BpeVocabulary vocabulary = text::TinyBpe({});
+  EXPECT_EQ(static_cast<int32_t>(vocabulary.tokens.size()), kText);
+  for (const char* text : {"<|end_of_text|>", "<|eom_id|>", "<|eot_id|>", "<|stop|>"}) {
+    vocabulary.added_tokens.push_back({static_cast<int32_t>(vocabulary.tokens.size()), text});
+    vocabulary.tokens.push_back(text);
+  }
+  vocabulary.eos_id = eos;
+  return text::MakeBpe(std::move(vocabulary)).value();
+}
+
+TEST(GgufModelWriterTest, EndTokensAreNamedByTheirTexts) {
+  constexpr int32_t kNone = -1;
+  struct Case {
+    int32_t eos;
+    std::vector<int32_t> ends;
+    int32_t eot, eom;
+    bool listed;
+  };
+  const Case cases[] = {{kText, {kText, kMessage, kTurn}, kTurn, kMessage, false},  // Llama 3.x Instruct's config.json
+                        {kTurn, {kText, kMessage, kTurn}, kNone, kMessage, true},   // and as its tokenizer says
+                        {kText, {kStop, kText, kTurn, kMessage}, kTurn, kMessage, true},
+                        {kText, {kText, kStop}, kStop, kNone, false},
+                        {kTurn, {kTurn}, kNone, kNone, false}};
+  const std::string path = TestTempDir() + "/e.gguf";
+  for (const Case& c : cases) {
+    const auto tokenizer = EndingTokenizer(c.eos);
+    LlamaConfig config = SmallConfig();
+    config.vocab_size = tokenizer->vocabulary_size();
+    config.eos_token_ids = c.ends;
+    ASSERT_OK(WriteGgufModel(path, "e", CheckpointOf(config, SyntheticWeights(config, 1), AsIs), tokenizer.get(), {}));
+    ASSERT_OK_AND_ASSIGN(const auto file, GgufFile::Open(path));
+    const auto id = [&](const std::string& name) { return file->Has(name) ? file->Integer(name).value() : kNone; };
+    EXPECT_EQ(id("tokenizer.ggml.eos_token_id"), c.eos);
+    EXPECT_EQ(id("tokenizer.ggml.eot_token_id"), c.eot);
+    EXPECT_EQ(id("tokenizer.ggml.eom_token_id"), c.eom);
+    EXPECT_EQ(file->Has("tokenizer.ggml.eos_token_ids"), c.listed);
+    ASSERT_OK_AND_ASSIGN(const LoadedModel back, LoadModel(path));
+    EXPECT_THAT(back.config.eos_token_ids, ::testing::UnorderedElementsAreArray(c.ends));
+    EXPECT_EQ(back.config.eos_token_ids.front(), c.eos);
+    EXPECT_EQ(back.tokenizer->eos_id(), c.eos);
+  }
+}
+
+// What the source says of itself stays, but for what the new file decides.
+TEST(GgufModelWriterTest, GeneralMetadataStays) {
+  const std::string folder = TestTempDir(), source = folder + "/source.gguf", path = folder + "/g.gguf";
+  GgufBuilder builder;
+  builder.Text("general.architecture", "llama").Text("general.type", "adapter").Text("general.name", "Source").Text("general.author", "A. Uthor");
+  builder.Text("general.license", "mit").Text("general.description", "small").Strings("general.tags", {"a", "b"}).Strings("general.languages", {});
+  builder.Integer("general.base_model.count", 1).Text("general.base_model.0.name", "Base").Text("general.size_label", "1B");
+  builder.Integer("general.file_type", 1).Integer("general.quantization_version", 1).Integer("general.alignment", 64);
+  builder.Text("general.quantized_by", "somebody").Real("general.real", 1).Numbers<int32_t>("general.numbers", GgufType::kI32, {1});
+  builder.Integer("llama.context_length", 7);
+  WriteQuickly(source, builder.Build());
+  ASSERT_OK_AND_ASSIGN(const GgufGeneral general, ReadGgufGeneral({source}));
+  EXPECT_EQ(general.count("llama.context_length"), 0u);
+  const LlamaConfig config = SmallConfig();
+  Checkpoint checkpoint = CheckpointOf(config, SyntheticWeights(config, 1), AsIs);
+  checkpoint.pipeline = "p";
+  ASSERT_OK(WriteGgufModel(path, "other", checkpoint, nullptr, {}, general));
+  ASSERT_OK_AND_ASSIGN(const auto file, GgufFile::Open(path));
+  const std::map<std::string, std::string> texts = {
+      {"general.name", "Source"}, {"general.author", "A. Uthor"}, {"general.license", "mit"}, {"general.base_model.0.name", "Base"},
+      {"general.size_label", "1B"}, {"general.type", "model"}, {"general.description", "small; Quantized by Nibble: p"}};
+  for (const auto& [key, text] : texts) EXPECT_EQ(file->Text(key).value(), text) << key;
+  EXPECT_EQ(*file->Strings("general.tags").value(), (std::vector<std::string>{"a", "b"}));
+  EXPECT_TRUE(file->Strings("general.languages").value()->empty());
+  EXPECT_EQ(file->Integer("general.base_model.count").value(), 1);
+  EXPECT_EQ(file->Integer("general.file_type").value(), 32);
+  EXPECT_EQ(file->Integer("general.quantization_version").value(), 2);
+  EXPECT_EQ(file->Integer("general.alignment").value(), 32);
+  for (const char* key : {"general.quantized_by", "general.real", "general.numbers"}) EXPECT_FALSE(file->Has(key)) << key;
+  ASSERT_OK(WriteGgufModel(path, "other", checkpoint, nullptr, {}, ReadGgufGeneral({folder + "/config.json"}).value()));
+  EXPECT_EQ(GgufFile::Open(path).value()->Text("general.name").value(), "other");
 }
 
 TEST(GgufModelWriterTest, ExtrasOfAFolder) {

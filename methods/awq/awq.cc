@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <map>
 #include <optional>
 
 #include "absl/strings/str_cat.h"
@@ -26,6 +25,9 @@ using calibration::BlockRunner;
 
 // Tokens by which clips are chosen and errors told.
 constexpr int64_t kSampleTokens = 512;
+
+// Bytes of activations that a search keeps from one exponent to the next.
+constexpr int64_t kMostKept = int64_t{512} << 20;
 
 absl::Status Check(const AwqOptions& options) {
   NIBBLE_RETURN_IF_ERROR(CheckCalibration(options, "awq"));
@@ -127,8 +129,9 @@ class Pass {
     const auto site = std::find_if(sites->begin(), sites->end(), [&](const Site& s) { return s.readers[0] == op; });
     if (site == sites->end()) return;
     const int64_t width = static_cast<int64_t>(site->mean_magnitude.size()), stride = std::max<int64_t>(1, tokens_ / kSampleTokens);
-    for (size_t i = 0; i < x.size(); ++i) site->mean_magnitude[i % width] += std::fabs(static_cast<double>(x[i])) / static_cast<double>(tokens_);
     for (int64_t t = 0; t < static_cast<int64_t>(x.size()) / width; ++t) {
+      const float* row = x.data() + t * width;
+      for (int64_t c = 0; c < width; ++c) site->mean_magnitude[c] += std::fabs(static_cast<double>(row[c])) / static_cast<double>(tokens_);
       if ((token + t) % stride == 0) site->sample.insert(site->sample.end(), x.begin() + t * width, x.begin() + (t + 1) * width);
     }
   }
@@ -141,37 +144,24 @@ class Pass {
                           absl::StrCat(graph_.ops()[site.linears[0]].name, ": no layer before it can take up scales"));
       return std::vector<double>(site.mean_magnitude.size(), 1.0);
     }
-    std::map<size_t, std::vector<float>> given;
+    Trial trial;
+    trial.inspected = site.inspected;
     for (const size_t op : site.linears) {
       NIBBLE_ASSIGN_OR_RETURN(auto weight, graph_.parameter(*graph_.ops()[op].weight).LoadUnquantized(kOneMethodALayer));
-      given[op] = std::move(weight.values);
+      trial.weights[op] = std::move(weight.values);
     }
-    std::vector<std::vector<float>> expected;
-    for (const Batch& batch : batches_) expected.push_back(runner.OutputOf(site.inspected, batch.starts, batch.hidden));
-    std::vector<double> best;
-    double least = std::numeric_limits<double>::infinity();
+    std::vector<std::vector<double>> scales;
     for (int step = 0; step < options_.grid(); ++step) {
-      std::vector<double> scales = AwqScales(site.mean_magnitude, static_cast<double>(step) / options_.grid());
-      for (const auto& [op, weight] : given) {
-        NIBBLE_ASSIGN_OR_RETURN(std::vector<float> rounded, RoundScaled(scheme_, weight, scales));
-        runner.SetWeight(op, std::move(rounded));
-      }
-      const double change = ChangeOf(runner, site.inspected, expected);
-      if (change < least) least = change, best = std::move(scales);
+      scales.push_back(AwqScales(site.mean_magnitude, static_cast<double>(step) / options_.grid()));
     }
-    // The other searches see this site in full precision.
-    for (auto& [op, weight] : given) runner.SetWeight(op, std::move(weight));
-    if (best.empty()) return absl::InvalidArgumentError(absl::StrCat(graph_.ops()[site.inspected].name, ": no scales give a finite output"));
-    return best;
-  }
-
-  double ChangeOf(BlockRunner& runner, size_t inspected, const std::vector<std::vector<float>>& expected) const {
-    double change = 0;
-    for (size_t b = 0; b < batches_.size(); ++b) {
-      const std::vector<float> output = runner.OutputOf(inspected, batches_[b].starts, batches_[b].hidden);
-      for (size_t i = 0; i < output.size(); ++i) change += std::pow(static_cast<double>(output[i]) - expected[b][i], 2);
+    NIBBLE_ASSIGN_OR_RETURN(const std::vector<double> changes, ChangesUnder(scheme_, trial, scales, batches_, kMostKept, runner, context_.pool()));
+    size_t best = scales.size();
+    double least = std::numeric_limits<double>::infinity();
+    for (size_t i = 0; i < changes.size(); ++i) {
+      if (changes[i] < least) least = changes[i], best = i;
     }
-    return change;
+    if (best < scales.size()) return std::move(scales[best]);
+    return absl::InvalidArgumentError(absl::StrCat(graph_.ops()[site.inspected].name, ": no scales give a finite output"));
   }
 
   absl::Status Fold(const Site& site) {
@@ -204,7 +194,7 @@ class Pass {
     NIBBLE_ASSIGN_OR_RETURN(const std::vector<float> decoded, parameter.LoadFloats());
     std::vector<float> plain = folded.values;
     for (size_t i = 0; i < plain.size(); ++i) plain[i] = static_cast<float>(plain[i] / site.scales[i % n]);
-    NIBBLE_ASSIGN_OR_RETURN(const std::vector<float> rounded, RoundScaled(scheme_, plain, std::vector<double>(n, 1.0)));
+    NIBBLE_ASSIGN_OR_RETURN(const std::vector<float> rounded, RoundScaled(scheme_, plain, std::vector<double>(n, 1.0), &context_.pool()));
     context_.AddLayerError({"awq", op.name, OutputError(folded.values, decoded, inputs, n), OutputError(plain, rounded, site.sample, n)});
     return absl::OkStatus();
   }

@@ -5,6 +5,7 @@
 #include <limits>
 #include <numeric>
 
+#include "core/base/divide.h"
 #include "core/base/parallel_status.h"
 #include "core/base/status.h"
 #include "core/quant/integer_grid.h"
@@ -13,6 +14,10 @@
 namespace nibble {
 namespace {
 
+using calibration::Batch;
+using calibration::BlockRunner;
+
+constexpr int64_t kRowsOfTask = 16;
 constexpr int kClipSteps = 10;
 constexpr float kClipStep = 0.05f;
 
@@ -49,6 +54,32 @@ absl::StatusOr<std::vector<float>> BestClips(const QuantScheme& scheme, absl::Sp
   return best;
 }
 
+// A batch before the linears of a trial, and what the inspected op gives of it in full
+// precision.
+struct Begun {
+  const Batch* batch;
+  BlockRunner::State state;
+  std::vector<float> expected;
+};
+
+// Batches from `*next` on, until they take `most_kept` bytes.
+std::vector<Begun> BeginPart(const Trial& trial, absl::Span<const Batch> batches, int64_t most_kept, BlockRunner& runner, size_t* next) {
+  std::vector<Begun> part;
+  int64_t kept = 0;
+  do {
+    const Batch& batch = batches[(*next)++];
+    BlockRunner::State state = runner.Before(trial.weights.begin()->first, trial.inspected, batch.starts, batch.hidden);
+    std::vector<float> expected = runner.OutputOf(trial.inspected, batch.starts, state);
+    kept += state.bytes() + static_cast<int64_t>(expected.size() * sizeof(float));
+    part.push_back({&batch, std::move(state), std::move(expected)});
+  } while (*next < batches.size() && kept < most_kept);
+  return part;
+}
+
+void AddChange(absl::Span<const float> output, absl::Span<const float> expected, double* change) {
+  for (size_t i = 0; i < output.size(); ++i) *change += std::pow(static_cast<double>(output[i]) - expected[i], 2);
+}
+
 }  // namespace
 
 std::vector<double> AwqScales(absl::Span<const double> mean_magnitude, double ratio) {
@@ -59,13 +90,39 @@ std::vector<double> AwqScales(absl::Span<const double> mean_magnitude, double ra
   return scales;
 }
 
-absl::StatusOr<std::vector<float>> RoundScaled(const QuantScheme& scheme, absl::Span<const float> weights, absl::Span<const double> scales) {
-  const size_t n = scales.size();
+absl::StatusOr<std::vector<float>> RoundScaled(const QuantScheme& scheme, absl::Span<const float> weights, absl::Span<const double> scales,
+                                               ThreadPool* pool) {
+  const int64_t n = static_cast<int64_t>(scales.size()), rows = static_cast<int64_t>(weights.size()) / n;
   std::vector<float> rounded(weights.begin(), weights.end());
-  for (size_t i = 0; i < rounded.size(); ++i) rounded[i] = static_cast<float>(rounded[i] * scales[i % n]);
-  NIBBLE_RETURN_IF_ERROR(FakeQuantizeRows(scheme, static_cast<int64_t>(rounded.size() / n), static_cast<int64_t>(n), rounded.data()));
-  for (size_t i = 0; i < rounded.size(); ++i) rounded[i] = static_cast<float>(rounded[i] / scales[i % n]);
+  NIBBLE_RETURN_IF_ERROR(ParallelForStatus(pool, CeilDiv(rows, kRowsOfTask), [&](int64_t task, int) -> absl::Status {
+    const int64_t first = task * kRowsOfTask, last = std::min(rows, first + kRowsOfTask);
+    for (int64_t r = first; r < last; ++r) {
+      for (int64_t c = 0; c < n; ++c) rounded[r * n + c] = static_cast<float>(rounded[r * n + c] * scales[c]);
+    }
+    NIBBLE_RETURN_IF_ERROR(FakeQuantizeRows(scheme, last - first, n, rounded.data() + first * n));
+    for (int64_t r = first; r < last; ++r) {
+      for (int64_t c = 0; c < n; ++c) rounded[r * n + c] = static_cast<float>(rounded[r * n + c] / scales[c]);
+    }
+    return absl::OkStatus();
+  }));
   return rounded;
+}
+
+absl::StatusOr<std::vector<double>> ChangesUnder(const QuantScheme& scheme, const Trial& trial, absl::Span<const std::vector<double>> scales,
+                                                 absl::Span<const Batch> batches, int64_t most_kept, BlockRunner& runner, ThreadPool& pool) {
+  std::vector<double> changes(scales.size());
+  for (size_t next = 0; next < batches.size();) {
+    const std::vector<Begun> part = BeginPart(trial, batches, most_kept, runner, &next);
+    for (size_t i = 0; i < scales.size(); ++i) {
+      for (const auto& [op, weight] : trial.weights) {
+        NIBBLE_ASSIGN_OR_RETURN(std::vector<float> rounded, RoundScaled(scheme, weight, scales[i], &pool));
+        runner.SetWeight(op, std::move(rounded));
+      }
+      for (const Begun& begun : part) AddChange(runner.OutputOf(trial.inspected, begun.batch->starts, begun.state), begun.expected, &changes[i]);
+    }
+    for (const auto& [op, weight] : trial.weights) runner.SetWeight(op, weight);
+  }
+  return changes;
 }
 
 double OutputError(absl::Span<const float> weights, absl::Span<const float> changed, absl::Span<const float> x, int64_t n) {
