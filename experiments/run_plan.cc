@@ -38,6 +38,12 @@ absl::Status CheckInputs(const ExpandedExperiment& experiment, const RunPlanOpti
   return absl::OkStatus();
 }
 
+// What timings depend on beside the program.
+std::string TimingMachine(int threads) {
+  const kernels::MachineInfo machine = kernels::DescribeMachine();
+  return absl::StrCat(machine.cpu, " ", machine.kernel_table, " ", threads);
+}
+
 }  // namespace
 
 bool RunPlanOptions::Takes(const ExpandedVariant& variant) const {
@@ -111,9 +117,11 @@ absl::StatusOr<PlannedVariant> RunPlan::PlanVariant(const ExpandedVariant& varia
   for (const Step& step : variant.pipeline.step()) {
     const auto inputs = hashes.OfOptions(step);
     if (!inputs.ok()) return Annotate(inputs.status(), absl::StrCat("variant ", variant.name));
-    made = Sha256(absl::StrCat(made, "\n", ProtoToLine(step), "\n", *inputs));
-    planned.keys.push_back(made);
     NIBBLE_ASSIGN_OR_RETURN(const auto method, MakeMethod(step));
+    std::string parts = absl::StrCat(made, "\n", ProtoToLine(step), "\n", *inputs);
+    if (method->depends_on_machine()) absl::StrAppend(&parts, "\n", TimingMachine(threads_));
+    made = Sha256(parts);
+    planned.keys.push_back(made);
     planned.learns.push_back(method->learns());
   }
   return planned;
@@ -126,7 +134,7 @@ absl::Status RunPlan::AddMeasurements(PlannedVariant& variant, InputHashes& hash
     NIBBLE_ASSIGN_OR_RETURN(measurement.data_hash, hashes.OfMetric(request));
     std::string parts = absl::StrCat(variant.variant->name, "\n", variant.model_key(), "\n", ProtoToLine(request), "\n", measurement.data_hash);
     if (NeedsBaseline(request)) absl::StrAppend(&parts, "\n", baseline_key_);
-    if (request.has_latency() || request.has_memory()) absl::StrAppend(&parts, "\n", kernels::DescribeMachine().cpu, " ", threads_);
+    if (request.has_latency() || request.has_memory()) absl::StrAppend(&parts, "\n", TimingMachine(threads_));
     measurement.key = Sha256(parts);
     variant.measurements.push_back(std::move(measurement));
   }

@@ -121,7 +121,8 @@ class Method {
   // Whether the method needs a tokenizer and data.
   bool learns() const { return LearningTokens() > 0; }
 
-  // Whether what it makes depends on the machine that makes it, as timings do.
+  // Whether what it makes depends on the machine that makes it, as timings do. Keys of built
+  // models then name the CPU and the threads.
   virtual bool depends_on_machine() const { return false; }
 
   // Changes the graph: encoded parameters, activation schemes, equivalent

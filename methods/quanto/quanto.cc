@@ -11,20 +11,45 @@
 namespace nibble {
 namespace {
 
-QuantScheme WeightScheme(const QuantoOptions& options) {
-  if (options.weights() == QuantoOptions::QINT8) return IntegerScheme(8, 0, false);
-  QuantScheme scheme;
-  scheme.set_per(QuantScheme::PER_ROW);
-  if (options.weights() == QuantoOptions::QFLOAT8) {
-    scheme.set_format("fp8_e4m3");
-    return scheme;
+constexpr double kMomentum = 0.9;  // of optimum-quanto's Calibration
+
+bool IsSubByte(QuantoOptions::Weights weights) { return weights == QuantoOptions::QINT2 || weights == QuantoOptions::QINT4; }
+
+const char* FormatOf(QuantoOptions::Weights weights) {
+  switch (weights) {
+    case QuantoOptions::QINT2: return "affine2";
+    case QuantoOptions::QINT4: return "affine4";
+    case QuantoOptions::QINT8: return "int8";
+    case QuantoOptions::QFLOAT8: return "fp8_e4m3";
   }
-  scheme.set_format(options.weights() == QuantoOptions::QINT2 ? "affine2" : "affine4");
-  scheme.set_scale_type(QuantScheme::BF16);
-  if (options.group_size() == 0) return scheme;
-  scheme.set_per(QuantScheme::PER_GROUP);
-  scheme.set_group_size(options.group_size());
+  return "";
+}
+
+QuantScheme::Granularity GranularityOf(const QuantoOptions& options) {
+  if (options.has_per()) return options.per();
+  const bool groups = options.has_group_size() || IsSubByte(options.weights());
+  return groups && options.group_size() != 0 ? QuantScheme::PER_GROUP : QuantScheme::PER_ROW;
+}
+
+QuantScheme WeightScheme(const QuantoOptions& options) {
+  QuantScheme scheme;
+  scheme.set_format(FormatOf(options.weights()));
+  scheme.set_per(GranularityOf(options));
+  if (scheme.per() == QuantScheme::PER_GROUP) scheme.set_group_size(options.group_size());
+  if (IsSubByte(options.weights())) scheme.set_scale_type(QuantScheme::BF16);
   return scheme;
+}
+
+absl::Status CheckWeights(const QuantoOptions& options) {
+  const std::string per = absl::StrCat("per: ", QuantScheme::Granularity_Name(options.per()));
+  if (options.per() == QuantScheme::PER_TOKEN) {
+    return absl::InvalidArgumentError(absl::StrCat(per, " is not for weights; give PER_TENSOR, PER_ROW or PER_GROUP"));
+  }
+  if (options.has_per() && options.per() != QuantScheme::PER_GROUP && options.has_group_size() && options.group_size() != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("group_size: ", options.group_size(), " is for per: PER_GROUP, got ", per, "; leave one of them out"));
+  }
+  return ValidateScheme(WeightScheme(options));
 }
 
 QuantScheme ActivationScheme(const QuantoOptions& options) {
@@ -34,22 +59,31 @@ QuantScheme ActivationScheme(const QuantoOptions& options) {
   return scheme;
 }
 
+// What the ranges are calibrated by, quanto's average where the options say nothing else.
+absl::StatusOr<CalibratedRanges> CalibrationOf(const QuantoOptions& options) {
+  CalibratedRanges calibration = options.calibration();
+  if (options.ranges() == QuantoOptions::MOVING_AVERAGE) {
+    if (!calibration.has_momentum()) calibration.set_momentum(kMomentum);
+  } else if (calibration.has_momentum()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("calibration.momentum: ", calibration.momentum(), " is of an average, ranges: ABSMAX takes none; leave one of them out"));
+  }
+  return calibration;
+}
+
 class QuantoMethod : public Method {
  public:
   QuantoMethod(const QuantoOptions& options, std::optional<StaticRanges> ranges) : options_(options), ranges_(std::move(ranges)) {}
 
   static absl::StatusOr<std::unique_ptr<Method>> Create(const QuantoOptions& options) {
-    if (options.has_group_size() && (options.weights() == QuantoOptions::QINT8 || options.weights() == QuantoOptions::QFLOAT8)) {
-      return absl::InvalidArgumentError(absl::StrCat("group_size: ", options.group_size(), " is for QINT2 and QINT4; ",
-                                                     QuantoOptions::Weights_Name(options.weights()), " has a scale a row; leave it out"));
-    }
-    NIBBLE_RETURN_IF_ERROR(ValidateScheme(WeightScheme(options)));
+    NIBBLE_RETURN_IF_ERROR(CheckWeights(options));
     const bool activations = options.activations() != QuantoOptions::NONE;
-    if (!activations && options.has_calibration()) {
-      return absl::InvalidArgumentError("calibration: only activations are calibrated; give activations: INT8 or FLOAT8");
+    if (!activations && (options.has_calibration() || options.has_ranges())) {
+      return absl::InvalidArgumentError("calibration and ranges are of activations alone; give activations: INT8 or FLOAT8, or leave them out");
     }
     if (!activations) return std::make_unique<QuantoMethod>(options, std::nullopt);
-    NIBBLE_ASSIGN_OR_RETURN(StaticRanges ranges, StaticRangesFrom(options.calibration(), "calibration", ActivationScheme(options)));
+    NIBBLE_ASSIGN_OR_RETURN(const CalibratedRanges calibration, CalibrationOf(options));
+    NIBBLE_ASSIGN_OR_RETURN(StaticRanges ranges, StaticRangesFrom(calibration, "calibration", ActivationScheme(options)));
     return std::make_unique<QuantoMethod>(options, std::move(ranges));
   }
 
