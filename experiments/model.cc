@@ -1,5 +1,6 @@
 #include "experiments/model.h"
 
+#include <cstdio>
 #include <filesystem>
 #include <map>
 
@@ -14,6 +15,7 @@
 #include "core/io/tokenizer_extras.h"
 #include "core/ir/passes.h"
 #include "core/models/llama.h"
+#include "core/text/tiktoken.h"
 
 namespace nibble {
 
@@ -83,6 +85,18 @@ absl::Status SaveFolder(const io::LoadedModel& source, io::Checkpoint checkpoint
   return kWrite(folder, checkpoint);
 }
 
+// With tiktoken's tokenizer.model as well, the one that Meta's programs read.
+absl::Status SaveMeta(const io::LoadedModel& source, io::Checkpoint checkpoint, const std::string& folder) {
+  if (source.tokenizer == nullptr) return SaveFolder<io::WriteMetaFolder>(source, std::move(checkpoint), folder);
+  const absl::StatusOr<std::string> tiktoken = text::ToTiktoken(*source.tokenizer);
+  if (tiktoken.ok()) checkpoint.tokenizer_model = *tiktoken;
+  NIBBLE_RETURN_IF_ERROR(SaveFolder<io::WriteMetaFolder>(source, std::move(checkpoint), folder));
+  if (tiktoken.ok()) return absl::OkStatus();
+  const std::string reason(tiktoken.status().message());
+  std::fprintf(stderr, "%s has a tokenizer.json and no tokenizer.model: %s\n", folder.c_str(), reason.c_str());
+  return absl::OkStatus();
+}
+
 absl::Status SaveGguf(const io::LoadedModel& source, io::Checkpoint checkpoint, const std::string& path) {
   NIBBLE_ASSIGN_OR_RETURN(const io::TokenizerExtras extras, io::ReadTokenizerExtras(source.files, source.tokenizer.get()));
   const std::string name = std::filesystem::path(source.source).stem().string();
@@ -97,7 +111,7 @@ struct SaveFormat {
 constexpr SaveFormat kSaveFormats[] = {{"folder", SaveFolder<io::WriteCheckpoint>},
                                        {"gguf", SaveGguf},
                                        {"compressed-tensors", SaveFolder<io::WriteCompressedTensors>},
-                                       {"meta", SaveFolder<io::WriteMetaFolder>}};
+                                       {"meta", SaveMeta}};
 
 absl::StatusOr<const SaveFormat*> FindSaveFormat(const std::string& name) {
   std::vector<std::string> names;

@@ -43,8 +43,9 @@ absl::Status SetProductInputs(absl::string_view dtype, ir::Graph& graph);
 // Writes `graph`, made from `source` by `pipeline`, so that OpenModel reads it again.
 // "folder": encoded parameters in safetensors, activation schemes in nibble.json, the
 // tokenizer beside them. "gguf" (a file), "compressed-tensors" and "meta" (folders) are
-// layouts of other programs, which refuse what they cannot hold. One parameter is held
-// at a time.
+// layouts of other programs, which refuse what they cannot hold; "meta" leaves out a
+// tokenizer.model that cannot hold the tokenizer, and says so on stderr. One parameter is
+// held at a time.
 absl::Status SaveModel(const io::LoadedModel& source, const ir::Graph& graph, const std::string& pipeline, const std::string& path,
                        const std::string& format = "folder");
 

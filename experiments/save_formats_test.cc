@@ -8,6 +8,8 @@
 #include "core/io/safetensors.h"
 #include "core/io/tokenizer_extras.h"
 #include "core/runtime/reference.h"
+#include "core/text/testing/tiny_vocabulary.h"
+#include "core/text/tiktoken.h"
 #include "experiments/model.h"
 #include "methods/kquants/kquants.pb.h"
 #include "methods/testing.h"
@@ -182,13 +184,35 @@ TEST(SaveFormats, ParamsOfMetaAreChecked) {
   EXPECT_THAT(MessageWithParams("\"n_heads\": 6", "\"n_heads\": 0"), HasSubstr("n_heads is 0"));
 }
 
-TEST(SaveFormats, MetasTokenizerIsNamed) {
-  const std::string folder = TestTempDir() + "/model";
-  const OpenedModel model = Quantized(kNovelist, "step { [nibble.llama32_ptq] {} }");
+TEST(SaveFormats, MetaHasTiktokensTokenizerModelToo) {
+  const std::string folder = TestTempDir() + "/model", file = text::TinyTiktoken({"th", "the"});
+  OpenedModel model = OpenModel(kNovelist).value();
+  ASSERT_OK_AND_ASSIGN(model.source.tokenizer, text::TokenizerFromTiktoken(file, "", "tokenizer.model"));
   ASSERT_OK(SaveModel(model.source, model.graph, "", folder, "meta"));
-  ASSERT_EQ(std::remove((folder + "/tokenizer.json").c_str()), 0);
-  ASSERT_OK(WriteFile(folder + "/tokenizer.model", "IQ== 0\nIg== 1\n"));
-  EXPECT_THAT(std::string(OpenModel(folder).status().message()), AllOf(HasSubstr("tiktoken"), HasSubstr("tokenizer.json")));
+  ASSERT_OK_AND_ASSIGN(const std::string written, ReadFile(folder + "/tokenizer.model"));
+  EXPECT_EQ(written, file);
+  for (const char* name : {"/tokenizer.json", "/tokenizer_config.json"}) EXPECT_EQ(std::remove((folder + name).c_str()), 0) << name;
+  ASSERT_OK_AND_ASSIGN(const OpenedModel again, OpenModel(folder));
+  ASSERT_NE(again.source.tokenizer, nullptr);
+  EXPECT_EQ(again.source.tokenizer->Encode("then<|eot_id|>"), (std::vector<int32_t>{257, 'n', 258 + 9}));
+  EXPECT_TRUE(again.source.tokenizer->adds_bos());
+
+  ASSERT_OK(WriteFile(folder + "/tokenizer.model", "IQ== 0\nIg== 2\n"));
+  EXPECT_THAT(std::string(OpenModel(folder).status().message()), HasSubstr(folder + "/tokenizer.model:2: the rank is 2"));
+}
+
+// The novelist's is SentencePiece-style.
+TEST(SaveFormats, MetaHasNoTokenizerModelOfAnotherTokenizer) {
+  const std::string folder = TestTempDir() + "/model";
+  const OpenedModel model = OpenModel(kNovelist).value();
+  ASSERT_OK(MakeDirectories(folder));
+  ASSERT_OK(WriteFile(folder + "/tokenizer.model", text::TinyTiktoken({})));
+  ::testing::internal::CaptureStderr();
+  ASSERT_OK(SaveModel(model.source, model.graph, "", folder, "meta"));
+  EXPECT_THAT(::testing::internal::GetCapturedStderr(), AllOf(HasSubstr(folder), HasSubstr("no tokenizer.model"), HasSubstr("no byte-level BPE")));
+  EXPECT_FALSE(FileExists(folder + "/tokenizer.model"));
+  ASSERT_OK_AND_ASSIGN(const OpenedModel again, OpenModel(folder));
+  EXPECT_EQ(again.source.tokenizer->Encode("then"), model.source.tokenizer->Encode("then"));
 }
 
 }  // namespace

@@ -145,6 +145,10 @@ void Tokenizers(const Seeds& seeds) {
   small.mutable_trainer_spec()->set_model_type(text::SentencePieceModel::TrainerSpec::BPE);
   small.mutable_normalizer_spec()->set_remove_extra_whitespaces(false);
   seeds.Write("sentencepiece", "unknown", absl::StrCat(kSeparator, "a b", kSeparator, small.SerializeAsString()));
+
+  seeds.Write("tiktoken", "ranks", absl::StrCat(kSeparator, "abc 1234 <|eot_id|>", kSeparator, text::TinyTiktoken({"ab", "bc", "abc", "12"})));
+  seeds.Write("tiktoken", "config",
+              absl::StrCat(R"({"eos_token": "<|end|>", "added_tokens_decoder": {"258": {"content": "<|end|>"}}})", kSeparator, text, text::TinyTiktoken({"ab"})));
 }
 
 // Every tensor of the tiny model, in bf16; `names` gives them other names, and leaves out

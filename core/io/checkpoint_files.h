@@ -12,7 +12,7 @@ namespace nibble::io {
 // Writes `text`, or removes the file of an earlier checkpoint when it is "".
 absl::Status WriteOrRemoveFile(const std::string& path, const std::string& text);
 
-// tokenizer.json and tokenizer_config.json.
+// tokenizer.json, tokenizer.model and tokenizer_config.json.
 absl::Status WriteTokenizerFiles(const std::string& folder, const Checkpoint& checkpoint);
 
 // An error unless the tensor that a checkpoint's loader gave is as announced.

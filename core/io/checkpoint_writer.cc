@@ -108,10 +108,11 @@ absl::Status WriteOrRemoveFile(const std::string& path, const std::string& text)
 // Files of a model that was in the folder before are taken away: readers would take them
 // for this one's.
 absl::Status WriteTokenizerFiles(const std::string& folder, const Checkpoint& checkpoint) {
-  for (const char* other : {kSentencePieceFile, kChatTemplateFile, kQuantizeConfigFile, kGenerationConfigFile, kIndexFile}) {
+  for (const char* other : {kChatTemplateFile, kQuantizeConfigFile, kGenerationConfigFile, kIndexFile}) {
     NIBBLE_RETURN_IF_ERROR(WriteOrRemoveFile(folder + other, ""));
   }
   NIBBLE_RETURN_IF_ERROR(WriteOrRemoveFile(folder + kTokenizerFile, checkpoint.tokenizer_json));
+  NIBBLE_RETURN_IF_ERROR(WriteOrRemoveFile(folder + kTokenizerModelFile, checkpoint.tokenizer_model));
   return WriteOrRemoveFile(folder + kTokenizerConfigFile, checkpoint.tokenizer_config_json);
 }
 

@@ -1,11 +1,9 @@
 #include "core/io/hf_folder.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "absl/algorithm/container.h"
 #include "absl/functional/function_ref.h"
-#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -21,6 +19,7 @@
 #include "core/quant/format.h"
 #include "core/text/hf_json.h"
 #include "core/text/sentencepiece_model.h"
+#include "core/text/tiktoken.h"
 
 namespace nibble::io {
 namespace {
@@ -224,14 +223,11 @@ absl::Status ReadWeights(const std::string& folder, const json& config, HfModel*
   return absl::OkStatus();
 }
 
-// Llama 3's own tokenizer.model: lines of a token in Base64 and its rank.
-bool IsTikToken(absl::string_view text) {
-  const absl::string_view line = text.substr(0, text.find('\n'));
-  const size_t space = line.find(' ');
-  if (space == 0 || space == absl::string_view::npos || space + 1 == line.size()) return false;
-  const auto all = [](absl::string_view part, auto test) { return std::all_of(part.begin(), part.end(), test); };
-  return all(line.substr(0, space), [](char c) { return absl::ascii_isalnum(c) || c == '+' || c == '/' || c == '='; }) &&
-         all(line.substr(space + 1), absl::ascii_isdigit);
+// A tokenizer.json, or a tokenizer.model, which is SentencePiece's or tiktoken's.
+absl::StatusOr<std::unique_ptr<text::Tokenizer>> ReadTokenizer(absl::string_view contents, absl::string_view config_or_empty, const std::string& path) {
+  if (absl::EndsWith(path, ".json")) return text::TokenizerFromJson(contents, config_or_empty, path);
+  if (text::IsTiktoken(contents)) return text::TokenizerFromTiktoken(contents, config_or_empty, path);
+  return text::TokenizerFromSentencePiece(contents, config_or_empty, path);
 }
 
 absl::Status ReadText(const json& object, const char* key, const std::string& path, std::string* out) {
@@ -318,32 +314,25 @@ absl::Status ReadNibbleFile(const std::string& folder, HfModel* model) {
 }  // namespace
 
 absl::Status ReadFolderTokenizer(const std::string& folder, HfModel* model) {
-  const bool is_json = FileExists(folder + kTokenizerFile);
-  const std::string path = folder + (is_json ? kTokenizerFile : kSentencePieceFile);
+  const std::string path = folder + (FileExists(folder + kTokenizerFile) ? kTokenizerFile : kTokenizerModelFile);
   if (!FileExists(path)) return absl::OkStatus();
   model->files.push_back(path);
   NIBBLE_ASSIGN_OR_RETURN(const std::string tokenizer, ReadFile(path));
-  if (!is_json && IsTikToken(tokenizer)) {
-    return absl::UnimplementedError(absl::StrCat(path, " is in tiktoken's format, which is not read; put the model's tokenizer.json beside it"));
-  }
   std::string config;
   if (FileExists(folder + kTokenizerConfigFile)) {
     model->files.push_back(folder + kTokenizerConfigFile);
     NIBBLE_ASSIGN_OR_RETURN(config, ReadFile(folder + kTokenizerConfigFile));
   }
-  const auto read = is_json ? text::TokenizerFromJson : text::TokenizerFromSentencePiece;
-  NIBBLE_ASSIGN_OR_RETURN(model->tokenizer, read(tokenizer, config, path));
+  NIBBLE_ASSIGN_OR_RETURN(model->tokenizer, ReadTokenizer(tokenizer, config, path));
   return absl::OkStatus();
 }
 
 absl::StatusOr<std::shared_ptr<const text::Tokenizer>> ReadTokenizerFile(const std::string& path) {
-  const bool is_json = absl::EndsWith(path, ".json");
-  if (!is_json && !absl::EndsWith(path, ".model")) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": a tokenizer is a tokenizer.json or SentencePiece's tokenizer.model"));
+  if (!absl::EndsWith(path, ".json") && !absl::EndsWith(path, ".model")) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": a tokenizer is a tokenizer.json or a tokenizer.model (SentencePiece's or tiktoken's)"));
   }
   NIBBLE_ASSIGN_OR_RETURN(const std::string contents, ReadFile(path));
-  const auto read = is_json ? text::TokenizerFromJson : text::TokenizerFromSentencePiece;
-  NIBBLE_ASSIGN_OR_RETURN(auto tokenizer, read(contents, "", path));
+  NIBBLE_ASSIGN_OR_RETURN(auto tokenizer, ReadTokenizer(contents, "", path));
   return std::shared_ptr<const text::Tokenizer>(std::move(tokenizer));
 }
 

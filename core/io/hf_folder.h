@@ -2,8 +2,8 @@
 //
 //   config.json
 //   model.safetensors, or model.safetensors.index.json and its shards
-//   tokenizer.json, or else SentencePiece's tokenizer.model; tokenizer_config.json
-//                                               (may be absent)
+//   tokenizer.json, or else tokenizer.model, SentencePiece's or tiktoken's (Llama 3);
+//   tokenizer_config.json                       (may be absent)
 //
 // and Nibble's checkpoints, which are such folders with two additions. A
 // quantized parameter X is stored as tensors "X.<buffer>", one for each buffer
@@ -75,7 +75,7 @@ struct Checkpoint {
   std::function<absl::StatusOr<EncodedTensor>(const std::string& name)> load;
   ir::Attachments attachments;
   std::string pipeline, note;
-  std::string tokenizer_json, tokenizer_config_json;  // "" leaves the file out
+  std::string tokenizer_json, tokenizer_model, tokenizer_config_json;  // "" leaves the file out
 };
 
 // Writes a folder that ReadHfFolder reads back. config.json is written last,

@@ -7,6 +7,7 @@
 #include "core/io/safetensors.h"
 #include "core/io/scheme_text.h"
 #include "core/text/sentencepiece_model.pb.h"
+#include "core/text/testing/tiny_vocabulary.h"
 
 namespace nibble::io {
 namespace {
@@ -310,11 +311,34 @@ TEST(HfFolderTest, ReadsTokenizerModelWhereThereIsNoTokenizerJson) {
   EXPECT_FALSE(model.tokenizer->adds_bos());
   EXPECT_THAT(model.files, Contains(folder + "/tokenizer_config.json"));
 
-  WriteQuickly(folder + "/tokenizer.model", "not a model");
+  WriteQuickly(folder + "/tokenizer.model", "\nnot a model");
   EXPECT_THAT(MessageOf(folder), HasSubstr(folder + "/tokenizer.model: "));
   WriteQuickly(folder + "/tokenizer.json", json);
   ASSERT_OK_AND_ASSIGN(model, ReadHfFolder(folder));
   EXPECT_EQ(model.tokenizer->Encode("a  a"), (std::vector<int32_t>{5, 3, 5}));
+}
+
+TEST(HfFolderTest, ReadsTiktokensTokenizerModel) {
+  const std::string folder = TestTempDir() + "/model";
+  Checkpoint checkpoint = Sample();
+  checkpoint.tokenizer_model = text::TinyTiktoken({"ab"});
+  ASSERT_OK(WriteCheckpoint(folder, checkpoint));
+  ASSERT_OK_AND_ASSIGN(HfModel model, ReadHfFolder(folder));
+  ASSERT_NE(model.tokenizer, nullptr);
+  EXPECT_EQ(model.tokenizer->Encode("xab<|begin_of_text|>"), (std::vector<int32_t>{'x', 256, 257}));
+  EXPECT_EQ(model.tokenizer->bos_id(), 257);
+  EXPECT_EQ(model.tokenizer->eos_id(), 258);
+  EXPECT_TRUE(model.tokenizer->adds_bos());
+  EXPECT_THAT(model.files, Contains(folder + "/tokenizer.model"));
+  ASSERT_OK_AND_ASSIGN(const auto alone, ReadTokenizerFile(folder + "/tokenizer.model"));
+  EXPECT_EQ(alone->ToJson(), model.tokenizer->ToJson());
+
+  WriteQuickly(folder + "/tokenizer_config.json", R"({"eos_token": "<|eot_id|>"})");
+  ASSERT_OK_AND_ASSIGN(model, ReadHfFolder(folder));
+  EXPECT_EQ(model.tokenizer->eos_id(), 257 + 9);
+
+  WriteQuickly(folder + "/tokenizer.model", "IQ== 0\nIg== x\n");
+  EXPECT_THAT(MessageOf(folder), HasSubstr(folder + "/tokenizer.model:2: the rank is 'x'"));
 }
 
 }  // namespace

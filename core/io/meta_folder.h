@@ -5,8 +5,7 @@
 //                         "int4_weight_int8_dynamic_activation", "group_size": 32,
 //                         "spinquant": true}; "lora_args": {"rank": 16, "scale": 2.0}
 //   consolidated.00.pth   a state dict of torch.save
-//   tokenizer.json        Hugging Face's, beside it: Meta's tokenizer.model is in
-//                         tiktoken's format, which is not read
+//   tokenizer.model       tiktoken's; a tokenizer.json beside it goes before it
 //
 // Names are Meta's (layers.0.attention.wq); rows of wq and wk are interleaved
 // (core/io/rope_rows.h), their scales and their adapters' B too. A quantized linear X

@@ -12,6 +12,7 @@
 #include "core/text/hf_json.h"
 #include "core/text/llama2c_tokenizer.h"
 #include "core/text/testing/gguf_vocabulary.h"
+#include "core/text/tiktoken.h"
 #include "core/text/tokenizer.h"
 
 namespace nibble::text {
@@ -74,6 +75,30 @@ TEST(Llama32, EqualsTheReference) {
   ExpectCases(*back, "llama32");
 }
 
+// Meta's tokenizer.model has the same vocabulary; of its special tokens only reserved ones
+// have other names.
+TEST(Llama32, EqualsItsTiktokenFile) {
+  NIBBLE_REQUIRE_SHARED();
+  const std::string path = "tokenizers/llama-3.2/tokenizer.json";
+  ASSERT_OK_AND_ASSIGN(const auto tokenizer, TokenizerFromJson(Contents(path), "", path));
+  ASSERT_OK_AND_ASSIGN(const std::string model, ToTiktoken(*tokenizer));
+  // Of the tokenizer.model in meta-llama/Meta-Llama-3-8B.
+  EXPECT_EQ(Sha256(model), "82e9d31979e92ab929cd544440f129d9ecd797b69e327f80f17e1c50d5551b55");
+  ASSERT_OK_AND_ASSIGN(const auto back, TokenizerFromTiktoken(model, "", "tokenizer.model"));
+  ASSERT_OK_AND_ASSIGN(const GgufVocabulary expected, tokenizer->ToGguf());
+  ASSERT_OK_AND_ASSIGN(const GgufVocabulary got, back->ToGguf());
+  EXPECT_TRUE(got.merges == expected.merges);
+  EXPECT_EQ(got.types, expected.types);
+  EXPECT_EQ(got.bos_id, expected.bos_id);
+  EXPECT_TRUE(got.add_bos);
+  ExpectCases(*back, "llama32");
+  const std::string text = Contents("data/wikitext-2-raw/wiki.valid.raw");
+  EXPECT_EQ(Hash(back->Encode(text)), Hash(tokenizer->Encode(text)));
+  ASSERT_OK_AND_ASSIGN(const auto named, TokenizerFromTiktoken(model, Contents("tokenizers/llama-3.2/tokenizer_config.json"), "tokenizer.model"));
+  EXPECT_TRUE(named->ToGguf().value().tokens == expected.tokens);
+  EXPECT_EQ(named->eos_id(), 128009);
+}
+
 TEST(SmolLm2, EqualsTheReference) {
   NIBBLE_REQUIRE_SHARED();
   const char* path = std::getenv("NIBBLE_SMOLLM2_GGUF");
@@ -103,6 +128,7 @@ TEST(Gpt2, RoundTrips) {
   const std::string text = Contents("data/wikitext-2-raw/wiki.valid.raw") + "\xFF\x80 half a character: \xE2\x96";
   EXPECT_EQ(tokenizer->Decode(tokenizer->Encode(text)), text);
   ExpectEqualOn(*BackFromJson(*tokenizer), *tokenizer, text);
+  EXPECT_THAT(std::string(ToTiktoken(*tokenizer).status().message()), ::testing::HasSubstr("it cuts words as 'gpt-2' does"));
 }
 
 // The texts of a ".inp" file and the ids of the ".out" file beside it.

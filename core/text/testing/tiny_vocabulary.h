@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
 #include "core/text/bpe.h"
 #include "core/text/byte_alphabet.h"
 #include "core/text/sentencepiece.h"
@@ -45,6 +47,16 @@ inline SpmVocabulary TinySpm(const std::vector<std::pair<std::string, float>>& p
   vocabulary.bos_id = 1;
   vocabulary.eos_id = 2;
   return vocabulary;
+}
+
+// tiktoken's tokenizer.model: byte b has rank b, then `tokens` follow.
+inline std::string TinyTiktoken(const std::vector<std::string>& tokens) {
+  std::string model;
+  int rank = 0;
+  const auto add = [&](const std::string& token) { absl::StrAppend(&model, absl::Base64Escape(token), " ", rank++, "\n"); };
+  for (int byte = 0; byte < 256; ++byte) add(std::string(1, static_cast<char>(byte)));
+  for (const std::string& token : tokens) add(token);
+  return model;
 }
 
 }  // namespace nibble::text
