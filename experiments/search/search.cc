@@ -16,6 +16,7 @@
 #include "core/base/status.h"
 #include "core/kernels/machine.h"
 #include "experiments/input_hashes.h"
+#include "experiments/search/join_step.h"
 #include "methods/baseline/baseline.pb.h"
 #include "methods/method.h"
 #include "methods/training/training.h"
@@ -337,7 +338,9 @@ absl::StatusOr<Searcher::Quantized> Searcher::Quantize(const std::vector<SearchU
     NIBBLE_RETURN_IF_ERROR(Annotate(ApplySteps(workplace_, steps, pool_, quantized.graph), absl::StrCat("candidate ", candidate.name())));
     NIBBLE_ASSIGN_OR_RETURN(const std::vector<Step> build, BuildFor(candidate, linears));
     quantized.steps.insert(quantized.steps.end(), steps.begin(), steps.end());
-    quantized.build.insert(quantized.build.end(), build.begin(), build.end());
+    for (const Step& step : build) {
+      if (quantized.build.empty() || !JoinStep(step, &quantized.build.back())) quantized.build.push_back(step);
+    }
   }
   return quantized;
 }

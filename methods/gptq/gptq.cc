@@ -1,7 +1,7 @@
 // gptq: block by block through the model, the inputs of each linear gathered on
 // calibration text while the layers before it are already quantized.
 
-#include <algorithm>
+#include <map>
 #include <optional>
 
 #include "absl/strings/str_cat.h"
@@ -32,29 +32,45 @@ absl::Status Check(const GptqOptions& options) {
   if (options.block_size() < 1) return error("block_size: ", options.block_size(), " must be 1 or more");
   if (!(options.damping() >= 0 && options.damping() <= 1)) return error("damping: ", options.damping(), " must be from 0 to 1");
   if (!(options.propagate() >= 0 && options.propagate() <= 1)) return error("propagate: ", options.propagate(), " must be from 0 to 1");
-  if (options.act_order() && !options.static_groups() && options.group_size() != 0) {
-    return error("act_order mixes the columns of groups; it needs static_groups: true");
+  bool grouped = options.group_size() != 0;
+  for (const GptqScheme& other : options.other()) {
+    if (other.layers().empty()) return error("other: layers says which linears the scheme is for");
+    grouped |= other.group_size() != 0;
   }
+  if (options.act_order() && !options.static_groups() && grouped) return error("act_order mixes the columns of groups; it needs static_groups: true");
   return absl::OkStatus();
 }
+
+// Options: GptqOptions or GptqScheme.
+template <typename Options>
+absl::StatusOr<QuantScheme> SchemeOf(Options options) {
+  if (!options.has_range()) options.mutable_range()->mutable_mse();
+  NIBBLE_ASSIGN_OR_RETURN(QuantScheme scheme, WeightSchemeFrom(options));
+  NIBBLE_RETURN_IF_ERROR(ValidateScheme(scheme));
+  return scheme;
+}
+
+// The scheme of each linear that is quantized, by op.
+using Schemes = std::map<size_t, QuantScheme>;
 
 // One pass over the model.
 class Pass {
  public:
-  Pass(const GptqOptions& options, const QuantScheme& scheme, Context& context, train::Machine machine, ir::Graph& graph)
-      : options_(options), scheme_(scheme), context_(context), machine_(machine), graph_(graph) {
+  Pass(const GptqOptions& options, Schemes schemes, Context& context, train::Machine machine, ir::Graph& graph)
+      : options_(options), schemes_(std::move(schemes)), context_(context), machine_(machine), graph_(graph) {
+    for (const auto& [op, scheme] : schemes_) selected_.push_back(op);
     settings_.damping = options.damping();
     settings_.act_order = options.act_order();
     settings_.static_groups = options.static_groups();
     settings_.block = options.block_size();
   }
 
-  absl::Status Run(std::vector<Batch> batches, const std::vector<size_t>& selected) {
+  absl::Status Run(std::vector<Batch> batches) {
     batches_ = std::move(batches);
     if (propagates()) original_ = batches_;
     Progress progress("gptq", graph_.num_layers());
     for (int layer = 0; layer < graph_.num_layers(); ++layer) {
-      NIBBLE_RETURN_IF_ERROR(RunBlock(layer, selected));
+      NIBBLE_RETURN_IF_ERROR(RunBlock(layer));
       progress.Update(layer + 1);
     }
     return absl::OkStatus();
@@ -63,7 +79,7 @@ class Pass {
  private:
   bool propagates() const { return options_.propagate() > 0; }
 
-  absl::Status RunBlock(int layer, const std::vector<size_t>& selected) {
+  absl::Status RunBlock(int layer) {
     NIBBLE_ASSIGN_OR_RETURN(BlockRunner runner, BlockRunner::Create(graph_, layer, machine_));
     std::optional<BlockRunner> unquantized;
     if (propagates()) unquantized.emplace(runner);
@@ -75,7 +91,7 @@ class Pass {
     const std::vector<std::vector<size_t>> groups = runner.LinearsByInput();
     for (const std::vector<size_t>& readers : groups) {
       const size_t reader = readers[0];
-      const std::vector<size_t> group = SelectedOf(readers, selected);
+      const std::vector<size_t> group = SelectedOf(readers, selected_);
       if (group.empty()) continue;
       NIBBLE_RETURN_IF_ERROR(QuantizeGroup(walk, original, reader, group));
       if (options_.sequential()) NIBBLE_RETURN_IF_ERROR(reload(group));
@@ -108,18 +124,18 @@ class Pass {
     }
     const std::vector<double> mean_change = change.TakeMean();
     for (const size_t op : group) {
-      NIBBLE_RETURN_IF_ERROR(Annotate(QuantizeLinear(graph_.ops()[op], *factor, mean_change), graph_.ops()[op].name));
+      NIBBLE_RETURN_IF_ERROR(Annotate(QuantizeLinear(graph_.ops()[op], schemes_.at(op), *factor, mean_change), graph_.ops()[op].name));
     }
     return absl::OkStatus();
   }
 
-  absl::Status QuantizeLinear(const ir::Op& op, const HessianFactor& factor, const std::vector<double>& change) {
+  absl::Status QuantizeLinear(const ir::Op& op, const QuantScheme& scheme, const HessianFactor& factor, const std::vector<double>& change) {
     ir::Parameter& weight = graph_.mutable_parameter(*op.weight);
     const int64_t rows = weight.shape()[0];
     NIBBLE_ASSIGN_OR_RETURN(auto given, weight.LoadUnquantized(kOneMethodALayer));
     std::vector<float> values = std::move(given.values);
     if (propagates()) values = PropagateError(values, rows, change, options_.propagate(), factor, context_.pool());
-    NIBBLE_ASSIGN_OR_RETURN(GptqSolution solution, SolveGptq(scheme_, rows, values, factor, settings_, context_.pool()));
+    NIBBLE_ASSIGN_OR_RETURN(GptqSolution solution, SolveGptq(scheme, rows, values, factor, settings_, context_.pool()));
     context_.AddLayerError({"gptq", op.name, solution.loss, solution.rounding_loss});
     if (solution.loss > solution.rounding_loss) {
       context_.CountEvent("gptq.worse_than_rounding", 1,
@@ -129,7 +145,8 @@ class Pass {
   }
 
   const GptqOptions& options_;
-  const QuantScheme& scheme_;
+  const Schemes schemes_;
+  std::vector<size_t> selected_;
   Context& context_;
   const train::Machine machine_;
   ir::Graph& graph_;
@@ -140,29 +157,46 @@ class Pass {
 
 class GptqMethod : public Method {
  public:
-  GptqMethod(GptqOptions options, QuantScheme scheme) : options_(std::move(options)), scheme_(std::move(scheme)) {}
+  // `others`: of options.other.
+  GptqMethod(GptqOptions options, QuantScheme scheme, std::vector<QuantScheme> others)
+      : options_(std::move(options)), scheme_(std::move(scheme)), others_(std::move(others)) {}
 
   static absl::StatusOr<std::unique_ptr<Method>> Create(const GptqOptions& options) {
     NIBBLE_RETURN_IF_ERROR(Check(options));
-    GptqOptions ranged = options;
-    if (!options.has_range()) ranged.mutable_range()->mutable_mse();
-    NIBBLE_ASSIGN_OR_RETURN(QuantScheme scheme, WeightSchemeFrom(ranged));
-    NIBBLE_RETURN_IF_ERROR(ValidateScheme(scheme));
-    return std::make_unique<GptqMethod>(options, std::move(scheme));
+    NIBBLE_ASSIGN_OR_RETURN(QuantScheme scheme, SchemeOf(options));
+    std::vector<QuantScheme> others;
+    for (const GptqScheme& other : options.other()) {
+      auto its = SchemeOf(other);
+      if (!its.ok()) return Annotate(its.status(), "other");
+      others.push_back(*std::move(its));
+    }
+    return std::make_unique<GptqMethod>(options, std::move(scheme), std::move(others));
   }
 
   double LearningTokens() const override { return CalibrationTokens(options_, 6); }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
-    NIBBLE_ASSIGN_OR_RETURN(const std::vector<size_t> selected, SelectBlockLinears(graph, options_.layers()));
+    NIBBLE_ASSIGN_OR_RETURN(Schemes schemes, SchemesFor(graph));
     NIBBLE_ASSIGN_OR_RETURN(std::vector<Batch> batches, CalibrationBatches(context, graph, options_.data(), options_.samples(), options_.seed()));
     NIBBLE_ASSIGN_OR_RETURN(const train::Machine machine, TrainingMachine(context));
-    return Pass(options_, scheme_, context, machine, graph).Run(std::move(batches), selected);
+    return Pass(options_, std::move(schemes), context, machine, graph).Run(std::move(batches));
   }
 
  private:
+  absl::StatusOr<Schemes> SchemesFor(const ir::Graph& graph) const {
+    Schemes schemes;
+    for (size_t i = 0; i < others_.size(); ++i) {
+      NIBBLE_ASSIGN_OR_RETURN(const std::vector<size_t> selected, SelectBlockLinears(graph, options_.other(static_cast<int>(i)).layers()));
+      for (const size_t op : selected) schemes.emplace(op, others_[i]);
+    }
+    NIBBLE_ASSIGN_OR_RETURN(const std::vector<size_t> selected, SelectBlockLinears(graph, options_.layers()));
+    for (const size_t op : selected) schemes.emplace(op, scheme_);
+    return schemes;
+  }
+
   const GptqOptions options_;
   const QuantScheme scheme_;
+  const std::vector<QuantScheme> others_;
 };
 
 const MethodRegistrar<GptqMethod> kRegistrar(gptq);

@@ -43,6 +43,25 @@ TEST(Gptq, TakesAnyIntegerScheme) {
   EXPECT_EQ(WeightScheme(graph, "model.layers.0.self_attn.q_proj").format(), "bf16");
 }
 
+// Schemes side by side in one pass: what a linear becomes depends on what those before it
+// became, and on nothing else.
+TEST(Gptq, SeveralSchemesInOnePass) {
+  ir::Graph mixed = TinyGraph(), plain = TinyGraph();
+  ASSERT_OK(ApplyText(Step("bits: 4 other { layers: \"model.layers.1.*\" bits: 3 group_size: 16 } other { layers: \"*.up_proj\" bits: 8 }"), mixed));
+  ASSERT_OK(ApplyText(Step("bits: 4"), plain));
+  const std::string first = "model.layers.0.self_attn.q_proj";
+  EXPECT_EQ(WeightScheme(mixed, first).format(), "int4");
+  EXPECT_EQ(*mixed.parameter(*mixed.FindOp(first)->weight).LoadFloats(), *plain.parameter(*plain.FindOp(first)->weight).LoadFloats());
+  EXPECT_EQ(WeightScheme(mixed, "model.layers.0.mlp.up_proj").format(), "int8");
+  EXPECT_EQ(WeightScheme(mixed, "model.layers.1.mlp.up_proj").format(), "int3");
+  EXPECT_EQ(WeightScheme(mixed, "model.layers.1.mlp.down_proj").group_size(), 16);
+  ir::Graph part = TinyGraph();
+  ASSERT_OK(ApplyText(Step("layers: \"*.q_proj\" other { layers: \"*.k_proj\" bits: 8 }"), part));
+  EXPECT_EQ(WeightScheme(part, first).format(), "int4");
+  EXPECT_EQ(WeightScheme(part, "model.layers.0.self_attn.k_proj").format(), "int8");
+  EXPECT_EQ(WeightScheme(part, "model.layers.0.self_attn.v_proj").format(), "bf16");
+}
+
 TEST(Gptq, FollowsRotations) {
   ir::Graph graph = TinyGraph();
   ASSERT_OK(ApplyText("step { [nibble.spinquant] {} } " + Step("bits: 4"), graph));
