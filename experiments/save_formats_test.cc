@@ -108,7 +108,11 @@ TEST(SaveFormats, GgufOfEveryMixGivesTheSameLogits) {
   const OpenedModel original = BlockModel();
   const std::string path = TestTempDir() + "/model.gguf";
   const auto& mixes = *KquantsOptions::Mix_descriptor();
-  EXPECT_EQ(mixes.value_count(), 14);
+  // llama.cpp's llama_ftype.
+  const std::map<std::string, int64_t> file_types = {{"Q4_0", 2},    {"Q4_1", 3},    {"Q8_0", 7},    {"Q5_0", 8},    {"Q5_1", 9},
+                                                     {"Q2_K", 10},   {"Q3_K_S", 11}, {"Q3_K_M", 12}, {"Q3_K_L", 13}, {"Q4_K_S", 14},
+                                                     {"Q4_K_M", 15}, {"Q5_K_S", 16}, {"Q5_K_M", 17}, {"Q6_K", 18}};
+  ASSERT_EQ(mixes.value_count(), static_cast<int>(file_types.size()));
   for (int i = 0; i < mixes.value_count(); ++i) {
     const std::string mix = mixes.value(i)->name();
     OpenedModel model = original;
@@ -117,6 +121,8 @@ TEST(SaveFormats, GgufOfEveryMixGivesTheSameLogits) {
     ASSERT_OK(ApplyPipeline(context, ParsePipeline(absl::StrCat("step { [nibble.kquants] { mix: ", mix, " } }")).step(), model.graph));
     EXPECT_TRUE(context.events().empty()) << mix << ": " << context.events().begin()->first;
     ASSERT_OK(SaveModel(model.source, model.graph, mix, path, "gguf"));
+    ASSERT_OK_AND_ASSIGN(const auto file, io::GgufFile::Open(path));
+    EXPECT_EQ(file->Integer("general.file_type").value(), file_types.at(mix)) << mix;
     ASSERT_OK_AND_ASSIGN(const OpenedModel again, OpenModel(path));
     const std::vector<float> logits = TinyLogits(model.graph);
     EXPECT_EQ(TinyLogits(again.graph), logits) << mix;

@@ -64,7 +64,7 @@ absl::StatusOr<GgufTensorSpec> SpecOf(const CheckpointParameter& parameter) {
 }
 
 // The nearest of llama.cpp's file types (llama_ftype): that of the type that most of the
-// blocks' weights have, _M where some of them have a larger one.
+// blocks' weights have, _M or _L where some of them have a larger one.
 int64_t FileType(const std::vector<CheckpointParameter>& parameters) {
   static const std::map<std::string, int64_t>& types = *new std::map<std::string, int64_t>{
       {"fp32", 0}, {"fp16", 1}, {"q4_0", 2}, {"q4_1", 3}, {"q8_0", 7}, {"q5_0", 8}, {"q5_1", 9}, {"q2_k", 10},
@@ -76,8 +76,12 @@ int64_t FileType(const std::vector<CheckpointParameter>& parameters) {
   }
   if (elements.empty()) return 0;
   const auto most = std::max_element(elements.begin(), elements.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
-  const bool more = (most->first == "q3_k" && elements.count("q4_k") > 0) || ((most->first == "q4_k" || most->first == "q5_k") && elements.count("q6_k") > 0);
-  return types.at(most->first) + (more ? 1 : 0);
+  const auto has = [&](const char* format) { return elements.count(format) > 0; };
+  // The mixes S, M and L of a type have numbers in this order; L of q3_k has q5_k where M has q4_k.
+  int64_t more = 0;
+  if (most->first == "q3_k") more = has("q4_k") ? 1 : has("q5_k") ? 2 : 0;
+  if (most->first == "q4_k" || most->first == "q5_k") more = has("q6_k") ? 1 : 0;
+  return types.at(most->first) + more;
 }
 
 void AddArchitecture(const LlamaConfig& config, GgufMetadata* metadata) {
