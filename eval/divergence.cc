@@ -13,11 +13,6 @@
 namespace nibble::eval {
 namespace {
 
-struct WindowSums {
-  double kl = 0;
-  double agree = 0;
-};
-
 // Compares one window, some rows at a time.
 class WindowComparer {
  public:
@@ -32,8 +27,8 @@ class WindowComparer {
         kl_(rows_),
         agree_(rows_) {}
 
-  absl::StatusOr<WindowSums> Compare(const WindowStates& baseline, const WindowStates& variant) {
-    WindowSums sums;
+  // Appends the window's predictions to the records.
+  absl::Status Compare(const WindowStates& baseline, const WindowStates& variant, DivergenceRecords* records) {
     for (int64_t begin = 0; begin < predictions_; begin += rows_) {
       const int64_t count = std::min(rows_, predictions_ - begin);
       NIBBLE_RETURN_IF_ERROR(baseline.session->Logits(baseline.hidden + begin * baseline_.hidden_size(), count, p_.get()));
@@ -41,11 +36,11 @@ class WindowComparer {
       CompareRows(count);
       for (int64_t i = 0; i < count; ++i) {
         if (!std::isfinite(kl_[i])) return NotFinite(begin + i);
-        sums.kl += kl_[i];
-        sums.agree += agree_[i];
       }
+      records->kl.insert(records->kl.end(), kl_.begin(), kl_.begin() + count);
+      records->agree.insert(records->agree.end(), agree_.begin(), agree_.begin() + count);
     }
-    return sums;
+    return absl::OkStatus();
   }
 
  private:
@@ -54,7 +49,7 @@ class WindowComparer {
     pool_.ParallelFor(count, [&](int64_t i, int) {
       const float* p = p_.get() + i * vocab;
       const float* q = q_.get() + i * vocab;
-      kl_[i] = KlDivergence(p, q, vocab);
+      kl_[i] = static_cast<float>(KlDivergence(p, q, vocab));
       agree_[i] = ArgMax(p, vocab) == ArgMax(q, vocab);
     });
   }
@@ -64,7 +59,8 @@ class WindowComparer {
   ThreadPool& pool_;
   const int64_t predictions_, rows_;
   const std::unique_ptr<float[]> p_, q_;
-  std::vector<double> kl_, agree_;
+  std::vector<float> kl_;
+  std::vector<uint8_t> agree_;
 };
 
 }  // namespace
@@ -79,33 +75,40 @@ double KlDivergence(const float* p, const float* q, int64_t n) {
   return kl < 0 ? 0 : kl;
 }
 
-absl::StatusOr<std::vector<Metric>> MeasureDivergence(const Plan& baseline, const Plan& variant, ThreadPool& pool, const TextWindows& windows) {
+absl::StatusOr<DivergenceRecords> RecordDivergence(const Plan& baseline, const Plan& variant, ThreadPool& pool, const TextWindows& windows) {
   if (variant.vocab_size() != baseline.vocab_size()) {
     return absl::InvalidArgumentError(absl::StrCat("a vocabulary of ", variant.vocab_size(),
                                                    " does not compare with the baseline's ", baseline.vocab_size()));
   }
-  MetricHead head{.name = absl::StrCat("kl/", windows.set),
+  DivergenceRecords records{HeadOf(windows, variant), {}, {}};
+  WindowComparer comparer(baseline, variant, pool, windows.predictions());
+  const auto visit = [&](absl::Span<const WindowStates> states, size_t) { return comparer.Compare(states[0], states[1], &records); };
+  NIBBLE_RETURN_IF_ERROR(VisitWindows({&baseline, &variant}, pool, windows, absl::StrCat("kl/", windows.set), visit));
+  return records;
+}
+
+absl::StatusOr<std::vector<Metric>> MetricsOf(const DivergenceRecords& records) {
+  MetricHead head{.name = absl::StrCat("kl/", records.set),
                   .unit = "nats",
                   .better = LOWER,
                   .aggregate = Metric::MEAN,
-                  .convention = windows.convention,
-                  .arithmetic = ArithmeticOf(variant)};
+                  .convention = records.convention,
+                  .arithmetic = records.arithmetic};
   Metric kl = MakeMetric(head);
-  head.name = absl::StrCat("top1_agreement/", windows.set);
+  AddWindows(records, records.kl, &kl);
+  head.name = absl::StrCat("top1_agreement/", records.set);
   head.unit = "fraction";
   head.better = HIGHER;
   Metric agreement = MakeMetric(head);
-  WindowComparer comparer(baseline, variant, pool, windows.predictions());
-  const auto visit = [&](absl::Span<const WindowStates> states, size_t) -> absl::Status {
-    NIBBLE_ASSIGN_OR_RETURN(const WindowSums sums, comparer.Compare(states[0], states[1]));
-    AddBlock(sums.kl, static_cast<double>(windows.predictions()), &kl);
-    AddBlock(sums.agree, static_cast<double>(windows.predictions()), &agreement);
-    return absl::OkStatus();
-  };
-  NIBBLE_RETURN_IF_ERROR(VisitWindows({&baseline, &variant}, pool, windows, kl.name(), visit));
+  AddWindows(records, records.agree, &agreement);
   NIBBLE_RETURN_IF_ERROR(FillMetric(&kl));
   NIBBLE_RETURN_IF_ERROR(FillMetric(&agreement));
   return std::vector<Metric>{kl, agreement};
+}
+
+absl::StatusOr<std::vector<Metric>> MeasureDivergence(const Plan& baseline, const Plan& variant, ThreadPool& pool, const TextWindows& windows) {
+  NIBBLE_ASSIGN_OR_RETURN(const DivergenceRecords records, RecordDivergence(baseline, variant, pool, windows));
+  return MetricsOf(records);
 }
 
 }  // namespace nibble::eval

@@ -7,6 +7,7 @@
 #ifndef NIBBLE_EVAL_DIVERGENCE_H_
 #define NIBBLE_EVAL_DIVERGENCE_H_
 
+#include <cstdint>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -18,9 +19,20 @@ namespace nibble::eval {
 // KL(p || q) of two rows of n logits; rounding below 0 gives 0.
 double KlDivergence(const float* p, const float* q, int64_t n);
 
-// "kl/<set>" and "top1_agreement/<set>" of `variant` from `baseline`, which may be the same
-// plan; a block is a window. Both run over each batch of windows in turn, so memory does not
-// grow with the text. Error: a vocabulary of another size.
+struct DivergenceRecords : TextRecords {
+  std::vector<float> kl;       // nats, [windows, predictions]
+  std::vector<uint8_t> agree;  // 1 where the two have one argmax, likewise
+};
+
+// Of `variant` from `baseline`, which may be the same plan. Both run over each batch of
+// windows in turn, so memory grows with the text by these records alone. Error: a vocabulary
+// of another size.
+absl::StatusOr<DivergenceRecords> RecordDivergence(const Plan& baseline, const Plan& variant, ThreadPool& pool, const TextWindows& windows);
+
+// "kl/<set>" and "top1_agreement/<set>"; a block is a window.
+absl::StatusOr<std::vector<Metric>> MetricsOf(const DivergenceRecords& records);
+
+// Both.
 absl::StatusOr<std::vector<Metric>> MeasureDivergence(const Plan& baseline, const Plan& variant, ThreadPool& pool, const TextWindows& windows);
 
 }  // namespace nibble::eval

@@ -123,6 +123,9 @@ TEST(MeasureTask, ExactMatch) {
   EXPECT_THAT(filtered.metrics[0].block_sum(), ::testing::ElementsAre(0, 1));
   EXPECT_EQ(filtered.metrics[1].name(), "exact_match/toy/all");
   EXPECT_THAT(filtered.metrics[1].block_sum(), ::testing::ElementsAre(1, 0));
+  ASSERT_OK_AND_ASSIGN(const TaskRecords records, RecordTask(*plan, pool, tokenizer, task, {}));
+  EXPECT_EQ(records.items[0].said, said);
+  ExpectRecomputes(records);
 }
 
 TEST(MeasureTask, PromptsThatDoNotFit) {

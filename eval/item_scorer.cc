@@ -1,6 +1,7 @@
 #include "eval/item_scorer.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "core/base/progress.h"
@@ -15,8 +16,8 @@ using Scores = std::vector<SequenceScore>;
 // Scores batches of items, one item a stream.
 class BatchScorer {
  public:
-  BatchScorer(const Plan& plan, ThreadPool& pool, Session& session, int streams, bool want_greedy)
-      : plan_(plan), pool_(pool), session_(session), want_greedy_(want_greedy), width_(plan.hidden_size()), cached_(streams) {}
+  BatchScorer(const Plan& plan, ThreadPool& pool, Session& session, int streams, bool want_greedy, bool want_nll)
+      : plan_(plan), pool_(pool), session_(session), want_greedy_(want_greedy), want_nll_(want_nll), width_(plan.hidden_size()), cached_(streams) {}
 
   // Appends to each item's scores those of its sequences.
   absl::Status Score(absl::Span<const EncodedItem> items, absl::Span<Scores> scores) {
@@ -98,20 +99,21 @@ class BatchScorer {
       SequenceScore score;
       score.targets = static_cast<int64_t>(items[s].shared.size() + tail.tokens.size()) - tail.first_target;
       score.greedy = want_greedy_;
+      if (want_nll_) score.nll.assign(found.nll.begin() + next, found.nll.begin() + next + score.targets);
       double sum = 0;
       for (int64_t t = 0; t < score.targets; ++t, ++next) {
         sum += found.nll[next];
         if (want_greedy_) score.greedy = score.greedy && found.is_top[next] != 0;
       }
       score.log_likelihood = -sum;
-      scores[s].push_back(score);
+      scores[s].push_back(std::move(score));
     }
   }
 
   const Plan& plan_;
   ThreadPool& pool_;
   Session& session_;
-  const bool want_greedy_;
+  const bool want_greedy_, want_nll_;
   const int64_t width_;
   std::vector<std::vector<int32_t>> cached_;  // tokens that each stream holds
   std::vector<float> shared_states_;          // [items, width_]
@@ -137,7 +139,7 @@ absl::StatusOr<std::vector<std::vector<SequenceScore>>> ScoreItems(const Plan& p
   const SessionOptions session_options = SessionFor(longest, options.items_at_once, items.size());
   NIBBLE_ASSIGN_OR_RETURN(const auto session, Session::Create(plan, pool, session_options));
   std::vector<Scores> scores(items.size());
-  BatchScorer scorer(plan, pool, *session, session_options.streams, options.want_greedy);
+  BatchScorer scorer(plan, pool, *session, session_options.streams, options.want_greedy, options.want_nll);
   Progress progress(options.label, static_cast<int64_t>(items.size()));
   for (size_t begin = 0; begin < items.size(); begin += session_options.streams) {
     const size_t count = std::min<size_t>(session_options.streams, items.size() - begin);

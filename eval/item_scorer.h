@@ -22,6 +22,7 @@ struct SequenceScore {
   double log_likelihood = 0;  // sum over the targets, nats
   int64_t targets = 0;
   bool greedy = false;  // every target is the argmax (first on ties); only where asked for
+  std::vector<float> nll;  // of each target; only where asked for
 };
 
 struct ScoringOptions {
@@ -29,6 +30,7 @@ struct ScoringOptions {
   int items_at_once = 16;      // streams of the session; fewer when items are long
   bool want_greedy = false;
   int64_t first_item = 0;      // what items[0] is called in messages
+  bool want_nll = false;
 };
 
 // Tokens that all streams of a session may hold together, unless one item needs more.

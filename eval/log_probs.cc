@@ -57,7 +57,7 @@ absl::StatusOr<TargetScores> ScoreTargets(const Plan& plan, Session& session, Th
       const int32_t target = targets[begin + i];
       const float score = row[target];
       if (want_top) scores.is_top[begin + i] = ArgMax(row, vocab) == target;
-      scores.nll[begin + i] = FastLogSumExp(plan.table(), row, vocab) - score;
+      scores.nll[begin + i] = static_cast<float>(FastLogSumExp(plan.table(), row, vocab) - score);
     });
   }
   for (int64_t i = 0; i < count; ++i) {

@@ -4,8 +4,8 @@
 // Logits are fp32 as the head gives them:
 //   -log p(t) = logsumexp(l) - l_t,  logsumexp(l) = m + log sum_i exp(l_i - m), m = max(l).
 // Scores of many targets take the exponentials of the float kernels (relative
-// error below 4e-7), summed in fp32 over kSumChunk logits and in fp64 beyond;
-// everything else is fp64.
+// error below 4e-7), summed in fp32 over kSumChunk logits and in fp64 beyond, and
+// are rounded to fp32; everything else is fp64.
 // Each row is summed in order of the vocabulary by one thread, so the numbers
 // are the same for any pool.
 #ifndef NIBBLE_EVAL_LOG_PROBS_H_
@@ -42,7 +42,7 @@ int64_t ArgMax(const float* logits, int64_t n);
 absl::Status NotFinite(int64_t row);
 
 struct TargetScores {
-  std::vector<double> nll;      // -log p of each target
+  std::vector<float> nll;       // -log p of each target, as raw records keep it (raw_records.h)
   std::vector<uint8_t> is_top;  // 1 where the target is the argmax; empty unless asked for
 };
 

@@ -133,7 +133,7 @@ TEST(Perplexity, OfUniformLogitsIsTheVocabulary) {
   ThreadPool pool(2);
   ASSERT_OK_AND_ASSIGN(const auto metrics, MeasurePerplexity(*plan, pool, Windows(100, {.window = 32})));
   ASSERT_EQ(metrics.size(), 1);
-  EXPECT_NEAR(metrics[0].value(), 97, 1e-10);
+  EXPECT_NEAR(metrics[0].value(), 97, 1e-4);  // the losses of tokens are fp32
   EXPECT_EQ(metrics[0].name(), "perplexity/toy");
   EXPECT_EQ(metrics[0].unit(), "ppl");
   EXPECT_EQ(metrics[0].better(), LOWER);

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <functional>
 #include <numbers>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -28,24 +29,29 @@ struct Quantity {
   Direction better = HIGHER;
   Metric::Aggregate aggregate = Metric::MEAN;
   // Sum and weight of an item's block.
-  std::function<std::pair<double, double>(const TaskItem&, const ItemResult&)> block;
+  std::function<std::pair<double, double>(const ItemResult&)> block;
 
   std::string MetricName(absl::string_view set) const { return absl::StrCat(name, "/", set, filter.empty() ? "" : "/", filter); }
 };
 
-Quantity Accuracy(const std::string& name, const std::function<bool(const TaskItem&, const ItemResult&)>& is_right) {
+Quantity Accuracy(const std::string& name, const std::function<bool(const ItemResult&)>& is_right) {
   Quantity quantity;
   quantity.name = name;
-  quantity.block = [is_right](const TaskItem& item, const ItemResult& result) { return std::pair<double, double>(is_right(item, result), 1); };
+  quantity.block = [is_right](const ItemResult& item) { return std::pair<double, double>(is_right(item), 1); };
   return quantity;
 }
 
-// The negative log-likelihood of the only continuation, times `scale`, a `weight`.
+// Of the only continuation, or the document.
+double NegativeLogLikelihood(const ItemResult& item) {
+  return item.log_likelihoods.empty() ? std::accumulate(item.nll.begin(), item.nll.end(), 0.0) : -item.log_likelihoods[0];
+}
+
+// The negative log-likelihood, times `scale`, a `weight`.
 Quantity Loss(const std::string& name, absl::string_view unit, Metric::Aggregate aggregate, double scale,
-              const std::function<int64_t(const TaskItem&)>& weight) {
+              const std::function<int64_t(const ItemResult&)>& weight) {
   Quantity quantity{name, "", unit, LOWER, aggregate, nullptr};
-  quantity.block = [=](const TaskItem& item, const ItemResult& result) {
-    return std::pair<double, double>(-scale * result.log_likelihoods[0], static_cast<double>(weight(item)));
+  quantity.block = [=](const ItemResult& item) {
+    return std::pair<double, double>(scale * NegativeLogLikelihood(item), static_cast<double>(weight(item)));
   };
   return quantity;
 }
@@ -53,27 +59,27 @@ Quantity Loss(const std::string& name, absl::string_view unit, Metric::Aggregate
 std::vector<Quantity> ExactMatches(const TaskDescription& description) {
   std::vector<Quantity> quantities;
   for (int f = 0; f < std::max(1, description.filter_size()); ++f) {
-    quantities.push_back(Accuracy("exact_match", [f](const TaskItem&, const ItemResult& result) { return result.matches[f]; }));
+    quantities.push_back(Accuracy("exact_match", [f](const ItemResult& item) { return item.matches[f] != 0; }));
     if (f < description.filter_size()) quantities.back().filter = description.filter(f).name();
   }
   return quantities;
 }
 
 std::vector<Quantity> QuantitiesOf(const TaskDescription& description) {
-  const Quantity accuracy = Accuracy("accuracy", [](const TaskItem& item, const ItemResult& result) { return result.prediction == item.gold; });
-  const auto item_weight = [](const TaskItem&) { return int64_t{1}; };
-  const auto words = [](const TaskItem& item) { return item.words; };
-  const auto bytes = [](const TaskItem& item) { return item.bytes; };
+  const Quantity accuracy = Accuracy("accuracy", [](const ItemResult& item) { return item.prediction() == item.gold; });
+  const auto item_weight = [](const ItemResult&) { return int64_t{1}; };
+  const auto words = [](const ItemResult& item) { return item.words; };
+  const auto bytes = [](const ItemResult& item) { return item.text_bytes; };
   switch (description.kind()) {
     case TaskDescription::MULTIPLE_CHOICE:
       if (!description.accuracy_norm()) return {accuracy};
-      return {accuracy, Accuracy("accuracy_norm", [](const TaskItem& item, const ItemResult& result) { return result.prediction_norm == item.gold; })};
+      return {accuracy, Accuracy("accuracy_norm", [](const ItemResult& item) { return item.prediction_norm() == item.gold; })};
     case TaskDescription::PARTIAL: return {accuracy};
     case TaskDescription::MINIMAL_PAIR:
-      return {Accuracy("accuracy", [](const TaskItem&, const ItemResult& result) { return result.log_likelihoods[0] > result.log_likelihoods[1]; })};
+      return {Accuracy("accuracy", [](const ItemResult& item) { return item.log_likelihoods[0] > item.log_likelihoods[1]; })};
     case TaskDescription::LAST_WORD:
       return {Loss("perplexity", "ppl", Metric::EXP_MEAN, 1, item_weight),
-              Accuracy("accuracy", [](const TaskItem&, const ItemResult& result) { return result.greedy; })};
+              Accuracy("accuracy", [](const ItemResult& item) { return item.greedy != 0; })};
     case TaskDescription::EXACT_MATCH: return ExactMatches(description);
     case TaskDescription::ROLLING:
       return {Loss("word_perplexity", "ppl", Metric::EXP_MEAN, 1, words), Loss("byte_perplexity", "ppl", Metric::EXP_MEAN, 1, bytes),
@@ -84,13 +90,20 @@ std::vector<Quantity> QuantitiesOf(const TaskDescription& description) {
 }
 
 // Index of the largest value, the first on ties.
-int Best(const std::vector<double>& values) { return static_cast<int>(std::max_element(values.begin(), values.end()) - values.begin()); }
+template <typename T>
+int Best(const std::vector<T>& values) {
+  return static_cast<int>(std::max_element(values.begin(), values.end()) - values.begin());
+}
 
-void Predict(const TaskItem& item, ItemResult* result) {
-  std::vector<double> normalized = result->log_likelihoods;
-  for (size_t c = 0; c < item.characters.size(); ++c) normalized[c] /= static_cast<double>(item.characters[c]);
-  result->prediction = Best(result->log_likelihoods);
-  result->prediction_norm = Best(normalized);
+// Sets `matches`.
+absl::Status Match(const AnswerReader& reader, ItemResult* item) {
+  NIBBLE_ASSIGN_OR_RETURN(const std::vector<std::string> answers, reader.Answers(item->said));
+  item->matches.clear();
+  for (const std::string& answer : answers) {
+    NIBBLE_ASSIGN_OR_RETURN(const bool matches, reader.Matches(answer, item->answer));
+    item->matches.push_back(matches);
+  }
+  return absl::OkStatus();
 }
 
 class TaskRunner {
@@ -99,13 +112,27 @@ class TaskRunner {
       : plan_(plan), pool_(pool), tokenizer_(tokenizer), task_(task), options_(options), label_(TaskMetricNames(task).front()) {}
 
   absl::StatusOr<std::vector<ItemResult>> Run() {
-    results_.resize(task_.items.size());
+    const std::vector<std::string> categories = datasets::Categories(task_);
+    for (const TaskItem& item : task_.items) results_.push_back(Unscored(item, categories));
     const TaskDescription::Kind kind = task_.description.kind();
     NIBBLE_RETURN_IF_ERROR(kind == TaskDescription::EXACT_MATCH ? RunAnswers() : kind == TaskDescription::ROLLING ? RunDocuments() : RunChoices());
     return std::move(results_);
   }
 
  private:
+  // What of an item decides its scores.
+  static ItemResult Unscored(const TaskItem& item, const std::vector<std::string>& categories) {
+    ItemResult result;
+    const auto category = std::find(categories.begin(), categories.end(), item.category);
+    if (category != categories.end()) result.category = static_cast<int32_t>(category - categories.begin());
+    result.gold = item.gold;
+    result.characters.assign(item.characters.begin(), item.characters.end());
+    result.words = item.words;
+    result.text_bytes = item.bytes;
+    result.answer = item.answer;
+    return result;
+  }
+
   absl::Status ItemError(const absl::Status& status, const TaskItem& item) const {
     return Annotate(status, absl::StrCat(task_.label, " item at ", item.place));
   }
@@ -154,11 +181,11 @@ class TaskRunner {
     for (size_t i = 0; i < scores.size(); ++i) {
       ItemResult& result = results_[begin + i];
       for (const SequenceScore& score : scores[i]) {
-        result.log_likelihoods.push_back(score.log_likelihood);
-        result.target_tokens.push_back(score.targets);
+        result.log_likelihoods.push_back(static_cast<float>(score.log_likelihood));
+        result.target_tokens.push_back(static_cast<int32_t>(score.targets));
       }
+      for (const std::string& text : task_.items[begin + i].continuations) result.bytes.push_back(static_cast<int32_t>(text.size()));
       result.greedy = scores[i][0].greedy;
-      Predict(task_.items[begin + i], &result);
     }
     return absl::OkStatus();
   }
@@ -174,12 +201,16 @@ class TaskRunner {
         NIBBLE_RETURN_IF_ERROR(CheckPositions(windows.back().positions(), task_.items[i]));
       }
       owners.resize(windows.size(), i);
-      results_[i] = {.log_likelihoods = {0}, .target_tokens = {0}};
     }
-    NIBBLE_ASSIGN_OR_RETURN(const auto scores, ScoreItems(plan_, pool_, windows, {label_, options_.items_at_once}));
+    const ScoringOptions scoring{.label = label_, .items_at_once = options_.items_at_once, .want_nll = true};
+    NIBBLE_ASSIGN_OR_RETURN(const auto scores, ScoreItems(plan_, pool_, windows, scoring));
     for (size_t w = 0; w < windows.size(); ++w) {
-      results_[owners[w]].log_likelihoods[0] += scores[w][0].log_likelihood;
-      results_[owners[w]].target_tokens[0] += scores[w][0].targets;
+      ItemResult& document = results_[owners[w]];
+      const SequenceScore& score = scores[w][0];
+      const std::vector<int32_t>& tokens = windows[w].tails[0].tokens;
+      document.nll.insert(document.nll.end(), score.nll.begin(), score.nll.end());
+      document.targets.insert(document.targets.end(), tokens.end() - score.targets, tokens.end());
+      document.window_tokens.push_back(static_cast<int32_t>(score.targets));
     }
     return absl::OkStatus();
   }
@@ -208,16 +239,7 @@ class TaskRunner {
     NIBBLE_ASSIGN_OR_RETURN(const std::vector<std::string> texts, GenerateGreedily(plan_, pool_, tokenizer_, prompts, generation));
     for (size_t i = 0; i < texts.size(); ++i) {
       results_[i].said = texts[i];
-      NIBBLE_RETURN_IF_ERROR(ItemError(Compare(reader, task_.items[i], &results_[i]), task_.items[i]));
-    }
-    return absl::OkStatus();
-  }
-
-  static absl::Status Compare(const AnswerReader& reader, const TaskItem& item, ItemResult* result) {
-    NIBBLE_ASSIGN_OR_RETURN(const std::vector<std::string> answers, reader.Answers(result->said));
-    for (const std::string& answer : answers) {
-      NIBBLE_ASSIGN_OR_RETURN(const bool matches, reader.Matches(answer, item.answer));
-      result->matches.push_back(matches);
+      NIBBLE_RETURN_IF_ERROR(ItemError(Match(reader, &results_[i]), task_.items[i]));
     }
     return absl::OkStatus();
   }
@@ -232,20 +254,20 @@ class TaskRunner {
 };
 
 // Everything that may move the scores of `items` items.
-std::string ConventionText(const text::Tokenizer& tokenizer, const datasets::Task& task, const TaskOptions& options, size_t items) {
-  const TaskDescription& description = task.description;
+std::string ConventionText(const TaskRecords& records, size_t items) {
+  const TaskDescription& description = records.description;
   std::string text = "lm-eval";
-  if (description.kind() == TaskDescription::ROLLING) absl::StrAppend(&text, " rolling window=", options.window);
+  if (description.kind() == TaskDescription::ROLLING) absl::StrAppend(&text, " rolling window=", records.window);
   if (description.kind() == TaskDescription::EXACT_MATCH) absl::StrAppend(&text, " greedy max_tokens=", description.max_tokens());
-  absl::StrAppend(&text, " items=", items, " bos=", tokenizer.adds_bos() ? "item" : "none", " task=", description.name(), "@", description.version());
-  if (task.shots > 0) absl::StrAppend(&text, " shots=", task.shots);
+  absl::StrAppend(&text, " items=", items, " bos=", records.adds_bos ? "item" : "none", " task=", description.name(), "@", description.version());
+  if (records.shots > 0) absl::StrAppend(&text, " shots=", records.shots);
   return text;
 }
 
 // The sets that metrics are given for: the task, then its categories.
-std::vector<std::pair<std::string, std::string>> SetsAndCategories(const datasets::Task& task) {
-  std::vector<std::pair<std::string, std::string>> sets = {{task.label, ""}};
-  for (const std::string& category : datasets::Categories(task)) sets.emplace_back(absl::StrCat(task.label, "_", category), category);
+std::vector<std::string> SetNames(const std::string& label, const std::vector<std::string>& categories) {
+  std::vector<std::string> sets = {label};
+  for (const std::string& category : categories) sets.push_back(absl::StrCat(label, "_", category));
   return sets;
 }
 
@@ -253,36 +275,67 @@ std::vector<std::pair<std::string, std::string>> SetsAndCategories(const dataset
 
 std::vector<std::string> TaskMetricNames(const datasets::Task& task) {
   std::vector<std::string> names;
-  for (const auto& [set, category] : SetsAndCategories(task)) {
+  for (const std::string& set : SetNames(task.label, datasets::Categories(task))) {
     for (const Quantity& quantity : QuantitiesOf(task.description)) names.push_back(quantity.MetricName(set));
   }
   return names;
 }
 
-absl::StatusOr<TaskResult> MeasureTask(const Plan& plan, ThreadPool& pool, const text::Tokenizer& tokenizer, const datasets::Task& task,
+int ItemResult::prediction() const { return Best(log_likelihoods); }
+
+int ItemResult::prediction_norm() const {
+  std::vector<double> normalized(log_likelihoods.begin(), log_likelihoods.end());
+  for (size_t c = 0; c < characters.size(); ++c) normalized[c] /= static_cast<double>(characters[c]);
+  return Best(normalized);
+}
+
+absl::Status MatchAnswers(const TaskDescription& description, std::vector<ItemResult>* items) {
+  if (description.kind() != TaskDescription::EXACT_MATCH) return absl::OkStatus();
+  NIBBLE_ASSIGN_OR_RETURN(const AnswerReader reader, AnswerReader::Create(description));
+  for (size_t i = 0; i < items->size(); ++i) {
+    NIBBLE_RETURN_IF_ERROR(Annotate(Match(reader, &(*items)[i]), absl::StrCat("item ", i)));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<TaskRecords> RecordTask(const Plan& plan, ThreadPool& pool, const text::Tokenizer& tokenizer, const datasets::Task& task,
                                        const TaskOptions& options) {
   if (task.items.empty()) return absl::InvalidArgumentError(absl::StrCat(task.label, " has no items"));
   if (options.items_at_once < 1) return absl::InvalidArgumentError("items_at_once must be at least 1");
-  TaskResult result;
-  NIBBLE_ASSIGN_OR_RETURN(result.items, TaskRunner(plan, pool, tokenizer, task, options).Run());
-  for (const auto& [set, category] : SetsAndCategories(task)) {
-    for (const Quantity& quantity : QuantitiesOf(task.description)) {
-      Metric metric = MakeMetric({.name = quantity.MetricName(set),
+  TaskRecords records{task.label, task.description, datasets::Categories(task), task.shots, options.window, tokenizer.adds_bos(), ArithmeticOf(plan), {}};
+  records.description.clear_part();
+  NIBBLE_ASSIGN_OR_RETURN(records.items, TaskRunner(plan, pool, tokenizer, task, options).Run());
+  return records;
+}
+
+absl::StatusOr<std::vector<Metric>> MetricsOf(const TaskRecords& records) {
+  const std::vector<std::string> sets = SetNames(records.label, records.categories);
+  std::vector<Metric> metrics;
+  for (size_t s = 0; s < sets.size(); ++s) {
+    for (const Quantity& quantity : QuantitiesOf(records.description)) {
+      Metric metric = MakeMetric({.name = quantity.MetricName(sets[s]),
                                   .unit = quantity.unit,
                                   .better = quantity.better,
                                   .aggregate = quantity.aggregate,
-                                  .arithmetic = ArithmeticOf(plan)});
-      for (size_t i = 0; i < task.items.size(); ++i) {
-        if (!category.empty() && task.items[i].category != category) continue;
-        const auto [sum, weight] = quantity.block(task.items[i], result.items[i]);
+                                  .arithmetic = records.arithmetic});
+      for (const ItemResult& item : records.items) {
+        if (s > 0 && item.category != static_cast<int32_t>(s) - 1) continue;
+        const auto [sum, weight] = quantity.block(item);
         AddBlock(sum, weight, &metric);
       }
-      metric.set_convention(ConventionText(tokenizer, task, options, metric.block_sum_size()));
+      metric.set_convention(ConventionText(records, metric.block_sum_size()));
       NIBBLE_RETURN_IF_ERROR(FillMetric(&metric));
-      result.metrics.push_back(std::move(metric));
+      metrics.push_back(std::move(metric));
     }
   }
-  return result;
+  return metrics;
+}
+
+absl::StatusOr<TaskResult> MeasureTask(const Plan& plan, ThreadPool& pool, const text::Tokenizer& tokenizer, const datasets::Task& task,
+                                       const TaskOptions& options) {
+  NIBBLE_ASSIGN_OR_RETURN(TaskRecords records, RecordTask(plan, pool, tokenizer, task, options));
+  NIBBLE_ASSIGN_OR_RETURN(std::vector<Metric> metrics, MetricsOf(records));
+  return TaskResult{std::move(metrics), std::move(records.items)};
 }
 
 }  // namespace nibble::eval

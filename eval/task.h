@@ -35,14 +35,38 @@ struct TaskOptions {
   std::vector<int32_t> end_tokens;  // EXACT_MATCH: the model's, beside the tokenizer's EOS
 };
 
+// What a model made of an item, and what of the item decides its scores.
 struct ItemResult {
-  std::vector<double> log_likelihoods;  // of each continuation; ROLLING: of the document
-  std::vector<int64_t> target_tokens;   // of each continuation
-  int prediction = 0;                   // the likeliest continuation
-  int prediction_norm = 0;
-  bool greedy = false;                  // LAST_WORD
-  std::string said;                     // EXACT_MATCH
-  std::vector<bool> matches;            // by filter
+  int32_t category = -1;  // index into TaskRecords.categories; -1: none
+  // Of each continuation, but for ROLLING and EXACT_MATCH, which have none.
+  std::vector<float> log_likelihoods;   // nats
+  std::vector<int32_t> target_tokens;
+  std::vector<int32_t> bytes;           // UTF-8, the delimiter included
+  std::vector<int32_t> characters;      // MULTIPLE_CHOICE: code points, the delimiter not counted
+  int32_t gold = 0;
+  uint8_t greedy = 0;                   // LAST_WORD: 1 where every token is the argmax
+  // ROLLING
+  std::vector<float> nll;               // of each token of the document, nats
+  std::vector<int32_t> targets;         // those tokens
+  std::vector<int32_t> window_tokens;   // how many of them each window predicts
+  int64_t words = 0, text_bytes = 0;    // of the text as it stands in the file
+  // EXACT_MATCH
+  std::string said, answer;
+  std::vector<uint8_t> matches;         // 1 where what a filter takes of `said` is the answer
+
+  int prediction() const;  // the likeliest continuation
+  int prediction_norm() const;
+};
+
+struct TaskRecords {
+  std::string label;            // in metric names
+  TaskDescription description;  // without its parts
+  std::vector<std::string> categories;
+  int shots = 0;
+  int64_t window = 0;     // TaskOptions'
+  bool adds_bos = false;  // the tokenizer
+  Arithmetic arithmetic = NATIVE;
+  std::vector<ItemResult> items;
 };
 
 struct TaskResult {
@@ -56,6 +80,16 @@ std::vector<std::string> TaskMetricNames(const datasets::Task& task);
 
 // Errors name the item's file and line: more positions than max_positions, a text
 // that gives no tokens.
+absl::StatusOr<TaskRecords> RecordTask(const Plan& plan, ThreadPool& pool, const text::Tokenizer& tokenizer, const datasets::Task& task,
+                                       const TaskOptions& options);
+
+// Of items that have what their kind of task needs.
+absl::StatusOr<std::vector<Metric>> MetricsOf(const TaskRecords& records);
+
+// Sets each item's `matches` from what was said; nothing where the kind is another.
+absl::Status MatchAnswers(const TaskDescription& description, std::vector<ItemResult>* items);
+
+// RecordTask and MetricsOf.
 absl::StatusOr<TaskResult> MeasureTask(const Plan& plan, ThreadPool& pool, const text::Tokenizer& tokenizer, const datasets::Task& task,
                                        const TaskOptions& options);
 

@@ -219,8 +219,8 @@ TEST(MeasureTask, BatchesEqualOneAtATime) {
   for (const int at_once : {2, 3, 16}) {
     ASSERT_OK_AND_ASSIGN(const auto many, MeasureTask(*plan, pool, tokenizer, task, {.items_at_once = at_once}));
     for (size_t i = 0; i < one.items.size(); ++i) {
-      EXPECT_EQ(one.items[i].prediction, many.items[i].prediction);
-      EXPECT_EQ(one.items[i].prediction_norm, many.items[i].prediction_norm);
+      EXPECT_EQ(one.items[i].prediction(), many.items[i].prediction());
+      EXPECT_EQ(one.items[i].prediction_norm(), many.items[i].prediction_norm());
       for (size_t c = 0; c < one.items[i].log_likelihoods.size(); ++c) {
         EXPECT_NEAR(one.items[i].log_likelihoods[c], many.items[i].log_likelihoods[c], 1e-4);
       }
@@ -237,10 +237,10 @@ TEST(MeasureTask, NormalizesByCodePoints) {
   // equal choices the first wins.
   Task task = ChoiceTask({{"q", {"ab", "abcd", "éé"}, 1}, {"q", {"éé", "abcd", "cdef"}, 1}});
   ASSERT_OK_AND_ASSIGN(const auto result, MeasureTask(*plan, pool, tokenizer, task, {}));
-  EXPECT_EQ(result.items[0].prediction, 0);
-  EXPECT_EQ(result.items[0].prediction_norm, 1);
-  EXPECT_EQ(result.items[1].prediction, 0);
-  EXPECT_EQ(result.items[1].prediction_norm, 1);
+  EXPECT_EQ(result.items[0].prediction(), 0);
+  EXPECT_EQ(result.items[0].prediction_norm(), 1);
+  EXPECT_EQ(result.items[1].prediction(), 0);
+  EXPECT_EQ(result.items[1].prediction_norm(), 1);
   EXPECT_THAT(result.items[0].target_tokens, ElementsAre(3, 5, 5));
   ASSERT_EQ(result.metrics.size(), 2);
   EXPECT_EQ(result.metrics[0].name(), "accuracy/toy");
@@ -261,7 +261,7 @@ TEST(MeasureTask, IsTheSameForAnyPool) {
   const auto plan = MakePlan(ToyGraph(10));
   const ToyTokenizer tokenizer;
   const Task task = ChoiceTask(ToyChoices());
-  std::vector<std::vector<double>> first;
+  std::vector<std::vector<float>> first;
   std::vector<std::string> bytes;
   for (const int threads : {1, 2}) {
     ThreadPool pool(threads);
@@ -336,7 +336,7 @@ TEST(MeasureTask, LastWordsThatTheModelWouldSay) {
   ASSERT_OK_AND_ASSIGN(const auto result, MeasureTask(*plan, pool, tokenizer, task, {}));
   ASSERT_EQ(result.metrics.size(), 2);
   EXPECT_EQ(result.metrics[0].name(), "perplexity/toy");
-  const double mean = (result.items[0].log_likelihoods[0] + result.items[1].log_likelihoods[0]) / 2;
+  const double mean = (double{result.items[0].log_likelihoods[0]} + result.items[1].log_likelihoods[0]) / 2;
   EXPECT_NEAR(result.metrics[0].value(), std::exp(-mean), 1e-9);
   EXPECT_EQ(result.metrics[0].aggregate(), Metric::EXP_MEAN);
   EXPECT_EQ(result.metrics[1].name(), "accuracy/toy");
@@ -421,8 +421,9 @@ TEST(MeasureTask, RollingPerplexities) {
       sum += row[window.tokens[t]] - LogSumExp(row, graph.vocab_size());
     }
   }
-  EXPECT_NEAR(result.items[0].log_likelihoods[0], sum, 1e-3);
-  EXPECT_EQ(result.items[0].target_tokens[0], 10);
+  EXPECT_NEAR(-result.metrics[0].block_sum(0), sum, 1e-3);
+  EXPECT_EQ(result.items[0].targets, tokenizer.Encode("abcdefghij"));
+  EXPECT_THAT(result.items[0].window_tokens, ElementsAre(4, 4, 2));
 }
 
 TEST(MeasureTask, ErrorsNameTheItem) {

@@ -1,4 +1,4 @@
-// Small models and a toy tokenizer for the tests of evaluators.
+// Small models, a toy tokenizer and a check of raw records for the tests of evaluators.
 #ifndef NIBBLE_EVAL_TESTING_H_
 #define NIBBLE_EVAL_TESTING_H_
 
@@ -7,11 +7,13 @@
 #include <vector>
 
 #include "absl/strings/match.h"
+#include "core/base/file.h"
 #include "core/base/rng.h"
 #include "core/base/testing.h"
 #include "core/models/llama.h"
 #include "core/runtime/plan.h"
 #include "core/text/tokenizer.h"
+#include "eval/raw_records.h"
 
 namespace nibble::eval {
 
@@ -100,6 +102,26 @@ class ToyTokenizer : public text::Tokenizer {
  private:
   const std::vector<std::string> merges_;
 };
+
+inline std::string Serialized(const std::vector<Metric>& metrics) {
+  std::string bytes;
+  for (const Metric& metric : metrics) absl::StrAppend(&bytes, metric.SerializeAsString(), "\n");
+  return bytes;
+}
+
+// A file of the records gives their metrics, to the last bit.
+inline void ExpectRecomputes(const RawRecords& records) {
+  const std::string path = ::testing::TempDir() + "/recomputed.safetensors";
+  ASSERT_OK_AND_ASSIGN(const std::string bytes, ToFileBytes(records));
+  ASSERT_OK(WriteFile(path, bytes));
+  ASSERT_OK_AND_ASSIGN(const RawRecords read, ReadRawRecords(path));
+  ASSERT_OK_AND_ASSIGN(const std::vector<Metric> measured, MetricsOf(records));
+  ASSERT_OK_AND_ASSIGN(const std::vector<Metric> recomputed, MetricsOf(read));
+  EXPECT_GT(measured.size(), 0);
+  EXPECT_TRUE(Serialized(recomputed) == Serialized(measured)) << measured[0].name();
+  ASSERT_OK_AND_ASSIGN(const std::string again, ToFileBytes(read));
+  EXPECT_TRUE(again == bytes) << measured[0].name();
+}
 
 }  // namespace nibble::eval
 

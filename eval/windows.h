@@ -15,6 +15,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <vector>
@@ -26,6 +27,7 @@
 #include "core/base/thread_pool.h"
 #include "core/runtime/session.h"
 #include "core/text/tokenizer.h"
+#include "eval/metric.h"
 
 namespace nibble::eval {
 
@@ -48,6 +50,26 @@ struct TextWindows {
   // Tokens that the scored positions of a window predict.
   absl::Span<const int32_t> Targets(size_t i) const { return absl::MakeConstSpan(windows[i]).subspan(first + 1); }
 };
+
+// What the raw records of each metric of a text begin with.
+struct TextRecords {
+  std::string set, convention;  // those of the windows
+  Arithmetic arithmetic = NATIVE;
+  int64_t predictions = 0;  // of a window
+};
+
+inline TextRecords HeadOf(const TextWindows& windows, const Plan& plan) {
+  return {windows.set, windows.convention, ArithmeticOf(plan), windows.predictions()};
+}
+
+// Adds a block for each window: the sum of its values and their number. `values`: of all
+// predictions.
+template <typename T>
+void AddWindows(const TextRecords& records, const std::vector<T>& values, Metric* metric) {
+  for (auto next = values.begin(); next != values.end(); next += records.predictions) {
+    AddBlock(std::accumulate(next, next + records.predictions, 0.0), static_cast<double>(records.predictions), metric);
+  }
+}
 
 // The ids of the whole text, with one BOS before them iff the tokenizer adds
 // one. Error: it adds one but has none.

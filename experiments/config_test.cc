@@ -244,6 +244,25 @@ TEST(ResultLog, KeepsWhatIsDoneAndIgnoresTornLines) {
   EXPECT_TRUE(last.Finished("d"));
 }
 
+TEST(ResultLog, RecordsAreFilesThatAResultCanDoWithout) {
+  const std::string dir = TestTempDir();
+  ASSERT_OK_AND_ASSIGN(ResultLog log, ResultLog::Open(dir));
+  JobResult result;
+  result.set_key("a");
+  ASSERT_OK(log.Append(result, "some bytes"));
+  ASSERT_OK_AND_ASSIGN(const std::string bytes, ReadFile(dir + "/records/a.safetensors"));
+  EXPECT_EQ(bytes, "some bytes");
+  std::filesystem::remove_all(dir + "/records");
+  ASSERT_OK(WriteFile(dir + "/records", "no folder"));
+  result.set_key("b");
+  ASSERT_OK(log.Append(result, "other bytes"));
+  ASSERT_OK_AND_ASSIGN(const std::string lines, ReadFile(dir + "/results.jsonl"));
+  EXPECT_THAT(lines, ::testing::HasSubstr(absl::StrCat(R"("records":{"name":"records/a.safetensors","sha256":")", Sha256("some bytes"), "\"}")));
+  EXPECT_THAT(lines, ::testing::HasSubstr(absl::StrCat(R"("sha256":")", Sha256("other bytes"), R"(","missing":"cannot create folder )")));
+  ASSERT_OK_AND_ASSIGN(const ResultLog again, ResultLog::Open(dir));
+  EXPECT_TRUE(again.Finished("a") && again.Finished("b"));
+}
+
 TEST(ResultLog, ErrorsThatQuoteBytesReadBack) {
   const std::string dir = TestTempDir();
   ASSERT_OK_AND_ASSIGN(ResultLog log, ResultLog::Open(dir));

@@ -90,7 +90,7 @@ absl::Status GatherReports(const std::string& folder, const std::string& out) {
     }
     JobResult result = row.result();
     Complete(*build, baseline, *measurement, &result);
-    NIBBLE_RETURN_IF_ERROR(log.Append(result));
+    NIBBLE_RETURN_IF_ERROR(log.Append(result, measurement->records()));
   }
   return absl::OkStatus();
 }

@@ -151,7 +151,7 @@ absl::StatusOr<BuiltModel> Load(const ModelStore& store, const std::string& key)
   return built;
 }
 
-absl::StatusOr<std::vector<Metric>> Measure(const Job& job) {
+absl::StatusOr<std::vector<Metric>> Measure(const Job& job, std::string* records) {
   const Measurement& measurement = job.measurement();
   const MetricRequest& request = measurement.metric();
   const ModelStore store = StoreOf(job);
@@ -159,9 +159,9 @@ absl::StatusOr<std::vector<Metric>> Measure(const Job& job) {
   NIBBLE_ASSIGN_OR_RETURN(const OpenedModel source, OpenModel(job.model()));
   NIBBLE_ASSIGN_OR_RETURN(const BuiltModel model, Load(store, measurement.model_key()));
   Measurer measurer(source.source, job.directory(), job.threads());
-  if (!measurement.has_baseline_key()) return measurer.Measure(request, model, &model);
+  if (!measurement.has_baseline_key()) return measurer.Measure(request, model, &model, records);
   NIBBLE_ASSIGN_OR_RETURN(const BuiltModel baseline, Load(store, measurement.baseline_key()));
-  return measurer.Measure(request, model, &baseline);
+  return measurer.Measure(request, model, &baseline, records);
 }
 
 }  // namespace
@@ -180,9 +180,11 @@ BuildReport DoBuild(const Job& job) {
 MeasurementReport DoMeasurement(const Job& job) {
   MeasurementReport report;
   const absl::Time start = absl::Now();
-  const auto metrics = Measure(job);
+  std::string records;
+  const auto metrics = Measure(job, &records);
   report.set_seconds(absl::ToDoubleSeconds(absl::Now() - start));
   if (!metrics.ok()) report.set_error(ErrorText(metrics.status()));
+  else if (!records.empty()) report.set_records(std::move(records));
   *report.mutable_machine() = ThisMachine(ThreadsOrAll(job.threads()));
   for (const Metric& metric : metrics.value_or(std::vector<Metric>())) *report.add_metric() = metric;
   return report;

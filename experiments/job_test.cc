@@ -5,6 +5,7 @@
 #include "core/base/file.h"
 #include "core/base/proto.h"
 #include "core/base/testing.h"
+#include "eval/raw_records.h"
 #include "experiments/input_hashes.h"
 #include "experiments/model_store.h"
 #include "methods/testing.h"
@@ -104,6 +105,17 @@ TEST_F(JobTest, MeasurementsReportMetricsOrWhyNot) {
   ASSERT_OK_AND_ASSIGN(const std::string json, ReadFile(dir_ + "/size.json"));
   ASSERT_OK(JsonToProto(json, &report));
   EXPECT_EQ(report.metric(0).name(), "size_mib");
+  EXPECT_FALSE(report.has_records());
+  job.mutable_measurement()->clear_metric();
+  job.mutable_measurement()->mutable_metric()->mutable_perplexity()->set_text("text.txt");
+  job.mutable_measurement()->mutable_metric()->mutable_perplexity()->set_window(32);
+  job.mutable_measurement()->mutable_metric()->mutable_perplexity()->set_limit(2);
+  const MeasurementReport perplexity = DoMeasurement(job);
+  ASSERT_EQ(perplexity.error(), "");
+  ASSERT_OK(WriteFile(dir_ + "/r.safetensors", perplexity.records()));
+  ASSERT_OK_AND_ASSIGN(const eval::RawRecords records, eval::ReadRawRecords(dir_ + "/r.safetensors"));
+  ASSERT_OK_AND_ASSIGN(const std::vector<Metric> metrics, eval::MetricsOf(records));
+  EXPECT_EQ(ProtoToText(metrics[0]), ProtoToText(perplexity.metric(0)));
   job.mutable_measurement()->set_model_key("gone");
   EXPECT_THAT(DoMeasurement(job).error(), ::testing::HasSubstr("store/gone"));
 }

@@ -26,6 +26,12 @@ absl::StatusOr<T> OfModel(const io::LoadedModel& source, absl::StatusOr<T> resul
   return result;
 }
 
+template <typename T>
+absl::StatusOr<eval::RawRecords> Raw(absl::StatusOr<T> records) {
+  if (!records.ok()) return records.status();
+  return eval::RawRecords(*std::move(records));
+}
+
 }  // namespace
 
 Measurer::Measurer(const io::LoadedModel& source, std::string directory, int threads)
@@ -61,30 +67,39 @@ eval::WindowOptions WindowOptionsOf(const Perplexity& request) {
   return options;
 }
 
-absl::StatusOr<std::vector<Metric>> Measurer::Measure(const MetricRequest& request, const BuiltModel& model, const BuiltModel* baseline) {
+absl::StatusOr<std::vector<Metric>> Measurer::Measure(const MetricRequest& request, const BuiltModel& model, const BuiltModel* baseline,
+                                                      std::string* records) {
   if (request.has_size()) return eval::MeasureSize(model.graph);
   if (request.has_latency()) return MeasureLatency(request.latency(), model, baseline);
-  if (IsTask(request)) return MeasureTask(request, model);
+  NIBBLE_ASSIGN_OR_RETURN(const eval::RawRecords raw, RecordQuality(request, model, baseline));
+  if (records != nullptr) {
+    NIBBLE_ASSIGN_OR_RETURN(*records, eval::ToFileBytes(raw));
+  }
+  return OfModel(source_, eval::MetricsOf(raw));
+}
+
+absl::StatusOr<eval::RawRecords> Measurer::RecordQuality(const MetricRequest& request, const BuiltModel& model, const BuiltModel* baseline) {
+  if (IsTask(request)) return RecordTask(request, model);
   NIBBLE_ASSIGN_OR_RETURN(const std::string label, SetLabel(request, directory_));
   if (request.has_perplexity()) {
     NIBBLE_ASSIGN_OR_RETURN(const auto* windows, Windows(request.perplexity().text(), label, WindowOptionsOf(request.perplexity())));
-    return OfModel(source_, eval::MeasurePerplexity(*model.plan, pool_, *windows));
+    return Raw(OfModel(source_, eval::RecordPerplexity(*model.plan, pool_, *windows)));
   }
   NIBBLE_CHECK(request.has_divergence());
-  return MeasureDivergence(request.divergence(), label, model, baseline);
+  return RecordDivergence(request.divergence(), label, model, baseline);
 }
 
-absl::StatusOr<std::vector<Metric>> Measurer::MeasureDivergence(const Divergence& request, const std::string& name,
-                                                                const BuiltModel& model, const BuiltModel* baseline) {
+absl::StatusOr<eval::RawRecords> Measurer::RecordDivergence(const Divergence& request, const std::string& name, const BuiltModel& model,
+                                                            const BuiltModel* baseline) {
   if (baseline == nullptr) return absl::FailedPreconditionError("divergence needs the baseline, which could not be built");
   eval::WindowOptions options;
   options.window = request.window();
   options.limit = request.limit();
   NIBBLE_ASSIGN_OR_RETURN(const auto* windows, Windows(request.text(), name, options));
-  return OfModel(source_, eval::MeasureDivergence(*baseline->plan, *model.plan, pool_, *windows));
+  return Raw(OfModel(source_, eval::RecordDivergence(*baseline->plan, *model.plan, pool_, *windows)));
 }
 
-absl::StatusOr<std::vector<Metric>> Measurer::MeasureTask(const MetricRequest& request, const BuiltModel& model) {
+absl::StatusOr<eval::RawRecords> Measurer::RecordTask(const MetricRequest& request, const BuiltModel& model) {
   const std::string key = request.SerializeAsString();
   if (tasks_.find(key) == tasks_.end()) {
     NIBBLE_ASSIGN_OR_RETURN(datasets::Task task, LoadTask(request, directory_));
@@ -95,8 +110,7 @@ absl::StatusOr<std::vector<Metric>> Measurer::MeasureTask(const MetricRequest& r
   options.window = request.task().window();
   options.end_tokens = source_.config.eos_token_ids;
   options.max_positions = std::max(options.max_positions, source_.config.max_position_embeddings);
-  NIBBLE_ASSIGN_OR_RETURN(auto result, OfModel(source_, eval::MeasureTask(*model.plan, pool_, *tokenizer, tasks_.at(key), options)));
-  return std::move(result.metrics);
+  return Raw(OfModel(source_, eval::RecordTask(*model.plan, pool_, *tokenizer, tasks_.at(key), options)));
 }
 
 absl::StatusOr<std::vector<Metric>> Measurer::MeasureLatency(const Latency& request, const BuiltModel& model, const BuiltModel* baseline) {

@@ -12,7 +12,7 @@
 #include "core/base/thread_pool.h"
 #include "core/runtime/plan.h"
 #include "datasets/task.h"
-#include "eval/divergence.h"
+#include "eval/raw_records.h"
 #include "eval/windows.h"
 #include "experiments/experiment.pb.h"
 #include "experiments/model.h"
@@ -37,14 +37,16 @@ class Measurer {
 
   // Everything but memory. `baseline` is needed by divergence, and by latency
   // where the two alternate; it may be `model` itself. Errors say what the
-  // metric needs.
-  absl::StatusOr<std::vector<Metric>> Measure(const MetricRequest& request, const BuiltModel& model, const BuiltModel* baseline);
+  // metric needs. `records`, where not null, gets the bytes of a quality metric's raw records.
+  absl::StatusOr<std::vector<Metric>> Measure(const MetricRequest& request, const BuiltModel& model, const BuiltModel* baseline,
+                                              std::string* records = nullptr);
 
  private:
   absl::StatusOr<const eval::TextWindows*> Windows(const std::string& text, const std::string& name, const eval::WindowOptions& options);
-  absl::StatusOr<std::vector<Metric>> MeasureDivergence(const Divergence& request, const std::string& name, const BuiltModel& model,
-                                                        const BuiltModel* baseline);
-  absl::StatusOr<std::vector<Metric>> MeasureTask(const MetricRequest& request, const BuiltModel& model);
+  absl::StatusOr<eval::RawRecords> RecordQuality(const MetricRequest& request, const BuiltModel& model, const BuiltModel* baseline);
+  absl::StatusOr<eval::RawRecords> RecordDivergence(const Divergence& request, const std::string& name, const BuiltModel& model,
+                                                    const BuiltModel* baseline);
+  absl::StatusOr<eval::RawRecords> RecordTask(const MetricRequest& request, const BuiltModel& model);
   absl::StatusOr<std::vector<Metric>> MeasureLatency(const Latency& request, const BuiltModel& model, const BuiltModel* baseline);
   absl::StatusOr<const text::Tokenizer*> Tokenizer() const;
 

@@ -119,8 +119,8 @@ TEST_F(Oracle, Choices) {
     const eval::TaskResult result = Score(*plan, Known(name), 40);
     for (size_t i = 0; i < result.items.size(); ++i) {
       const auto& golden = golden_[key]["items"][i];
-      EXPECT_EQ(result.items[i].prediction, golden["pred"].get<int>()) << name << " " << i;
-      EXPECT_EQ(result.items[i].prediction_norm, golden["pred_norm"].get<int>()) << name << " " << i;
+      EXPECT_EQ(result.items[i].prediction(), golden["pred"].get<int>()) << name << " " << i;
+      EXPECT_EQ(result.items[i].prediction_norm(), golden["pred_norm"].get<int>()) << name << " " << i;
       for (size_t c = 0; c < 4; ++c) EXPECT_NEAR(result.items[i].log_likelihoods[c], golden["ll"][c].get<double>(), 2e-3) << name << " " << i;
     }
   }
@@ -149,7 +149,7 @@ TEST_F(Oracle, LastWords) {
   for (size_t i = 0; i < result.items.size(); ++i) {
     const auto& golden = golden_["3f_lambada300"]["items"][i];
     EXPECT_NEAR(result.items[i].log_likelihoods[0], golden[0].get<double>(), 2e-3) << i;
-    EXPECT_EQ(result.items[i].greedy, golden[1].get<int>() != 0) << i;
+    EXPECT_EQ(result.items[i].greedy != 0, golden[1].get<int>() != 0) << i;
     EXPECT_EQ(result.items[i].target_tokens[0], golden[2].get<int>()) << i;
     sum -= golden[0].get<double>();
   }

@@ -9,11 +9,12 @@
 #include "core/base/file.h"
 #include "core/base/proto.h"
 #include "core/base/status.h"
+#include "core/text/utf8.h"
 
 namespace nibble {
 
 absl::StatusOr<ResultLog> ResultLog::Open(const std::string& dir) {
-  ResultLog log(dir + "/results.jsonl");
+  ResultLog log(dir);
   if (!FileExists(log.path_)) return log;
   NIBBLE_ASSIGN_OR_RETURN(const std::string text, ReadFile(log.path_));
   for (absl::string_view line : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
@@ -25,7 +26,8 @@ absl::StatusOr<ResultLog> ResultLog::Open(const std::string& dir) {
   return log;
 }
 
-absl::Status ResultLog::Append(const JobResult& result) {
+absl::Status ResultLog::Append(JobResult result, absl::string_view records) {
+  if (!records.empty()) *result.mutable_records() = WriteRecords(result.key(), records);
   NIBBLE_ASSIGN_OR_RETURN(std::string line, ProtoToJson(result));
   std::FILE* file = std::fopen(path_.c_str(), "ab");
   if (file == nullptr) return absl::FailedPreconditionError(absl::StrCat("cannot append to ", path_));
@@ -34,6 +36,16 @@ absl::Status ResultLog::Append(const JobResult& result) {
   if (std::fclose(file) != 0 || !written) return absl::ResourceExhaustedError(absl::StrCat("cannot write ", path_, "; is the disk full?"));
   if (result.error().empty()) finished_.insert(result.key());
   return absl::OkStatus();
+}
+
+RecordsFile ResultLog::WriteRecords(const std::string& key, absl::string_view records) const {
+  RecordsFile file;
+  file.set_name(absl::StrCat("records/", key, ".safetensors"));
+  file.set_sha256(Sha256(records));
+  absl::Status status = MakeDirectories(dir_ + "/records");
+  if (status.ok()) status = WriteFile(absl::StrCat(dir_, "/", file.name()), records);
+  if (!status.ok()) file.set_missing(text::WellFormed(status.message()));
+  return file;
 }
 
 bool ResultLog::NeedsNewline() const {

@@ -303,7 +303,7 @@ class Runner {
     CountRestarts(restarts, result.mutable_event());
     ++(result.has_error() ? summary_.failed : summary_.done);
     display_->Measured(*work.variant, task.place, result, task.seconds + (&task == &work.tasks[0] ? work.build_seconds : 0));
-    return log_.Append(result);
+    return log_.Append(result, report.ok() ? absl::string_view(report->records()) : "");
   }
 
   const RunPlan& plan_;

@@ -279,8 +279,50 @@ metric { size {} }
   const auto gathered = FiguresOf(dir + "/gathered");
   EXPECT_EQ(gathered, FiguresOf(dir + "/run"));
   EXPECT_EQ(gathered.count("w4/group 32 size_mib"), 1);
+  for (const char* folder : {"/gathered", "/run"}) ExpectOutcome(absl::StrCat("report ", dir, folder, " --recompute"), 0, {"6 of 6 quality metrics are equal"});
   ASSERT_OK_AND_ASSIGN(const std::string markdown, ReadFile(dir + "/gathered/report.md"));
   EXPECT_THAT(markdown, ::testing::HasSubstr("already quantized"));
+}
+
+TEST(Cli, QualityIsComputedAgainFromRawRecords) {
+  const std::string dir = TestTempDir(), config = dir + "/c.textproto", out = dir + "/out";
+  ASSERT_OK(WriteFile(dir + "/words.jsonl", "{\"t\": \"The old house stood at the end of the lane\"}\n{\"t\": \"It was empty\"}\n"));
+  for (const char* kind : {"LAST_WORD", "ROLLING"}) {
+    ASSERT_OK(WriteFile(absl::StrCat(dir, "/", kind, ".textproto"),
+                        absl::StrCat("name: \"", kind, "\" version: \"1\" part { file: \"words.jsonl\" } text: \"{t}\" kind: ", kind)));
+  }
+  ASSERT_OK(WriteFile(dir + "/EXACT.textproto",
+                      "name: \"EXACT\" version: \"1\" part { file: \"words.jsonl\" } context: \"{t}\" answer: \"{t}\" max_tokens: 3 kind: EXACT_MATCH"));
+  ASSERT_OK(WriteFile(config, R"(name: "raw"
+model { source: "configs/models/novelist" }
+baseline { name: "bf16" step { [nibble.baseline] {} } }
+variant { name: "w4" step { [nibble.rtn] { group_size: 32 } } }
+metric { perplexity { text: "quickstart/passages" window: 64 limit: 2 } }
+metric { divergence { text: "quickstart/passages" window: 64 limit: 2 } }
+metric { multiple_choice { set: "quickstart/questions" limit: 8 } }
+metric { task { task: "LAST_WORD.textproto" } }
+metric { task { task: "ROLLING.textproto" } }
+metric { task { task: "EXACT.textproto" } }
+metric { size {} }
+)"));
+  const std::string run = absl::StrCat("run ", config, " --threads 2 --out ", out), recompute = absl::StrCat("report ", out, " --recompute");
+  ExpectOutcome(run, 0, {"14 measured, 0 reused, 0 failed"});
+  ExpectOutcome(recompute, 0, {"EQUAL bf16 perplexity/quickstart/passages: ", "EQUAL w4 kl/", "EQUAL w4 top1_agreement/", "EQUAL w4 accuracy_norm/",
+                               "EQUAL w4 word_perplexity/ROLLING", "EQUAL w4 byte_perplexity/", "EQUAL w4 bits_per_byte/", "EQUAL w4 perplexity/LAST_WORD",
+                               "EQUAL w4 exact_match/EXACT", "22 of 22 quality metrics are equal"});
+  ExpectOutcome(absl::StrCat(recompute, " --out ", dir), 2, {"--recompute is for one folder"});
+  std::string lines = ReadFile(out + "/results.jsonl").value();
+  const std::string whole = lines;
+  ASSERT_OK(WriteFile(out + "/results.jsonl", lines.insert(lines.find("\"value\":") + 8, "1")));
+  ExpectOutcome(recompute, 1, {"DIFFERS bf16 perplexity/quickstart/passages: ", "stored as 1", "21 of 22"});
+  ASSERT_OK(WriteFile(out + "/results.jsonl", whole));
+  std::vector<std::string> files;
+  for (const auto& entry : std::filesystem::directory_iterator(out + "/records")) files.push_back(entry.path().string());
+  ASSERT_EQ(files.size(), 12);
+  ASSERT_OK(WriteFile(files[0], ReadFile(files[0]).value().substr(0, 100)));
+  std::filesystem::remove(files[1]);
+  ExpectOutcome(recompute, 1, {absl::StrCat("records are damaged: ", files[0]), absl::StrCat("records are missing: no file ", files[1])});
+  ExpectOutcome(run, 0, {"0 measured, 14 reused, 0 failed"});
 }
 
 TEST(Cli, OptionsThatWouldDoNothingAreErrors) {

@@ -1,5 +1,6 @@
 #include "core/io/safetensors.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
@@ -63,6 +64,12 @@ absl::Status CheckByteCount(const std::string& dtype, const Shape& shape, uint64
   if (expected == bytes) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat(dtype, " of shape ", ShapeToString(shape), " needs ", expected, " bytes, its offsets span ", bytes));
+}
+
+std::vector<TensorSpec> SpecsOf(const std::vector<std::pair<std::string, Tensor>>& tensors) {
+  std::vector<TensorSpec> specs;
+  for (const auto& [name, tensor] : tensors) specs.push_back({name, tensor.dtype(), tensor.shape()});
+  return specs;
 }
 
 }  // namespace
@@ -154,9 +161,30 @@ absl::StatusOr<std::unique_ptr<SafetensorsWriter>> SafetensorsWriter::Create(
     const std::string& path, const std::vector<TensorSpec>& specs, const std::map<std::string, std::string>& metadata) {
   NIBBLE_ASSIGN_OR_RETURN(auto file, PendingFile::Create(path));
   std::unique_ptr<SafetensorsWriter> writer(new SafetensorsWriter(std::move(file)));
-  NIBBLE_RETURN_IF_ERROR(writer->PlaceTensors(specs));
-  NIBBLE_RETURN_IF_ERROR(writer->WriteHeader(metadata));
+  NIBBLE_RETURN_IF_ERROR(writer->Begin(specs, metadata));
   return writer;
+}
+
+absl::StatusOr<std::string> SafetensorsWriter::ToBytes(const std::vector<std::pair<std::string, Tensor>>& tensors,
+                                                       const std::map<std::string, std::string>& metadata) {
+  SafetensorsWriter writer(nullptr);
+  NIBBLE_RETURN_IF_ERROR(writer.Begin(SpecsOf(tensors), metadata));
+  for (const auto& [name, tensor] : tensors) {
+    NIBBLE_RETURN_IF_ERROR(writer.Write(name, tensor));
+  }
+  return std::move(writer.bytes_);
+}
+
+absl::Status SafetensorsWriter::Begin(const std::vector<TensorSpec>& specs, const std::map<std::string, std::string>& metadata) {
+  NIBBLE_RETURN_IF_ERROR(PlaceTensors(specs));
+  return WriteHeader(metadata);
+}
+
+absl::Status SafetensorsWriter::WriteAt(int64_t offset, absl::Span<const uint8_t> bytes) {
+  if (file_ != nullptr) return file_->WriteAt(offset, bytes);
+  bytes_.resize(std::max(bytes_.size(), static_cast<size_t>(offset) + bytes.size()));
+  std::copy(bytes.begin(), bytes.end(), bytes_.begin() + offset);
+  return absl::OkStatus();
 }
 
 absl::Status SafetensorsWriter::PlaceTensors(const std::vector<TensorSpec>& specs) {
@@ -199,7 +227,7 @@ absl::Status SafetensorsWriter::WriteHeader(const std::map<std::string, std::str
   const uint64_t length = text.size();
   text.insert(0, reinterpret_cast<const char*>(&length), sizeof(length));
   data_begin_ = static_cast<int64_t>(text.size());
-  return file_->WriteAt(0, {reinterpret_cast<const uint8_t*>(text.data()), text.size()});
+  return WriteAt(0, {reinterpret_cast<const uint8_t*>(text.data()), text.size()});
 }
 
 absl::Status SafetensorsWriter::Write(const std::string& name, const Tensor& tensor) {
@@ -214,7 +242,7 @@ absl::Status SafetensorsWriter::Write(const std::string& name, const Tensor& ten
         path(), ": tensor '", name, "' is ", DTypeName(tensor.dtype()), " ", ShapeToString(tensor.shape()), ", announced ",
         DTypeName(slot.dtype), " ", ShapeToString(slot.shape)));
   }
-  NIBBLE_RETURN_IF_ERROR(file_->WriteAt(data_begin_ + slot.offset, tensor.bytes()));
+  NIBBLE_RETURN_IF_ERROR(WriteAt(data_begin_ + slot.offset, tensor.bytes()));
   slot.written = true;
   return absl::OkStatus();
 }
@@ -230,9 +258,7 @@ absl::Status SafetensorsWriter::Finish() {
 
 absl::Status WriteSafetensors(const std::string& path, const std::vector<std::pair<std::string, Tensor>>& tensors,
                               const std::map<std::string, std::string>& metadata) {
-  std::vector<TensorSpec> specs;
-  for (const auto& [name, tensor] : tensors) specs.push_back({name, tensor.dtype(), tensor.shape()});
-  NIBBLE_ASSIGN_OR_RETURN(const auto writer, SafetensorsWriter::Create(path, specs, metadata));
+  NIBBLE_ASSIGN_OR_RETURN(const auto writer, SafetensorsWriter::Create(path, SpecsOf(tensors), metadata));
   for (const auto& [name, tensor] : tensors) NIBBLE_RETURN_IF_ERROR(writer->Write(name, tensor));
   return writer->Finish();
 }

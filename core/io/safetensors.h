@@ -80,6 +80,9 @@ class SafetensorsWriter {
   static absl::StatusOr<std::unique_ptr<SafetensorsWriter>> Create(const std::string& path,
                                                                    const std::vector<TensorSpec>& specs,
                                                                    const std::map<std::string, std::string>& metadata);
+  // The bytes of a whole file.
+  static absl::StatusOr<std::string> ToBytes(const std::vector<std::pair<std::string, Tensor>>& tensors,
+                                             const std::map<std::string, std::string>& metadata);
   SafetensorsWriter(const SafetensorsWriter&) = delete;
   SafetensorsWriter& operator=(const SafetensorsWriter&) = delete;
 
@@ -98,12 +101,18 @@ class SafetensorsWriter {
     bool written = false;
   };
 
-  explicit SafetensorsWriter(std::unique_ptr<PendingFile> file) : file_(std::move(file)) {}
+  // Without a file: into bytes_.
+  explicit SafetensorsWriter(std::unique_ptr<PendingFile> file)
+      : file_(std::move(file)), path_(file_ != nullptr ? file_->path() : "safetensors in memory") {}
+  absl::Status Begin(const std::vector<TensorSpec>& specs, const std::map<std::string, std::string>& metadata);
+  absl::Status WriteAt(int64_t offset, absl::Span<const uint8_t> bytes);
   absl::Status PlaceTensors(const std::vector<TensorSpec>& specs);
   absl::Status WriteHeader(const std::map<std::string, std::string>& metadata);
-  const std::string& path() const { return file_->path(); }
+  const std::string& path() const { return path_; }
 
   const std::unique_ptr<PendingFile> file_;
+  const std::string path_;
+  std::string bytes_;
   int64_t data_begin_ = 0;
   std::map<std::string, Slot> slots_;
   std::vector<std::string> order_;  // by offset

@@ -53,6 +53,15 @@ TEST(SafetensorsTest, RoundTrip) {
   }
 }
 
+TEST(SafetensorsTest, BytesAreThoseOfAFile) {
+  const std::string path = TestTempDir() + "/a.safetensors";
+  ASSERT_OK(WriteSafetensors(path, Sample(), {{"k", "v"}}));
+  ASSERT_OK_AND_ASSIGN(const std::string file, ReadFile(path));
+  ASSERT_OK_AND_ASSIGN(const std::string bytes, SafetensorsWriter::ToBytes(Sample(), {{"k", "v"}}));
+  EXPECT_TRUE(bytes == file);
+  EXPECT_FALSE(SafetensorsWriter::ToBytes({{"a", Tensor::Zeros(DType::kU8, {1})}, {"a", Tensor::Zeros(DType::kU8, {1})}}, {}).ok());
+}
+
 TEST(SafetensorsTest, TensorsOutliveTheFileObject) {
   const std::string path = TestTempDir() + "/a.safetensors";
   ASSERT_OK(WriteSafetensors(path, Sample()));
