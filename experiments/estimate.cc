@@ -1,8 +1,12 @@
 #include "experiments/estimate.h"
 
 #include <algorithm>
+#include <map>
 #include <numeric>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "core/base/memory.h"
 #include "core/base/status.h"
 #include "datasets/registry.h"
 #include "datasets/text.h"
@@ -12,16 +16,22 @@
 namespace nibble {
 namespace {
 
-// Of what a build reads and holds, and of a model's folder, when it runs: pages of weights
-// that were packed are given back, but not at once.
-constexpr double kBuildFactor = 2, kMeasurementFactor = 1.5;
+// Of a model's folder, when it runs: pages of weights that were packed are given back, but
+// not at once.
+constexpr double kMeasurementFactor = 1.5;
 
 // Of each job: its process starts, reads its files and loads its models; what it holds
-// beside weights.
-constexpr double kStartSeconds = 0.5, kProcessBytes = 64 << 20;
+// beside weights, the mapping that weights begin with (core/tensor) among it.
+constexpr double kStartSeconds = 0.5, kProcessBytes = 80 << 20;
 // A build that learns nothing rounds, encodes and writes every weight: as long as so many
 // tokens take.
 constexpr double kEncodingTokens = 500;
+// How often its text passes through a method that calibrates: gptq's number; LearningTokens
+// counts every pass, what is held does not.
+constexpr double kCalibrationPasses = 6;
+// Values that wait between two linears of a block, of the size of hidden states, and the most
+// that are kept (calibration::BlockWalk::kMostKept).
+constexpr double kKeptOfHidden = 4, kMostKeptBytes = 256 << 20;
 // Decoding reads all weights for a token, which takes as long as the arithmetic of so many.
 constexpr double kTokensOfADecode = 12;
 
@@ -32,15 +42,41 @@ double TokensOfBytes(const text::Tokenizer& tokenizer, absl::string_view beginni
   return bytes * static_cast<double>(tokenizer.Encode(sample).size()) / static_cast<double>(sample.size());
 }
 
+double SizeOf(const Shape& shape) {
+  return std::accumulate(shape.begin(), shape.end(), 1.0, [](double product, int64_t size) { return product * static_cast<double>(size); });
+}
+
 // That a token is multiplied with.
 double WeightsOf(const ir::Graph& graph) {
   double weights = 0;
   for (const ir::Op& op : graph.ops()) {
-    if (!op.is_linear()) continue;
-    const Shape& shape = graph.parameter(*op.weight).shape();
-    weights += std::accumulate(shape.begin(), shape.end(), 1.0, [](double product, int64_t size) { return product * static_cast<double>(size); });
+    if (op.is_linear()) weights += SizeOf(graph.parameter(*op.weight).shape());
   }
   return weights;
+}
+
+double LargestParameter(const ir::Graph& graph) {
+  double largest = 0;
+  for (const ir::Parameter& parameter : graph.parameters()) largest = std::max(largest, SizeOf(parameter.shape()));
+  return largest;
+}
+
+// What a method holds that calibrates a block at a time (core/calibration): the block's
+// weights in fp32, second moments of its widest input and their factors in fp64, and of its
+// text the hidden states between blocks and the values that wait for the next linear.
+double CalibrationMemory(const ir::Graph& graph, double learning_tokens) {
+  std::map<int, double> blocks;  // weights
+  double width = 0;
+  for (const ir::Op& op : graph.ops()) {
+    if (op.kind != ir::OpKind::kLinear) continue;
+    const Shape& shape = graph.parameter(*op.weight).shape();
+    blocks[op.layer] += SizeOf(shape);
+    width = std::max(width, static_cast<double>(shape.back()));
+  }
+  double block = 0;
+  for (const auto& [layer, weights] : blocks) block = std::max(block, weights);
+  const double hidden = 4 * static_cast<double>(graph.hidden_size()) * learning_tokens / kCalibrationPasses;
+  return 4 * block + 2 * 8 * width * width + hidden + std::min(kMostKeptBytes, kKeptOfHidden * hidden);
 }
 
 double BytesOf(const std::vector<std::string>& texts) {
@@ -51,16 +87,30 @@ double BytesOf(const std::vector<std::string>& texts) {
 
 }  // namespace
 
-double BuildMemory(const RunPlan& plan, const PlannedVariant& variant) {
-  double copies = 0;
-  for (const Step& step : variant.variant->pipeline.step()) {
+// A result in 8 bits or fewer and its packed form, for the plan that every build tries, take
+// together no more than a source in 16; plans read a result in 16 bits in place.
+double BuildMemory(const OpenedModel& model, const Pipeline& pipeline) {
+  double learning = 0;
+  for (const Step& step : pipeline.step()) {
     const auto method = MakeMethod(step);
-    if (method.ok()) copies = std::max(copies, (*method)->LearningCopies());
+    if (!method.ok()) continue;
+    const double copies = (*method)->LearningCopies();
+    if (copies > 0) learning = std::max(learning, copies * 4 * WeightsOf(model.graph));
+    else if ((*method)->learns()) learning = std::max(learning, CalibrationMemory(model.graph, (*method)->LearningTokens()));
   }
-  return kProcessBytes + kBuildFactor * static_cast<double>(plan.model().source.weight_bytes) + copies * 4 * WeightsOf(plan.model().graph);
+  return kProcessBytes + static_cast<double>(model.source.weight_bytes) + 4 * LargestParameter(model.graph) + learning;
 }
 
 double MeasurementMemory(double model_bytes) { return kProcessBytes + kMeasurementFactor * model_bytes; }
+
+absl::Status CheckJobMemory(double bytes, int64_t limit) {
+  const int64_t most = limit > 0 ? limit : AvailableMemory();
+  if (bytes <= static_cast<double>(most)) return absl::OkStatus();
+  const std::string needs = absl::StrFormat("it is thought to need %.0f MiB, more than the %d MiB ", bytes / (1 << 20), most >> 20);
+  return absl::ResourceExhaustedError(absl::StrCat(needs, limit > 0 ? "of --memory-limit; raise the limit"
+                                                                    : "that are free on its machine; close other programs, or let it start "
+                                                                      "all the same with --memory-limit and the MiB that it may take"));
+}
 
 TimeEstimator::TimeEstimator(const RunPlan& plan, double operations_per_second)
     : plan_(plan), operations_per_second_(operations_per_second), weights_(WeightsOf(plan.model().graph)) {}

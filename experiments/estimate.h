@@ -1,22 +1,28 @@
 // What a job is thought to need, before it runs: time from the tokens that pass through the
 // model, memory from the size of models and what learning holds beside them. It is rough,
 // within a factor of two or three; it weighs what is left of a run, is printed by
-// `--dry-run`, and a job whose memory is not there is not started.
+// `--dry-run`, and a job whose memory is not there says so in place of taking it.
 #ifndef NIBBLE_EXPERIMENTS_ESTIMATE_H_
 #define NIBBLE_EXPERIMENTS_ESTIMATE_H_
 
+#include <cstdint>
 #include <map>
 #include <string>
 
-#include "absl/status/statusor.h"
+#include "absl/status/status.h"
 #include "experiments/run_plan.h"
 
 namespace nibble {
 
-// Bytes of private memory.
-double BuildMemory(const RunPlan& plan, const PlannedVariant& variant);
+// Bytes of private memory of a build: its result, a layer in fp32, and what its steps learn
+// with. The source's weights are mapped and take none.
+double BuildMemory(const OpenedModel& model, const Pipeline& pipeline);
 // Of a job that loads models whose files have so many bytes.
 double MeasurementMemory(double model_bytes);
+
+// An error where a job is thought to need more than `limit`, the bytes that it may have, or
+// where that is 0 more than what is free on this machine.
+absl::Status CheckJobMemory(double bytes, int64_t limit);
 
 class TimeEstimator {
  public:

@@ -1,8 +1,16 @@
 #include "experiments/job.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <exception>
 #include <map>
 #include <memory>
+#include <new>
+#include <system_error>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
@@ -13,6 +21,7 @@
 #include "core/base/status.h"
 #include "core/kernels/machine.h"
 #include "core/text/utf8.h"
+#include "experiments/estimate.h"
 #include "experiments/measure.h"
 #include "experiments/model_store.h"
 #include "experiments/text_config.h"
@@ -75,7 +84,7 @@ ModelStore StoreOf(const Job& job) { return ModelStore(job.store(), {job.other_s
 // Applies the steps of a build to a graph, from the longest beginning that is there.
 class Builder {
  public:
-  Builder(const Job& job, ThreadPool& pool) : job_(job), pool_(pool), store_(StoreOf(job)) {}
+  Builder(const Job& job, int64_t memory_limit, ThreadPool& pool) : job_(job), memory_limit_(memory_limit), pool_(pool), store_(StoreOf(job)) {}
 
   absl::StatusOr<BuildReport> Run() {
     NIBBLE_ASSIGN_OR_RETURN(const OpenedModel source, OpenModel(job_.model()));
@@ -95,6 +104,7 @@ class Builder {
   absl::StatusOr<BuildReport> Apply(const OpenedModel& source, ir::Graph graph, int done) {
     const Build& build = job_.build();
     const auto& steps = build.pipeline().step();
+    NIBBLE_RETURN_IF_ERROR(CheckJobMemory(BuildMemory(source, build.pipeline()), memory_limit_));
     Context context(pool_, WorkplaceOf(source, job_.directory(), build.work(), job_.model_hash()));
     BuildRecord record;
     for (const Event& event : begun_.event()) {
@@ -137,6 +147,7 @@ class Builder {
   }
 
   const Job& job_;
+  const int64_t memory_limit_;
   ThreadPool& pool_;
   ModelStore store_;
   BuildReport begun_;  // of the steps that were there
@@ -151,10 +162,12 @@ absl::StatusOr<BuiltModel> Load(const ModelStore& store, const std::string& key)
   return built;
 }
 
-absl::StatusOr<std::vector<Metric>> Measure(const Job& job, std::string* records) {
+absl::StatusOr<std::vector<Metric>> Measure(const Job& job, int64_t memory_limit, std::string* records) {
   const Measurement& measurement = job.measurement();
   const MetricRequest& request = measurement.metric();
   const ModelStore store = StoreOf(job);
+  const int64_t bytes = store.BytesOf(measurement.model_key()) + (measurement.has_baseline_key() ? store.BytesOf(measurement.baseline_key()) : 0);
+  NIBBLE_RETURN_IF_ERROR(CheckJobMemory(MeasurementMemory(static_cast<double>(bytes)), memory_limit));
   if (request.has_memory()) return MeasureMemory(request.memory(), store.PathOf(measurement.model_key()), job.threads());
   NIBBLE_ASSIGN_OR_RETURN(const OpenedModel source, OpenModel(job.model()));
   NIBBLE_ASSIGN_OR_RETURN(const BuiltModel model, Load(store, measurement.model_key()));
@@ -164,24 +177,79 @@ absl::StatusOr<std::vector<Metric>> Measure(const Job& job, std::string* records
   return measurer.Measure(request, model, &baseline, records);
 }
 
+// The report of a job that runs out of memory, which leaves none to make it in.
+struct LastReport {
+  std::string path, temporary, json;
+  bool has_limit = false;
+};
+LastReport& TheLastReport() {
+  static auto* report = new LastReport;
+  return *report;
+}
+
+// Calls nothing that allocates. Of several threads the first ends the process.
+[[noreturn]] void LeaveLastReport() {
+  static std::atomic_flag begun = ATOMIC_FLAG_INIT;
+  while (begun.test_and_set()) ::pause();
+  const LastReport& last = TheLastReport();
+  const auto write_to = [&](int fd) { return ::write(fd, last.json.data(), last.json.size()) == static_cast<ssize_t>(last.json.size()); };
+  const int fd = ::open(last.temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  if (fd >= 0 && write_to(fd) && ::fsync(fd) == 0 && ::rename(last.temporary.c_str(), last.path.c_str()) == 0) ::_exit(0);
+  write_to(STDERR_FILENO);
+  ::_exit(1);
+}
+
+// Eigen and tensors throw without operator new's handler. Under a limit a thread whose stack finds no
+// room is an error of the system's.
+bool IsOutOfMemory(const std::exception_ptr& error) {
+  if (error == nullptr) return false;
+  try {
+    std::rethrow_exception(error);
+  } catch (const std::bad_alloc&) {
+    return true;
+  } catch (const std::system_error& of_system) {
+    return TheLastReport().has_limit && of_system.code() == std::errc::resource_unavailable_try_again;
+  } catch (...) {
+    return false;
+  }
+}
+
 }  // namespace
 
 std::string ReportPath(absl::string_view path) { return absl::StrCat(absl::StripSuffix(path, ".textproto"), ".json"); }
 
-BuildReport DoBuild(const Job& job) {
+void ReportWhenOutOfMemory(const std::string& path, const JobPlaces& places) {
+  BuildReport report;  // MeasurementReport's error has the same name
+  report.set_error(places.memory_limit > 0 ? absl::StrCat("it took more than the ", places.memory_limit >> 20, " MiB of --memory-limit; raise the limit")
+                                           : "its machine has no more memory for it; close other programs");
+  LastReport& last = TheLastReport();
+  last.path = places.report.empty() ? ReportPath(path) : places.report;
+  last.temporary = TemporaryName(last.path);
+  last.json = ProtoToJson(report).value();
+  last.has_limit = places.memory_limit > 0;
+  std::set_new_handler(LeaveLastReport);
+  static const std::terminate_handler others = std::get_terminate();
+  std::set_terminate([] {
+    if (IsOutOfMemory(std::current_exception())) LeaveLastReport();
+    others();
+    std::abort();
+  });
+}
+
+BuildReport DoBuild(const Job& job, int64_t memory_limit) {
   ThreadPool pool(ThreadsOrAll(job.threads()));
-  const absl::StatusOr<BuildReport> built = Builder(job, pool).Run();
+  const absl::StatusOr<BuildReport> built = Builder(job, memory_limit, pool).Run();
   if (built.ok()) return *built;
   BuildReport report;
   report.set_error(ErrorText(built.status()));
   return report;
 }
 
-MeasurementReport DoMeasurement(const Job& job) {
+MeasurementReport DoMeasurement(const Job& job, int64_t memory_limit) {
   MeasurementReport report;
   const absl::Time start = absl::Now();
   std::string records;
-  const auto metrics = Measure(job, &records);
+  const auto metrics = Measure(job, memory_limit, &records);
   report.set_seconds(absl::ToDoubleSeconds(absl::Now() - start));
   if (!metrics.ok()) report.set_error(ErrorText(metrics.status()));
   else if (!records.empty()) report.set_records(std::move(records));
@@ -212,7 +280,8 @@ absl::Status DoJob(const std::string& path, const JobPlaces& places) {
   if (job.build().key_size() != job.build().pipeline().step_size()) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": ", job.build().key_size(), " keys for ", job.build().pipeline().step_size(), " steps"));
   }
-  NIBBLE_ASSIGN_OR_RETURN(const std::string json, job.has_build() ? ProtoToJson(DoBuild(job)) : ProtoToJson(DoMeasurement(job)));
+  NIBBLE_ASSIGN_OR_RETURN(const std::string json, job.has_build() ? ProtoToJson(DoBuild(job, places.memory_limit))
+                                                                   : ProtoToJson(DoMeasurement(job, places.memory_limit)));
   return WriteFile(places.report.empty() ? ReportPath(path) : places.report, json);
 }
 

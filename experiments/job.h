@@ -3,6 +3,7 @@
 #ifndef NIBBLE_EXPERIMENTS_JOB_H_
 #define NIBBLE_EXPERIMENTS_JOB_H_
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -12,13 +13,18 @@
 
 namespace nibble {
 
+// An environment variable with the number of OpenBLAS's threads, which start with a process.
+// Jobs use one (core/tensor/blas.h); buffers of others would count against a memory limit.
+inline constexpr char kBlasThreads[] = "OPENBLAS_NUM_THREADS";
+
 // Where the report of the job in `path` goes: beside it.
 std::string ReportPath(absl::string_view path);
 
-// Where a job finds and leaves things, when not where its file says.
+// Where a job finds and leaves things, when not where its file says, and what it may take.
 struct JobPlaces {
   std::vector<std::string> stores;  // of built models: the first is written to, all are looked through
   std::string report;               // "": ReportPath
+  int64_t memory_limit = 0;         // bytes; 0: what its machine has free
 };
 
 // Does the job that the file holds (text form) and writes its BuildReport or
@@ -26,11 +32,16 @@ struct JobPlaces {
 // there; an error here is a job that cannot be read or a report that cannot be written.
 absl::Status DoJob(const std::string& path, const JobPlaces& places = {});
 
+// From here on an allocation that fails, in any thread, ends this process with a report of
+// the job in `path` that says so and names the limit. For a process that does nothing else.
+void ReportWhenOutOfMemory(const std::string& path, const JobPlaces& places);
+
 // A build by itself: the report, and in the store the model and the beginnings to keep.
-BuildReport DoBuild(const Job& job);
+// `memory_limit` as JobPlaces has it.
+BuildReport DoBuild(const Job& job, int64_t memory_limit = 0);
 
 // A measurement by itself.
-MeasurementReport DoMeasurement(const Job& job);
+MeasurementReport DoMeasurement(const Job& job, int64_t memory_limit = 0);
 
 // The machine that this process runs on, without its peaks.
 Machine ThisMachine(int threads);

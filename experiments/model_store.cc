@@ -1,7 +1,5 @@
 #include "experiments/model_store.h"
 
-#include <unistd.h>
-
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
@@ -48,7 +46,7 @@ int64_t ModelStore::BytesOf(const std::string& key) const {
 absl::Status ModelStore::Put(const std::string& key, const io::LoadedModel& source, const ir::Graph& graph, const std::string& pipeline,
                              const BuildReport& report) {
   if (Has(key)) return absl::OkStatus();
-  const std::string unfinished = absl::StrCat(PathOf(key), ".", ::getpid());
+  const std::string unfinished = TemporaryName(PathOf(key));
   NIBBLE_RETURN_IF_ERROR(SaveModel(source, graph, pipeline, unfinished));
   NIBBLE_ASSIGN_OR_RETURN(const std::string json, ProtoToJson(report, /*pretty=*/true));
   NIBBLE_RETURN_IF_ERROR(WriteFile(absl::StrCat(unfinished, "/", kReport), json));

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <filesystem>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -31,9 +32,15 @@ absl::Status ResultLog::Append(JobResult result, absl::string_view records) {
   NIBBLE_ASSIGN_OR_RETURN(std::string line, ProtoToJson(result));
   std::FILE* file = std::fopen(path_.c_str(), "ab");
   if (file == nullptr) return absl::FailedPreconditionError(absl::StrCat("cannot append to ", path_));
+  std::fseek(file, 0, SEEK_END);
+  const long size = std::ftell(file);
   line = absl::StrCat(NeedsNewline() ? "\n" : "", line, "\n");
   const bool written = std::fwrite(line.data(), 1, line.size(), file) == line.size() && std::fflush(file) == 0 && ::fsync(::fileno(file)) == 0;
-  if (std::fclose(file) != 0 || !written) return absl::ResourceExhaustedError(absl::StrCat("cannot write ", path_, "; is the disk full?"));
+  if (std::fclose(file) != 0 || !written) {
+    std::error_code ignored;
+    if (size >= 0) std::filesystem::resize_file(path_, static_cast<uintmax_t>(size), ignored);  // half a line is no result
+    return absl::ResourceExhaustedError(absl::StrCat("cannot write ", path_, "; is the disk full?"));
+  }
   if (result.error().empty()) finished_.insert(result.key());
   return absl::OkStatus();
 }

@@ -31,7 +31,7 @@ std::string CurveText(const TrainingCurve& curve) {
 }  // namespace
 
 RunDisplay::RunDisplay(const RunPlan& plan, bool terminal, int jobs, double estimated_seconds)
-    : plan_(plan), terminal_(terminal), jobs_(jobs), estimated_(estimated_seconds), table_(NamesOf(plan), plan.experiment().metric_names) {}
+    : plan_(plan), terminal_(terminal), jobs_(jobs), time_(estimated_seconds), table_(NamesOf(plan), plan.experiment().metric_names) {}
 
 size_t RunDisplay::RowOf(const PlannedVariant& variant) const { return static_cast<size_t>(&variant - plan_.variants().data()); }
 
@@ -41,19 +41,16 @@ void RunDisplay::Draw(const std::string& line) {
     return;
   }
   drawn_ = Clock::now();
-  table_.SetFooter(absl::StrFormat("[%d/%d, %s left] %s", done_, jobs_, TimeLeft(), job_), heard_);
+  table_.SetFooter(WithProgress(job_), heard_);
   table_.Draw(stderr, TerminalSize(), line);
 }
 
-// By the estimates' share of what they said for what is done; before the first job by what
-// they say themselves.
-std::string RunDisplay::TimeLeft() const {
-  const double elapsed = std::chrono::duration<double>(Clock::now() - start_).count();
-  const double factor = estimated_done_ > 0 ? elapsed / estimated_done_ : 1;
-  return FormatSeconds(factor * std::max(0.0, estimated_ - estimated_done_));
+std::string RunDisplay::WithProgress(const std::string& text) const {
+  return absl::StrFormat("[%d/%d, %s left] %s", done_, jobs_, FormatSeconds(time_.At(Now())), text);
 }
 
-void RunDisplay::Start(const PlannedVariant& variant, std::optional<size_t> measurement) {
+void RunDisplay::Start(const PlannedVariant& variant, std::optional<size_t> measurement, double estimated_seconds) {
+  time_.Start(estimated_seconds, Now());
   if (!terminal_) return;
   table_.SetCurrent(RowOf(variant));
   job_ = absl::StrCat(variant.variant->name, ": ", measurement.has_value() ? plan_.columns()[*measurement].names[0] : "building");
@@ -73,8 +70,10 @@ void RunDisplay::Hear(absl::string_view text) {
 }
 
 void RunDisplay::Built(const PlannedVariant& variant, const BuildReport& report) {
+  time_.End(Now());
   job_.clear();
   heard_.clear();
+  if (report.has_error()) return;
   Draw(absl::StrFormat("%s: built in %.1f s", variant.variant->name, report.seconds()));
   for (const TrainingCurve& curve : report.training()) Draw(CurveText(curve));
 }
@@ -86,7 +85,8 @@ void RunDisplay::SetCells(const PlannedVariant& variant, size_t measurement, con
 
 void RunDisplay::Measured(const PlannedVariant& variant, size_t measurement, const JobResult& result, double estimated_seconds) {
   ++done_;
-  estimated_done_ += estimated_seconds;
+  if (time_.is_running()) time_.End(Now());
+  else time_.Skip(estimated_seconds);
   const RunPlan::Columns& columns = plan_.columns()[measurement];
   SetCells(variant, measurement, result.has_error() ? "failed" : "");
   std::string text = result.has_error() ? absl::StrCat("FAILED: ", result.error()) : "";
@@ -100,7 +100,7 @@ void RunDisplay::Measured(const PlannedVariant& variant, size_t measurement, con
   heard_.clear();
   // The table holds the values; errors need more room.
   if (terminal_) Draw(result.has_error() ? line : "");
-  else Draw(absl::StrFormat("[%d/%d, %s left] %s", done_, jobs_, TimeLeft(), line));
+  else Draw(WithProgress(line));
 }
 
 void RunDisplay::Known(const PlannedVariant& variant, size_t measurement) {

@@ -21,18 +21,20 @@ struct RunOptions {
   enum class Backend { kLocal, kSlurm };
   Backend backend = Backend::kLocal;
   std::string slurm_arguments;  // of sbatch
-  int64_t memory_limit = 0;     // bytes that a job may have; 0: what the machine has
+  int64_t memory_limit = 0;     // bytes that a job may have, free or not; 0: what its machine has free
 };
 
 struct RunSummary {
   int done = 0;      // jobs measured now
   int reused = 0;    // found finished in the folder
-  int failed = 0;
+  int failed = 0;    // without a result: failed, or left when results could not be written
 };
 
 // `lock`: of the folder `options.out`; who reads the results holds it until they are read.
 // Errors: a model that does not load, a folder that cannot be written, an
-// unknown variant in `plan.only`. Failures of single jobs are counted, not returned.
+// unknown variant in `plan.only`. Failures of single jobs are counted, not returned. Where a
+// result cannot be written (a full disk) the run says so and stops; the job's report stays in
+// the folder, and a later run takes it.
 absl::StatusOr<RunSummary> RunExperiment(const ExpandedExperiment& experiment, const RunOptions& options, const FolderLock& lock);
 
 }  // namespace nibble

@@ -220,6 +220,9 @@ TEST(Cli, RunWritesAReportAndResumes) {
   const std::string run = absl::StrCat("run ", config, " --out ", dir, "/out");
   ExpectOutcome(run, 0, {"12 measured, 0 reused, 0 failed", "PASS w4 size_mib"});
   ExpectOutcome(run, 0, {"0 measured, 12 reused"});
+  const Outcome left = Nibble(run + " --dry-run");
+  EXPECT_THAT(left.text, ::testing::HasSubstr(absl::StrCat("done: 12 measurements have results in ", dir, "/out")));
+  EXPECT_THAT(left.text, ::testing::Not(::testing::HasSubstr("job: ")));
   ExpectOutcome(absl::StrCat(run, " --set variant[w4].step[0].group_size=16"), 0, {"3 measured, 9 reused"});
   ExpectOutcome(absl::StrCat("gate ", dir, "/out"), 0, {"PASS"});
   ExpectOutcome(absl::StrCat("report ", dir, "/out"), 0, {"report.md", "report.html"});
@@ -236,6 +239,68 @@ TEST(Cli, RunWritesAReportAndResumes) {
   EXPECT_THAT(both, ::testing::HasSubstr("×1.000 of out |"));  // of the size in the other run
   ExpectOutcome(absl::StrCat("report ", dir, "/out --out ", dir, "/both"), 2, {"--out is for several folders"});
   ExpectOutcome(absl::StrCat("report ", dir, "/out ", dir, "/none"), 2, {"none/run.json"});
+}
+
+std::string WriteTinyConfig(const std::string& dir, const std::string& metrics) {
+  const std::string path = dir + "/tiny.textproto";
+  EXPECT_OK(WriteFile(path, absl::StrCat("model { source: \"synthetic:tiny\" } baseline { name: \"bf16\" step { [nibble.baseline] {} } } ", metrics)));
+  return path;
+}
+
+// What a job has measured is not lost where it cannot be written: the job's report is taken
+// when it can.
+TEST(Cli, AResultThatCannotBeWrittenIsTakenLater) {
+  const std::string dir = TestTempDir(), out = dir + "/out";
+  const std::string run = absl::StrCat("run ", WriteTinyConfig(dir, "metric { size {} }"), " --out ", out);
+  ASSERT_OK(MakeDirectories(out));
+  std::filesystem::create_symlink("no/such/folder", out + "/results.jsonl");
+  ExpectOutcome(run, 1, {"STOPPED: cannot append to", "1 measurements have no result", "0 measured, 0 reused, 1 failed; report: "});
+  std::string kept;
+  for (const auto& entry : std::filesystem::directory_iterator(out + "/jobs")) {
+    if (entry.path().extension() == ".json") kept = entry.path().string();
+  }
+  ASSERT_OK_AND_ASSIGN(const std::string text, ReadFile(kept));
+  ASSERT_OK_AND_ASSIGN(nlohmann::json report, ParseJson(text, kept));
+  report["metric"][0]["value"] = 12345;  // which no job would measure
+  ASSERT_OK(WriteFile(kept, report.dump()));
+  std::filesystem::remove(out + "/results.jsonl");
+  ExpectOutcome(run, 0, {"1 measured, 0 reused, 0 failed"});
+  ASSERT_OK_AND_ASSIGN(const std::string results, ReadFile(out + "/results.jsonl"));
+  EXPECT_THAT(results, ::testing::HasSubstr("12345"));
+  EXPECT_FALSE(FileExists(kept));
+}
+
+TEST(Cli, AModelStaysForMeasurementsThatFailed) {
+  const std::string dir = TestTempDir();
+  const std::string run =
+      absl::StrCat("run ", WriteTinyConfig(dir, "metric { size {} } metric { perplexity { text: \"quickstart/passages\" window: 64 limit: 1 } }"), " --out ", dir, "/out");
+  ExpectOutcome(run, 1, {"bf16: built in", "has no tokenizer", "1 measured, 0 reused, 1 failed"});
+  const Outcome again = Nibble(run);
+  EXPECT_THAT(again.text, ::testing::HasSubstr("0 measured, 1 reused, 1 failed"));
+  EXPECT_THAT(again.text, ::testing::Not(::testing::HasSubstr("built in")));
+}
+
+TEST(Cli, AJobThatIsThoughtToNeedMoreThanItsLimitIsRefused) {
+  const std::string dir = TestTempDir();
+  const std::string run = absl::StrCat("run ", WriteTinyConfig(dir, "metric { size {} }"), " --threads 1 --out ", dir, "/out");
+  ExpectOutcome(run + " --memory-limit 60", 1, {"FAILED: it is thought to need 80 MiB, more than the 60 MiB of --memory-limit; raise the limit"});
+  ExpectOutcome(run + " --memory-limit 1000", 0, {"1 measured"});
+}
+
+// A text of which a copy does not fit, which no estimate counts.
+TEST(Cli, AJobThatTakesMoreThanItsLimitSaysSo) {
+  const std::string dir = TestTempDir(), config = dir + "/c.textproto", text = dir + "/huge.txt", report = dir + "/report.json";
+  ASSERT_OK(WriteFile(text, "x"));
+  std::filesystem::resize_file(text, 300 << 20);
+  ASSERT_OK(WriteFile(config, absl::StrCat("model { source: \"configs/models/novelist\" } baseline { name: \"bf16\" step { [nibble.baseline] {} } } "
+                                           "metric { perplexity { text: \"", text, "\" window: 64 } }")));
+  ExpectOutcome(absl::StrCat("plan ", config, " --threads 1 --out ", dir, "/jobs"), 0, {});
+  ExpectOutcome(absl::StrCat("job ", dir, "/jobs/bf16.build.textproto --store ", dir, "/models"), 0, {});
+  ::setenv("OPENBLAS_NUM_THREADS", "1", 1);  // as for the jobs of a run
+  ExpectOutcome(absl::StrCat("job ", dir, "/jobs/bf16.0.textproto --memory-limit 150 --store ", dir, "/models --report ", report), 0, {});
+  ::unsetenv("OPENBLAS_NUM_THREADS");
+  ASSERT_OK_AND_ASSIGN(const std::string json, ReadFile(report));
+  EXPECT_THAT(json, ::testing::HasSubstr("it took more than the 150 MiB of --memory-limit; raise the limit"));
 }
 
 // The figures of a run's quality metrics, sizes too.

@@ -32,16 +32,19 @@ Command JobCommand() {
       "  nibble job jobs/int4.2.textproto --store models/int4 --store models/bf16 --report int4.2.json --alone\n";
   command.hidden = true;
   command.options.add_options()("file", po::value<std::string>(), "the job")("parent", po::value<int>(), "end when this process ends")(
-      "memory-limit", po::value<int64_t>(), "MiB of private memory")("report", po::value<std::string>(), "write the report there")(
+      "memory-limit", po::value<int64_t>(), "MiB of private memory; without it a job that is thought to need more than is free is refused")("report", po::value<std::string>(), "write the report there")(
       "store", po::value<std::vector<std::string>>()->composing(), "a folder of built models; the first is written to, others are read too")(
       "alone", "wait until no other job of this machine with --alone runs: they would share its CPUs");
   command.positional = {"file"};
   command.required = {"file"};
   command.run = [](const Options& options) -> absl::StatusOr<int> {
     if (options.Has("parent")) EndWithParent(options.Get<int>("parent"));
-    if (options.Has("memory-limit")) NIBBLE_RETURN_IF_ERROR(LimitMemory(options.Get<int64_t>("memory-limit") << 20));
+    JobPlaces places = {options.List("store"), options.Text("report")};
+    if (options.Has("memory-limit")) places.memory_limit = options.Get<int64_t>("memory-limit") << 20;
+    ReportWhenOutOfMemory(options.Text("file"), places);
+    if (options.Has("memory-limit")) NIBBLE_RETURN_IF_ERROR(LimitMemory(places.memory_limit));
     if (options.Has("alone")) NIBBLE_RETURN_IF_ERROR(WaitForOthers());
-    NIBBLE_RETURN_IF_ERROR(DoJob(options.Text("file"), {options.List("store"), options.Text("report")}));
+    NIBBLE_RETURN_IF_ERROR(DoJob(options.Text("file"), places));
     return kDone;
   };
   return command;

@@ -31,7 +31,7 @@ SlurmdSpoolDir=$home/spool
 StateSaveLocation=$home/state
 SlurmctldLogFile=$home/slurmctld.log
 SlurmdLogFile=$home/slurmd.log
-NodeName=$(hostname -s) NodeAddr=127.0.0.1 CPUs=$(nproc) State=UNKNOWN
+NodeName=$(hostname -s) NodeAddr=127.0.0.1 CPUs=$(nproc) RealMemory=$(awk '/MemTotal/ { print int($2 / 1024 * 0.95) }' /proc/meminfo) State=UNKNOWN
 PartitionName=local Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 CONF
 }

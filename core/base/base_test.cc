@@ -1,4 +1,5 @@
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <vector>
@@ -77,6 +78,13 @@ TEST(File, WriteReadHash) {
     ASSERT_OK(WriteFile(path, absl::string_view(large).substr(0, size)));
     EXPECT_EQ(*Sha256OfFile(path), Sha256(absl::string_view(large).substr(0, size))) << size;
   }
+}
+
+// Processes of two hosts that share a folder may have one number.
+TEST(File, TemporaryNamesSayHostAndProcess) {
+  char host[256] = "";
+  ASSERT_EQ(::gethostname(host, sizeof(host) - 1), 0);
+  EXPECT_EQ(TemporaryName("a/f"), absl::StrCat("a/f.tmp.", host, ".", ::getpid()));
 }
 
 TEST(File, MissingFileNamesItsPath) {

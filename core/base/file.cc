@@ -96,8 +96,14 @@ absl::StatusOr<std::string> ReadFile(const std::string& path) {
   return std::string(BytesOf(file->bytes()));
 }
 
+std::string TemporaryName(const std::string& path) {
+  char host[256] = "";
+  ::gethostname(host, sizeof(host) - 1);
+  return absl::StrCat(path, ".tmp.", host, ".", ::getpid());
+}
+
 absl::StatusOr<std::unique_ptr<PendingFile>> PendingFile::Create(const std::string& path) {
-  const std::string temporary = absl::StrCat(path, ".tmp", ::getpid());
+  const std::string temporary = TemporaryName(path);
   const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
   if (fd < 0) return FileError("write", temporary);
   return std::unique_ptr<PendingFile>(new PendingFile(path, temporary, fd));
@@ -133,7 +139,7 @@ std::string PathFrom(const std::string& directory, const std::string& path) {
 }
 
 absl::Status WriteFile(const std::string& path, absl::string_view contents) {
-  const std::string temporary = absl::StrCat(path, ".tmp", ::getpid());
+  const std::string temporary = TemporaryName(path);
   std::FILE* file = std::fopen(temporary.c_str(), "wb");
   if (file == nullptr) return FileError("write", temporary);
   const bool written = std::fwrite(contents.data(), 1, contents.size(), file) == contents.size();

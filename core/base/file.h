@@ -46,6 +46,10 @@ std::string PathFrom(const std::string& directory, const std::string& path);
 
 absl::StatusOr<std::string> ReadFile(const std::string& path);
 
+// A name beside `path` for what gets that name by a rename when it is whole. No other process
+// has it, on this host or on another that shares the folder.
+std::string TemporaryName(const std::string& path);
+
 // Writes to a temporary name beside `path` and renames it, so that a reader or
 // a kill never sees half a file.
 absl::Status WriteFile(const std::string& path, absl::string_view contents);

@@ -7,6 +7,7 @@
 #include <functional>
 #include <limits>
 #include <map>
+#include <new>
 
 #include "core/base/check.h"
 #include "core/base/divide.h"
@@ -39,7 +40,7 @@ void* ThreadScratch(int64_t bytes) {
   if (size < bytes) {
     size = RoundUp(bytes, 4096);
     scratch.reset(std::aligned_alloc(64, size));
-    NIBBLE_CHECK(scratch != nullptr);
+    if (scratch == nullptr) throw std::bad_alloc();  // as operator new does
   }
   return scratch.get();
 }

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
+#include <new>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -35,7 +36,7 @@ class Mapping {
  public:
   static std::shared_ptr<Mapping> Create(size_t bytes) {
     void* const memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    NIBBLE_CHECK(memory != MAP_FAILED);
+    if (memory == MAP_FAILED) throw std::bad_alloc();  // as operator new does
     AskForHugePages(memory, bytes);
     return std::shared_ptr<Mapping>(new Mapping(static_cast<uint8_t*>(memory), bytes));
   }
@@ -109,7 +110,7 @@ Tensor Tensor::Zeros(DType dtype, Shape shape) {
     t.owner_ = std::move(mapping);
   } else {
     void* memory = std::aligned_alloc(kLine, bytes);
-    NIBBLE_CHECK(memory != nullptr);
+    if (memory == nullptr) throw std::bad_alloc();
     std::memset(memory, 0, bytes);
     t.owner_ = std::shared_ptr<const void>(memory, [](const void* p) { std::free(const_cast<void*>(p)); });
     t.writable_ = static_cast<uint8_t*>(memory);
