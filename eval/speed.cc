@@ -172,13 +172,6 @@ class SpeedRun {
 
 }  // namespace
 
-void RaisePeaks(int threads, MachinePeaks* peaks) {
-  peaks->read_gb_s = std::max(peaks->read_gb_s, kernels::MeasureReadBandwidth(threads));
-  peaks->fma_gflop_s = std::max(peaks->fma_gflop_s, kernels::MeasureFmaPeak(threads));
-  peaks->bf16_gflop_s = std::max(peaks->bf16_gflop_s, kernels::MeasureBf16Peak(threads));
-  peaks->byte_gop_s = std::max(peaks->byte_gop_s, kernels::MeasureBytePeak(threads));
-}
-
 double RooflineSeconds(const OpSpeed& op, const MachinePeaks& peaks) {
   const double peak = op.products == Products::kBytes  ? peaks.byte_gop_s
                       : op.products == Products::kBf16 ? peaks.bf16_gflop_s

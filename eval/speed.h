@@ -12,15 +12,9 @@
 #include "absl/status/statusor.h"
 #include "core/base/thread_pool.h"
 #include "core/runtime/session.h"
+#include "eval/peaks.h"
 
 namespace nibble::eval {
-
-// What the machine gives at best, measured between the cases.
-struct MachinePeaks {
-  double read_gb_s = 0, fma_gflop_s = 0, bf16_gflop_s = 0, byte_gop_s = 0;  // bf16: 0 without such products
-};
-// Raises each peak to what a new measurement gives, if that is more.
-void RaisePeaks(int threads, MachinePeaks* peaks);
 
 struct SpeedOptions {
   std::vector<int64_t> prefill = {64, 128, 512, 2048};  // prompt lengths
@@ -58,7 +52,7 @@ struct SpeedReport {
   std::vector<Speed> speeds;
   std::vector<OpSpeed> prefill_ops, decode_ops;  // at the last prefill and depth
   double decode_bytes = 0;                       // of weights that a decoded token reads
-  MachinePeaks peaks;
+  MachinePeaks peaks;                            // measured between the cases
 };
 
 // Seconds that the peaks allow for an op at least.

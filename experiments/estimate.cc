@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "core/base/memory.h"
 #include "core/base/status.h"
+#include "core/kernels/machine.h"
 #include "datasets/registry.h"
 #include "datasets/text.h"
 #include "experiments/tasks.h"
@@ -23,6 +24,8 @@ constexpr double kMeasurementFactor = 1.5;
 // Of each job: its process starts, reads its files and loads its models; what it holds
 // beside weights, the mapping that weights begin with (core/tensor) among it.
 constexpr double kStartSeconds = 0.5, kProcessBytes = 80 << 20;
+// That measuring the machine's peaks takes, after the rounds of a timing (eval/peaks.h).
+constexpr double kPeaksSeconds = 1;
 // A build that learns nothing rounds, encodes and writes every weight: as long as so many
 // tokens take.
 constexpr double kEncodingTokens = 500;
@@ -101,7 +104,10 @@ double BuildMemory(const OpenedModel& model, const Pipeline& pipeline) {
   return kProcessBytes + static_cast<double>(model.source.weight_bytes) + 4 * LargestParameter(model.graph) + learning;
 }
 
-double MeasurementMemory(double model_bytes) { return kProcessBytes + kMeasurementFactor * model_bytes; }
+// Timings measure the machine's bandwidth too.
+double MeasurementMemory(const MetricRequest& request, double model_bytes) {
+  return kProcessBytes + kMeasurementFactor * model_bytes + (request.has_latency() ? kernels::kBandwidthMegabytes * 1e6 : 0);
+}
 
 absl::Status CheckJobMemory(double bytes, int64_t limit) {
   const int64_t most = limit > 0 ? limit : AvailableMemory();
@@ -126,7 +132,8 @@ double TimeEstimator::OfBuild(const PlannedVariant& variant) const {
 
 double TimeEstimator::OfMeasurement(const PlannedVariant& variant, const PlannedMeasurement& measurement) {
   const double models = RunPlan::IsBeside(variant, measurement) ? 2 : 1;
-  return models * (kStartSeconds + 2 * weights_ * Tokens(*measurement.request) / operations_per_second_);
+  const double peaks = measurement.request->has_latency() ? kPeaksSeconds : 0;
+  return models * (kStartSeconds + 2 * weights_ * Tokens(*measurement.request) / operations_per_second_) + peaks;
 }
 
 double TimeEstimator::Tokens(const MetricRequest& request) {

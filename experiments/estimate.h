@@ -17,8 +17,8 @@ namespace nibble {
 // Bytes of private memory of a build: its result, a layer in fp32, and what its steps learn
 // with. The source's weights are mapped and take none.
 double BuildMemory(const OpenedModel& model, const Pipeline& pipeline);
-// Of a job that loads models whose files have so many bytes.
-double MeasurementMemory(double model_bytes);
+// Of a job that takes a metric of models whose files have so many bytes.
+double MeasurementMemory(const MetricRequest& request, double model_bytes);
 
 // An error where a job is thought to need more than `limit`, the bytes that it may have, or
 // where that is 0 more than what is free on this machine.

@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "core/base/testing.h"
+#include "core/kernels/machine.h"
 #include "methods/testing.h"
 
 namespace nibble {
@@ -39,6 +40,14 @@ TEST_F(EstimateTest, WhatLearnsTakesMore) {
   // Hidden states of 2048 values.
   EXPECT_GT(calibrating(128), calibrating(1) + 4.0 * 127 * 2048 * 2048);
   EXPECT_GT(MemoryOf(*model_, "step { [nibble.sft] { data { text: \"t.txt\" } training { steps: 500 learning_rate: 1e-4 } } }"), calibrating(128) + 1e10);
+}
+
+TEST(MeasurementMemoryTest, TimingsReadABufferForTheBandwidth) {
+  MetricRequest size, latency;
+  size.mutable_size();
+  latency.mutable_latency();
+  EXPECT_GT(MeasurementMemory(size, 1e9), 1e9);
+  EXPECT_EQ(MeasurementMemory(latency, 1e9), MeasurementMemory(size, 1e9) + kernels::kBandwidthMegabytes * 1e6);
 }
 
 TEST(CheckJobMemory, ALimitCountsInPlaceOfWhatIsFree) {

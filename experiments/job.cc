@@ -10,7 +10,9 @@
 #include <map>
 #include <memory>
 #include <new>
+#include <set>
 #include <system_error>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
@@ -19,6 +21,7 @@
 #include "core/base/file.h"
 #include "core/base/proto.h"
 #include "core/base/status.h"
+#include "core/ir/weight_errors.h"
 #include "core/kernels/machine.h"
 #include "core/text/utf8.h"
 #include "experiments/estimate.h"
@@ -68,6 +71,13 @@ QuantizedLayer ToProto(const LayerError& error) {
   return proto;
 }
 
+WeightError ToProto(const ir::WeightError& error) {
+  WeightError proto;
+  proto.set_linear(error.linear);
+  if (error.error.has_value()) proto.set_error(*error.error);
+  return proto;
+}
+
 Event ToProto(const std::string& what, const CountedEvent& event) {
   Event proto;
   proto.set_what(what);
@@ -96,8 +106,9 @@ class Builder {
     NIBBLE_ASSIGN_OR_RETURN(begun_, store_.Report(key));
     for (TrainingCurve& curve : *begun_.mutable_training()) curve.set_reused(true);
     if (done == steps.size()) return begun_;
-    NIBBLE_ASSIGN_OR_RETURN(const OpenedModel model, OpenModel(store_.PathOf(key)));
-    return Apply(source, model.graph, done);
+    NIBBLE_ASSIGN_OR_RETURN(OpenedModel model, OpenModel(store_.PathOf(key)));
+    MarkRewritten(model.graph);
+    return Apply(source, std::move(model.graph), done);
   }
 
  private:
@@ -115,9 +126,29 @@ class Builder {
       NIBBLE_RETURN_IF_ERROR(ApplyStep(context, steps[i], i, graph).status());
       const bool is_last = i + 1 == steps.size(), is_kept = std::find(build.keep().begin(), build.keep().end(), build.key(i)) != build.keep().end();
       if (is_last) NIBBLE_RETURN_IF_ERROR(TryPlan(graph, context));
-      if (is_last || is_kept) NIBBLE_RETURN_IF_ERROR(Save(source, graph, i, context));
+      if (is_last || is_kept) {
+        NIBBLE_ASSIGN_OR_RETURN(weights_, ir::WeightErrors(source.graph, graph, pool_));
+        NIBBLE_RETURN_IF_ERROR(Save(source, graph, i, context));
+      }
     }
-    return ReportOf(context);
+    return ReportOf(graph, context);
+  }
+
+  // As the build that made the beginning left them: a stored model does not say.
+  void MarkRewritten(ir::Graph& graph) const {
+    const std::set<std::string> names(begun_.rewritten().begin(), begun_.rewritten().end());
+    for (size_t id = 0; id < graph.parameters().size(); ++id) {
+      ir::Parameter& parameter = graph.mutable_parameter(static_cast<ir::ParameterId>(id));
+      if (names.count(parameter.name()) > 0) parameter.MarkRewritten();
+    }
+  }
+
+  static std::set<std::string> RewrittenOf(const ir::Graph& graph) {
+    std::set<std::string> names;
+    for (const ir::Parameter& parameter : graph.parameters()) {
+      if (parameter.rewritten()) names.insert(parameter.name());
+    }
+    return names;
   }
 
   // What has no kernel is told once, with the model.
@@ -132,10 +163,10 @@ class Builder {
 
   absl::Status Save(const OpenedModel& source, const ir::Graph& graph, int step, const Context& context) {
     const auto& steps = job_.build().pipeline().step();
-    return store_.Put(job_.build().key(step), source.source, graph, PipelineToString({steps.begin(), steps.begin() + step + 1}), ReportOf(context));
+    return store_.Put(job_.build().key(step), source.source, graph, PipelineToString({steps.begin(), steps.begin() + step + 1}), ReportOf(graph, context));
   }
 
-  BuildReport ReportOf(const Context& context) const {
+  BuildReport ReportOf(const ir::Graph& graph, const Context& context) const {
     BuildReport report = begun_;
     report.set_seconds(begun_.seconds() + absl::ToDoubleSeconds(absl::Now() - start_));
     report.clear_event();  // the context has taken them up
@@ -143,6 +174,10 @@ class Builder {
     for (const LossCurve& curve : context.curves()) *report.add_training() = ToProto(curve);
     for (const LayerError& error : context.layer_errors()) *report.add_layer() = ToProto(error);
     for (const ReportTable& table : context.tables()) *report.add_table() = ToProto(table);
+    report.clear_weight();  // a beginning's are not those of the whole
+    for (const ir::WeightError& error : weights_) *report.add_weight() = ToProto(error);
+    const std::set<std::string> rewritten = RewrittenOf(graph);
+    *report.mutable_rewritten() = {rewritten.begin(), rewritten.end()};
     return report;
   }
 
@@ -151,6 +186,7 @@ class Builder {
   ThreadPool& pool_;
   ModelStore store_;
   BuildReport begun_;  // of the steps that were there
+  std::vector<ir::WeightError> weights_;  // of the model saved last
   const absl::Time start_ = absl::Now();
 };
 
@@ -162,19 +198,19 @@ absl::StatusOr<BuiltModel> Load(const ModelStore& store, const std::string& key)
   return built;
 }
 
-absl::StatusOr<std::vector<Metric>> Measure(const Job& job, int64_t memory_limit, std::string* records) {
+absl::StatusOr<std::vector<Metric>> Measure(const Job& job, int64_t memory_limit, MeasuredBeside* beside) {
   const Measurement& measurement = job.measurement();
   const MetricRequest& request = measurement.metric();
   const ModelStore store = StoreOf(job);
   const int64_t bytes = store.BytesOf(measurement.model_key()) + (measurement.has_baseline_key() ? store.BytesOf(measurement.baseline_key()) : 0);
-  NIBBLE_RETURN_IF_ERROR(CheckJobMemory(MeasurementMemory(static_cast<double>(bytes)), memory_limit));
+  NIBBLE_RETURN_IF_ERROR(CheckJobMemory(MeasurementMemory(request, static_cast<double>(bytes)), memory_limit));
   if (request.has_memory()) return MeasureMemory(request.memory(), store.PathOf(measurement.model_key()), job.threads());
   NIBBLE_ASSIGN_OR_RETURN(const OpenedModel source, OpenModel(job.model()));
   NIBBLE_ASSIGN_OR_RETURN(const BuiltModel model, Load(store, measurement.model_key()));
   Measurer measurer(source.source, job.directory(), job.threads());
-  if (!measurement.has_baseline_key()) return measurer.Measure(request, model, &model, records);
+  if (!measurement.has_baseline_key()) return measurer.Measure(request, model, &model, beside);
   NIBBLE_ASSIGN_OR_RETURN(const BuiltModel baseline, Load(store, measurement.baseline_key()));
-  return measurer.Measure(request, model, &baseline, records);
+  return measurer.Measure(request, model, &baseline, beside);
 }
 
 // The report of a job that runs out of memory, which leaves none to make it in.
@@ -248,12 +284,13 @@ BuildReport DoBuild(const Job& job, int64_t memory_limit) {
 MeasurementReport DoMeasurement(const Job& job, int64_t memory_limit) {
   MeasurementReport report;
   const absl::Time start = absl::Now();
-  std::string records;
-  const auto metrics = Measure(job, memory_limit, &records);
+  MeasuredBeside beside;
+  const auto metrics = Measure(job, memory_limit, &beside);
   report.set_seconds(absl::ToDoubleSeconds(absl::Now() - start));
   if (!metrics.ok()) report.set_error(ErrorText(metrics.status()));
-  else if (!records.empty()) report.set_records(std::move(records));
+  else if (!beside.records.empty()) report.set_records(std::move(beside.records));
   *report.mutable_machine() = ThisMachine(ThreadsOrAll(job.threads()));
+  if (beside.peaks.has_value()) eval::SetPeaks(*beside.peaks, beside.peak_threads, report.mutable_machine());
   for (const Metric& metric : metrics.value_or(std::vector<Metric>())) *report.add_metric() = metric;
   return report;
 }

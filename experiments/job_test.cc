@@ -1,13 +1,19 @@
 #include "experiments/job.h"
 
+#include <algorithm>
+#include <cmath>
 #include <filesystem>
+#include <map>
+#include <optional>
 
 #include "core/base/file.h"
 #include "core/base/proto.h"
 #include "core/base/testing.h"
 #include "eval/raw_records.h"
 #include "experiments/input_hashes.h"
+#include "experiments/model.h"
 #include "experiments/model_store.h"
+#include "experiments/run_plan.h"
 #include "methods/testing.h"
 
 namespace nibble {
@@ -51,6 +57,23 @@ class JobTest : public ::testing::Test {
     return ProtoToText(report);
   }
 
+  // A build of a model of two blocks with random weights.
+  Job TinyBuild(const std::string& store, const std::string& steps) const {
+    Job job = BuildJob(store, steps);
+    job.set_model("synthetic:tiny");
+    return job;
+  }
+
+  // The errors of weights, none where the report says that they do not compare.
+  static std::map<std::string, std::optional<double>> ErrorsOf(const BuildReport& report) {
+    EXPECT_EQ(report.error(), "");
+    std::map<std::string, std::optional<double>> errors;
+    for (const WeightError& weight : report.weight()) {
+      errors[weight.linear()] = weight.has_error() ? std::optional<double>(weight.error()) : std::nullopt;
+    }
+    return errors;
+  }
+
   static std::string WeightsOf(const Job& job) {
     const auto bytes = ReadFile(absl::StrCat(ModelStore(job.store()).PathOf(*job.build().key().rbegin()), "/model.safetensors"));
     EXPECT_OK(bytes);
@@ -77,6 +100,69 @@ TEST_F(JobTest, ABuildGoesOnFromAKeptBeginning) {
   // A model that is there is not made again.
   EXPECT_EQ(Untimed(DoBuild(first)), Untimed(a));
   EXPECT_NE(DoBuild(BuildJob("other", kCalibrated)).error(), "");
+}
+
+const char kUp[] = "model.layers.1.mlp.up_proj", kDown[] = "model.layers.1.mlp.down_proj", kOut[] = "model.layers.1.self_attn.o_proj";
+const char kRtn4[] = "step { [nibble.rtn] { bits: 4 } }";
+
+// |W_q - W| / |W| of rows rounded to codes of at most 7 under a scale of absmax / 7.
+double RoundingErrorByHand(const std::string& linear) {
+  const auto model = OpenModel("synthetic:tiny");
+  EXPECT_OK(model);
+  const ir::Parameter& weight = model->graph.parameter(*model->graph.FindOp(linear)->weight);
+  const std::vector<float> values = weight.LoadFloats().value();
+  const size_t cols = weight.shape().back();
+  double change = 0, size = 0;
+  for (size_t begin = 0; begin < values.size(); begin += cols) {
+    float largest = 0;
+    for (size_t i = begin; i < begin + cols; ++i) largest = std::max(largest, std::abs(values[i]));
+    for (size_t i = begin; i < begin + cols; ++i) {
+      const double scale = largest / 7, rounded = std::nearbyint(values[i] / scale) * scale;
+      change += (rounded - values[i]) * (rounded - values[i]);
+      size += values[i] * values[i];
+    }
+  }
+  return std::sqrt(change / size);
+}
+
+TEST_F(JobTest, BuildsReportHowFarTheyMovedWeights) {
+  const auto errors = ErrorsOf(DoBuild(TinyBuild("store", kRtn4)));
+  ASSERT_EQ(errors.size(), 14u);  // seven linears of two blocks; the head is not quantized
+  for (const char* linear : {kUp, kDown, kOut}) EXPECT_NEAR(errors.at(linear).value(), RoundingErrorByHand(linear), 1e-5) << linear;
+  Job threaded = TinyBuild("threaded", kRtn4);
+  threaded.set_threads(2);
+  EXPECT_EQ(ErrorsOf(DoBuild(threaded)), errors);
+  EXPECT_TRUE(ErrorsOf(DoBuild(TinyBuild("store", "step { [nibble.baseline] {} }"))).empty());
+  EXPECT_TRUE(ErrorsOf(DoBuild(TinyBuild("store", kA8))).empty());
+}
+
+TEST_F(JobTest, WeightsThatWereRewrittenDoNotCompare) {
+  const auto plain = ErrorsOf(DoBuild(TinyBuild("store", kRtn4)));
+  // R1 and R2 touch every linear.
+  const auto rotated = ErrorsOf(DoBuild(TinyBuild("store", absl::StrCat("step { [nibble.spinquant] {} } ", kRtn4))));
+  ASSERT_EQ(rotated.size(), plain.size());
+  for (const auto& [linear, error] : rotated) EXPECT_FALSE(error.has_value()) << linear;
+  // Scales from norms into what reads them; what follows attention and the product stays as it was.
+  const auto scaled = ErrorsOf(DoBuild(TinyBuild("store", absl::StrCat("step { [nibble.outlier_stress] { channels: 3 } } ", kRtn4))));
+  EXPECT_FALSE(scaled.at(kUp).has_value());
+  EXPECT_EQ(scaled.at(kDown), plain.at(kDown));
+  EXPECT_EQ(scaled.at(kOut), plain.at(kOut));
+}
+
+TEST_F(JobTest, ABuildThatGoesOnKnowsWhatWasRewritten) {
+  const std::string stress = "step { [nibble.outlier_stress] { channels: 3 } } ";
+  Job first = TinyBuild("store", stress + kA8);
+  first.mutable_build()->add_keep(first.build().key(0));
+  EXPECT_TRUE(ErrorsOf(DoBuild(first)).empty());
+  const BuildReport on = DoBuild(TinyBuild("store", stress + kRtn4));
+  EXPECT_EQ(Untimed(on), Untimed(DoBuild(TinyBuild("alone", stress + kRtn4))));
+  EXPECT_FALSE(ErrorsOf(on).at(kUp).has_value());
+  // A beginning that is a variant by itself has its own.
+  Job kept = TinyBuild("kept", absl::StrCat(kRtn4, " ", kA8));
+  kept.mutable_build()->add_keep(kept.build().key(0));
+  const auto errors = ErrorsOf(DoBuild(kept));
+  EXPECT_EQ(errors.size(), 14u);
+  EXPECT_EQ(ErrorsOf(DoBuild(TinyBuild("kept", kRtn4))), errors);
 }
 
 TEST_F(JobTest, TheStoreKeepsWhatIsWanted) {
@@ -118,6 +204,37 @@ TEST_F(JobTest, MeasurementsReportMetricsOrWhyNot) {
   EXPECT_EQ(ProtoToText(metrics[0]), ProtoToText(perplexity.metric(0)));
   job.mutable_measurement()->set_model_key("gone");
   EXPECT_THAT(DoMeasurement(job).error(), ::testing::HasSubstr("store/gone"));
+}
+
+// Wherever the job ran, its peaks stand with its timings.
+TEST_F(JobTest, TimingsReportTheMachinesPeaks) {
+  const Job build = BuildJob("store", kA8);
+  ASSERT_EQ(DoBuild(build).error(), "");
+  Job job = NewJob("store");
+  job.mutable_measurement()->set_model_key(build.build().key(0));
+  Latency& latency = *job.mutable_measurement()->mutable_metric()->mutable_latency();
+  latency.set_prefill(4);
+  latency.set_decode(2);
+  latency.set_rounds(2);
+  latency.set_threads(2);
+  const MeasurementReport timed = DoMeasurement(job);
+  ASSERT_EQ(timed.error(), "");
+  EXPECT_EQ(timed.machine().threads(), 1);
+  EXPECT_EQ(timed.machine().peak_threads(), 2);
+  EXPECT_GT(timed.machine().read_bandwidth_gb_s(), 0);
+  EXPECT_GT(timed.machine().fma_peak_gflop_s(), 0);
+  EXPECT_GT(timed.machine().int8_peak_gop_s(), 0);
+  BuildReport built;
+  built.add_weight()->set_linear("lm_head");
+  JobResult result;
+  Complete(built, nullptr, timed, &result);
+  EXPECT_EQ(result.weight_size(), 1);
+  EXPECT_EQ(ProtoToText(result.machine()), ProtoToText(timed.machine()));
+  job.mutable_measurement()->mutable_metric()->mutable_size();
+  const MeasurementReport size = DoMeasurement(job);
+  ASSERT_EQ(size.error(), "");
+  EXPECT_FALSE(size.machine().has_read_bandwidth_gb_s());
+  EXPECT_FALSE(size.machine().has_peak_threads());
 }
 
 TEST_F(JobTest, FilesThatAreNoJobAreErrors) {

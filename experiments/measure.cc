@@ -68,12 +68,12 @@ eval::WindowOptions WindowOptionsOf(const Perplexity& request) {
 }
 
 absl::StatusOr<std::vector<Metric>> Measurer::Measure(const MetricRequest& request, const BuiltModel& model, const BuiltModel* baseline,
-                                                      std::string* records) {
+                                                      MeasuredBeside* beside) {
   if (request.has_size()) return eval::MeasureSize(model.graph);
-  if (request.has_latency()) return MeasureLatency(request.latency(), model, baseline);
+  if (request.has_latency()) return MeasureLatency(request.latency(), model, baseline, beside);
   NIBBLE_ASSIGN_OR_RETURN(const eval::RawRecords raw, RecordQuality(request, model, baseline));
-  if (records != nullptr) {
-    NIBBLE_ASSIGN_OR_RETURN(*records, eval::ToFileBytes(raw));
+  if (beside != nullptr) {
+    NIBBLE_ASSIGN_OR_RETURN(beside->records, eval::ToFileBytes(raw));
   }
   return OfModel(source_, eval::MetricsOf(raw));
 }
@@ -113,16 +113,18 @@ absl::StatusOr<eval::RawRecords> Measurer::RecordTask(const MetricRequest& reque
   return Raw(OfModel(source_, eval::RecordTask(*model.plan, pool_, *tokenizer, tasks_.at(key), options)));
 }
 
-absl::StatusOr<std::vector<Metric>> Measurer::MeasureLatency(const Latency& request, const BuiltModel& model, const BuiltModel* baseline) {
-  ThreadPool pool(ThreadsOrAll(request.threads()));
-  const eval::LatencyCase options{.prefill = request.prefill(), .decode = request.decode()};
+namespace {
+
+// Rounds of a model, alternating with those of what it is timed against (null: nothing).
+absl::StatusOr<std::vector<Metric>> TimeRounds(const eval::LatencyCase& options, int count, const BuiltModel& model, const BuiltModel* against,
+                                               ThreadPool& pool) {
   NIBBLE_ASSIGN_OR_RETURN(const auto probe, eval::LatencyProbe::Create(*model.plan, pool, options));
   std::unique_ptr<eval::LatencyProbe> reference;
-  if (baseline != nullptr && baseline != &model) {
-    NIBBLE_ASSIGN_OR_RETURN(reference, eval::LatencyProbe::Create(*baseline->plan, pool, options));
+  if (against != nullptr) {
+    NIBBLE_ASSIGN_OR_RETURN(reference, eval::LatencyProbe::Create(*against->plan, pool, options));
   }
   std::vector<eval::LatencyRound> rounds, reference_rounds;
-  for (int i = 0; i < request.rounds(); ++i) {
+  for (int i = 0; i < count; ++i) {
     if (reference != nullptr) {
       NIBBLE_ASSIGN_OR_RETURN(const auto round, reference->Round());
       reference_rounds.push_back(round);
@@ -134,6 +136,21 @@ absl::StatusOr<std::vector<Metric>> Measurer::MeasureLatency(const Latency& requ
   if (reference == nullptr) return metrics;
   NIBBLE_ASSIGN_OR_RETURN(const std::vector<Metric> beside, reference->Metrics(reference_rounds));
   for (size_t i = 0; i < metrics.size(); ++i) *metrics[i].mutable_baseline_block_sum() = beside[i].block_sum();
+  return metrics;
+}
+
+}  // namespace
+
+// Peaks come when the sessions of the rounds are gone, so that their memory is not taken at once.
+absl::StatusOr<std::vector<Metric>> Measurer::MeasureLatency(const Latency& request, const BuiltModel& model, const BuiltModel* baseline,
+                                                             MeasuredBeside* beside) {
+  ThreadPool pool(ThreadsOrAll(request.threads()));
+  const eval::LatencyCase options{.prefill = request.prefill(), .decode = request.decode()};
+  NIBBLE_ASSIGN_OR_RETURN(std::vector<Metric> metrics, TimeRounds(options, request.rounds(), model, baseline == &model ? nullptr : baseline, pool));
+  if (beside != nullptr) {
+    eval::RaisePeaks(pool.threads(), &beside->peaks.emplace());
+    beside->peak_threads = pool.threads();
+  }
   return metrics;
 }
 

@@ -5,6 +5,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "core/base/thread_pool.h"
 #include "core/runtime/plan.h"
 #include "datasets/task.h"
+#include "eval/peaks.h"
 #include "eval/raw_records.h"
 #include "eval/windows.h"
 #include "experiments/experiment.pb.h"
@@ -27,6 +29,14 @@ struct BuiltModel {
   std::unique_ptr<Plan> plan;
 };
 
+// What a measurement gives beside its metrics.
+struct MeasuredBeside {
+  std::string records;  // the bytes of a quality metric's raw records
+  // Of a latency: what the machine gave when its rounds were over, with their threads.
+  std::optional<eval::MachinePeaks> peaks;
+  int peak_threads = 0;
+};
+
 class Measurer {
  public:
   // `directory`: where relative data paths start.
@@ -37,9 +47,9 @@ class Measurer {
 
   // Everything but memory. `baseline` is needed by divergence, and by latency
   // where the two alternate; it may be `model` itself. Errors say what the
-  // metric needs. `records`, where not null, gets the bytes of a quality metric's raw records.
+  // metric needs. `beside`, where not null, gets what else there is; without it peaks are not measured.
   absl::StatusOr<std::vector<Metric>> Measure(const MetricRequest& request, const BuiltModel& model, const BuiltModel* baseline,
-                                              std::string* records = nullptr);
+                                              MeasuredBeside* beside = nullptr);
 
  private:
   absl::StatusOr<const eval::TextWindows*> Windows(const std::string& text, const std::string& name, const eval::WindowOptions& options);
@@ -47,7 +57,7 @@ class Measurer {
   absl::StatusOr<eval::RawRecords> RecordDivergence(const Divergence& request, const std::string& name, const BuiltModel& model,
                                                     const BuiltModel* baseline);
   absl::StatusOr<eval::RawRecords> RecordTask(const MetricRequest& request, const BuiltModel& model);
-  absl::StatusOr<std::vector<Metric>> MeasureLatency(const Latency& request, const BuiltModel& model, const BuiltModel* baseline);
+  absl::StatusOr<std::vector<Metric>> MeasureLatency(const Latency& request, const BuiltModel& model, const BuiltModel* baseline, MeasuredBeside* beside);
   absl::StatusOr<const text::Tokenizer*> Tokenizer() const;
 
   const io::LoadedModel& source_;

@@ -222,6 +222,7 @@ void Complete(const BuildReport& build, const BuildReport* baseline, const absl:
   *result->mutable_training() = build.training();
   *result->mutable_layer() = build.layer();
   *result->mutable_table() = build.table();
+  *result->mutable_weight() = build.weight();
   result->set_measured_at(absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", absl::Now(), absl::UTCTimeZone()));
   std::string error = BuildError(build, baseline);
   if (error.empty()) error = measurement.ok() ? measurement->error() : std::string(measurement.status().message());

@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <map>
@@ -20,7 +19,6 @@
 #include "core/base/proto.h"
 #include "core/base/status.h"
 #include "core/base/subprocess.h"
-#include "core/kernels/machine.h"
 #include "core/text/utf8.h"
 #include "experiments/estimate.h"
 #include "experiments/job.h"
@@ -157,7 +155,8 @@ class Runner {
         log_(std::move(log)),
         jobs_folder_(options.out + "/jobs"),
         store_(options.out + "/models"),
-        starter_(jobs_folder_, options.memory_limit) {}
+        starter_(jobs_folder_, options.memory_limit),
+        machine_(ThisMachine(plan.threads())) {}
 
   absl::StatusOr<RunSummary> Run() {
     NIBBLE_RETURN_IF_ERROR(EndLeftArrays(jobs_folder_));
@@ -204,13 +203,6 @@ class Runner {
   }
 
   absl::Status WriteHead() {
-    machine_ = ThisMachine(plan_.threads());
-    const auto& metrics = plan_.experiment().metrics;
-    if (std::any_of(metrics.begin(), metrics.end(), [](const MetricRequest& m) { return m.has_latency(); })) {
-      std::fprintf(stderr, "measuring the machine's memory bandwidth and fp32 peak\n");
-      machine_.set_read_bandwidth_gb_s(kernels::MeasureReadBandwidth(plan_.threads()));
-      machine_.set_fma_peak_gflop_s(kernels::MeasureFmaPeak(plan_.threads()));
-    }
     RunInfo info = plan_.Head();
     *info.mutable_machine() = machine_;
     NIBBLE_ASSIGN_OR_RETURN(const std::string json, ProtoToJson(info, /*pretty=*/true));
@@ -260,7 +252,8 @@ class Runner {
     const PlannedMeasurement& measurement = MeasurementOf(work, task);
     auto bytes = static_cast<double>(store_.BytesOf(work.model_key()));
     if (IsBeside(work, task)) bytes += static_cast<double>(store_.BytesOf(plan_.baseline().model_key()));
-    return {plan_.MeasurementJob(*work.variant, measurement), absl::StrCat(kMeasure, measurement.key.substr(0, 16)), MeasurementMemory(bytes)};
+    return {plan_.MeasurementJob(*work.variant, measurement), absl::StrCat(kMeasure, measurement.key.substr(0, 16)),
+            MeasurementMemory(*measurement.request, bytes)};
   }
 
   // All builds, then all measurements, side by side, then those that need a machine for
@@ -405,7 +398,7 @@ class Runner {
   const std::string jobs_folder_;
   ModelStore store_;
   JobStarter starter_;
-  Machine machine_;
+  const Machine machine_;  // without its peaks, which are a timing's
   std::vector<Work> work_;
   int planned_ = 0;                              // measurements that have no result
   std::map<std::string, double> build_seconds_;  // estimated, of builds to come, by the model's key

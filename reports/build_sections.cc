@@ -105,6 +105,69 @@ Section LayersSection(const std::vector<LayerGroup>& groups, const std::string& 
 
 namespace {
 
+// ---- Errors of weights
+
+// "0.0951 (0.121)": mean and worst; "left out" where none compares.
+Cell WeightCell(const WeightKind& kind) {
+  if (kind.worst == nullptr) return Words("left out");
+  std::string text = absl::StrCat(Significant(kind.mean, 3), " (", Significant(kind.worst->error(), 3), ")");
+  if (kind.left_out > 0) absl::StrAppend(&text, ", ", kind.left_out, " left out");
+  return {Words(text), kind.mean};
+}
+
+// Variants down, kinds of linear across.
+doc::Table WeightKindsTable(const std::vector<WeightGroup>& groups) {
+  std::vector<std::string> titles = {"variant"};
+  std::vector<std::map<std::string, Cell>> cells;
+  for (const WeightGroup& group : groups) {
+    auto& own = cells.emplace_back();
+    for (const WeightKind& kind : WeightKinds(group)) {
+      if (!absl::c_linear_search(titles, kind.name)) titles.push_back(kind.name);
+      own[kind.name] = WeightCell(kind);
+    }
+  }
+  std::vector<Text> columns;
+  for (const std::string& title : titles) columns.push_back(Data(title));
+  doc::Table table{"Errors of weights by kind of linear", doc::Columns(columns, 1), {}};
+  for (size_t i = 0; i < groups.size(); ++i) {
+    Row& row = table.rows.emplace_back(Row{Data(groups[i].variant)});
+    for (size_t k = 1; k < titles.size(); ++k) {
+      const auto cell = cells[i].find(titles[k]);
+      row.push_back(cell == cells[i].end() ? Cell(Words(kNoValue)) : cell->second);
+    }
+  }
+  return table;
+}
+
+// "a 14 of 14": how many linears have no error, variant by variant.
+Text LeftOutText(const std::vector<WeightGroup>& groups) {
+  std::vector<Text> counts;
+  for (const WeightGroup& group : groups) {
+    const auto left_out = absl::c_count_if(group.linears, [](const WeightError* linear) { return !linear->has_error(); });
+    if (left_out > 0) counts.push_back(Text().StrongData(group.variant).Words(absl::StrCat(" ", left_out, " of ", group.linears.size())));
+  }
+  return doc::JoinTexts(counts, ", ");
+}
+
+}  // namespace
+
+Section WeightsSection(const std::vector<WeightGroup>& groups, const std::string& file) {
+  Section section{kWeightsSection, {}};
+  if (groups.empty()) return section;
+  section.blocks.push_back(doc::Paragraph{
+      Words("How far each quantized linear's weights are from the source's, as |W_q - W| / |W| (Frobenius): the mean over blocks, in brackets the worst. "
+            "What training changed is in it too. Every linear: ").Link(file).Words(".")});
+  const Text left_out = LeftOutText(groups);
+  if (!left_out.empty()) {
+    section.blocks.push_back(doc::Paragraph{
+        Words("Left out, since a rotation or a folded scale changed the weight, which then no longer compares with the source's: ").Append(left_out).Words(".")});
+  }
+  section.blocks.push_back(WeightKindsTable(groups));
+  return section;
+}
+
+namespace {
+
 // ---- Tables of methods
 
 doc::Table ToTable(const MethodTable& own) {

@@ -149,13 +149,29 @@ Json LogRatio(double ratio, double largest) {
   return ratio > 0 ? std::min(std::log2(ratio), largest) : -largest;
 }
 
+std::string BlockText(const LayerPlace& place) { return place.block.has_value() ? absl::StrCat(*place.block) : "–"; }
+
+// Kinds of linear down, blocks across; the cells' colours are the field's.
+Json HeatLayer(const std::string& field, const std::string& title) {
+  Json layer = R"json({"mark": "rect",
+    "encoding": {
+      "x": {"field": "block", "type": "nominal", "sort": null, "title": "decoder block", "axis": {"labelAngle": 0, "labelOverlap": true}},
+      "y": {"field": "kind", "type": "nominal", "sort": null, "title": null}}})json"_json;
+  layer["encoding"]["color"] = Field(field, "quantitative", title);
+  layer["encoding"]["color"]["legend"] = {{"tickCount", 5}, {"gradientLength", 180}};
+  return layer;
+}
+
+// The width of a block's column.
+Json BlockStep(const std::set<std::string>& blocks) { return {{"step", std::clamp(280.0 / static_cast<double>(blocks.size()), 9.0, 28.0)}}; }
+
 Json LayerJson(const QuantizedLayer& layer, double largest) {
-  const LayerPlace place = PlaceOf(layer);
+  const LayerPlace place = PlaceOf(layer.layer());
   const double ratio = ErrorRatio(layer);
   Json json;
   json["layer"] = layer.layer();
   json["kind"] = place.kind;
-  json["block"] = place.block.has_value() ? absl::StrCat(*place.block) : "–";
+  json["block"] = BlockText(place);
   json["log2"] = LogRatio(ratio, largest);
   json["ratio"] = Significant(ratio, 4);
   json["error"] = Significant(layer.error(), 4);
@@ -176,15 +192,12 @@ double LargestLogRatio(const std::vector<LayerGroup>& groups) {
 }
 
 // Blue where the method gained over rounding, red where it lost.
-Json HeatLayer(double largest) {
-  Json layer = R"json({"mark": "rect",
-    "encoding": {
-      "x": {"field": "block", "type": "nominal", "sort": null, "title": "decoder block", "axis": {"labelAngle": 0, "labelOverlap": true}},
-      "y": {"field": "kind", "type": "nominal", "sort": null, "title": null},
-      "color": {"field": "log2", "type": "quantitative", "title": "error / rounding's",
-                "scale": {"range": ["#2166ac", "#92b8d8", "#c9c9c9", "#e39a8a", "#b2182b"], "clamp": true},
-                "legend": {"labelExpr": "'×' + format(pow(2, datum.value), '.2~f')", "tickCount": 5, "gradientLength": 180}}}})json"_json;
-  layer["encoding"]["color"]["scale"]["domain"] = {-largest, -largest / 2, 0, largest / 2, largest};
+Json RatioLayer(double largest) {
+  Json layer = HeatLayer("log2", "error / rounding's");
+  Json& colour = layer["encoding"]["color"];
+  colour["scale"] = R"json({"range": ["#2166ac", "#92b8d8", "#c9c9c9", "#e39a8a", "#b2182b"], "clamp": true})json"_json;
+  colour["scale"]["domain"] = {-largest, -largest / 2, 0, largest / 2, largest};
+  colour["legend"]["labelExpr"] = "'×' + format(pow(2, datum.value), '.2~f')";
   layer["encoding"]["tooltip"] =
       Tooltip({{"layer", "layer"}, {"error", "error"}, {"rounding", "rounding's error"}, {"ratio", "ratio"}});
   return layer;
@@ -200,9 +213,41 @@ void AddHeatmap(const LayerGroup& group, double largest, std::vector<Chart>* cha
   const std::string title = absl::StrCat(group.variant, ", ", group.method, ": error by layer against rounding's");
   const std::string alt = absl::StrCat(title, ", for ", group.layers.size(), " layers in ", blocks.size(),
                                        " blocks, blue where the method gained, red where it lost; every figure stands in layers.csv.");
-  const double step = std::clamp(280.0 / static_cast<double>(blocks.size()), 9.0, 28.0);
   charts->push_back({absl::StrCat("layers-", ChartId(absl::StrCat(group.variant, "-", group.method))), kLayersSection, title, alt,
-                     LayeredSpec(alt, {{"step", step}}, {{"step", 20}}, std::move(values), Json::array({HeatLayer(largest)}))});
+                     LayeredSpec(alt, BlockStep(blocks), {{"step", 20}}, std::move(values), Json::array({RatioLayer(largest)}))});
+}
+
+// ---- Weights
+
+// From none to the largest error of the variant: its own scale, since the errors of 8 bits
+// and of 2 lie a factor of a hundred apart.
+Json WeightLayer(double largest) {
+  Json layer = HeatLayer("value", "|W_q - W| / |W|");
+  layer["encoding"]["color"]["scale"] = R"json({"range": ["#f1e3d3", "#e39a8a", "#b2182b", "#5a0a17"], "clamp": true})json"_json;
+  layer["encoding"]["color"]["scale"]["domain"] = {0, largest / 3, largest / 1.5, largest};
+  layer["encoding"]["tooltip"] = Tooltip({{"layer", "linear"}, {"error", "error"}});
+  return layer;
+}
+
+void AddWeightHeatmap(const WeightGroup& group, std::vector<Chart>* charts) {
+  Json values = Json::array();
+  std::set<std::string> blocks;
+  double largest = 0;
+  for (const WeightError* linear : group.linears) {
+    if (!linear->has_error() || !std::isfinite(linear->error())) continue;
+    const LayerPlace place = PlaceOf(linear->linear());
+    const std::string block = BlockText(place);
+    values.push_back(
+        {{"layer", linear->linear()}, {"kind", place.kind}, {"block", block}, {"value", linear->error()}, {"error", Significant(linear->error(), 4)}});
+    blocks.insert(block);
+    largest = std::max(largest, linear->error());
+  }
+  if (largest == 0) return;
+  const std::string title = absl::StrCat(group.variant, ": error of weights");
+  const std::string alt = absl::StrCat(title, ", for ", values.size(), " of ", group.linears.size(), " quantized linears in ", blocks.size(),
+                                       " blocks, the darker the larger; every figure stands in layers.csv.");
+  charts->push_back({absl::StrCat("weights-", ChartId(group.variant)), kWeightsSection, title, alt,
+                     LayeredSpec(alt, BlockStep(blocks), {{"step", 20}}, std::move(values), Json::array({WeightLayer(largest)}))});
 }
 
 // ---- Parts
@@ -255,6 +300,7 @@ std::vector<Chart> RunCharts(const RunTable& table, const Records& records, cons
   AddCurves(table, &charts);
   const double largest = LargestLogRatio(findings.layers);
   for (const LayerGroup& group : findings.layers) AddHeatmap(group, largest, &charts);
+  for (const WeightGroup& group : findings.weights) AddWeightHeatmap(group, &charts);
   for (const std::string& name : table.metrics()) AddParts(table, name, &charts);
   MakeNamesUnique(&charts);
   return charts;

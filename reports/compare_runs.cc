@@ -38,7 +38,7 @@ Section RunsSection(const std::vector<ComparedRun>& runs) {
   doc::Table table{"Runs", doc::Columns({"run", "folder", "model", "machine", "commit", "measured", "baseline"}, 7), {}};
   for (const ComparedRun& run : runs) {
     const RunInfo& info = run.table->run();
-    table.rows.push_back({Data(run.name), Text().Code(run.folder), ModelText(info), MachineText(run.table->machine()), Text().Code(info.commit()),
+    table.rows.push_back({Data(run.name), Text().Code(run.folder), ModelText(info), MachineText(*run.table), Text().Code(info.commit()),
                           Words(MeasuredText(*run.table)), Data(run.table->baseline())});
   }
   return {"Runs", {std::move(table)}};

@@ -18,6 +18,7 @@ struct Findings {
   std::vector<ContrastedMetric> contrasts;
   std::vector<RepeatedMetric> repetitions;
   std::vector<LayerGroup> layers;
+  std::vector<WeightGroup> weights;
   std::vector<std::string> notes;  // what the reader of the log skipped or found odd
 };
 

@@ -64,6 +64,8 @@ SmallRun FullRun() {
     }
   }
   AddLayer(built, "gptq", "lm_head", 1, 0);  // an infinite ratio
+  for (int block = 0; block < 3; ++block) AddWeight(built, absl::StrCat("model.layers.", block, ".mlp.up_proj"), 0.1 * (block + 1));
+  AddWeight(built, "lm_head", std::nullopt);
   TrainingCurve* curve = built->add_training();
   curve->set_label("qat");
   curve->set_updates(400);
@@ -133,6 +135,7 @@ TEST(Html, EscapesWhatComesFromOutside) {
     result.set_pipeline(kHostile);
     for (Metric& metric : *result.mutable_metric()) metric.set_convention(kHostile);
     for (QuantizedLayer& layer : *result.mutable_layer()) layer.set_method(kHostile);
+    for (WeightError& weight : *result.mutable_weight()) weight.set_linear(kHostile);
     for (TrainingCurve& curve : *result.mutable_training()) curve.set_label(kHostile);
     if (result.has_error()) result.set_error(kHostile);
   }
@@ -204,7 +207,7 @@ TEST(Charts, EveryKindHasItsSpecification) {
   for (const auto& [name, spec] : specs.items()) names.push_back(name);
   EXPECT_THAT(names, ::testing::UnorderedElementsAre("perplexity-wikitext-against-size-mib", "perplexity-wikitext-against-decode-tokens-per-s-32",
                                                      "accuracy-arc-against-size-mib", "accuracy-arc-against-decode-tokens-per-s-32",
-                                                     "decode-tokens-per-s-32", "loss", "layers-ptq-gptq", "parts-size-mib"));
+                                                     "decode-tokens-per-s-32", "loss", "layers-ptq-gptq", "weights-ptq", "parts-size-mib"));
 }
 
 nlohmann::json PointOf(const nlohmann::json& spec, const std::string& variant) {
@@ -255,6 +258,16 @@ TEST(Charts, LayersKeepTheirBlocksAndInfiniteRatios) {
   EXPECT_EQ(values[6]["block"], "–");
   EXPECT_EQ(values[6]["log2"], 1);  // the reddest: of the finite ones the largest is 0.5 to the power of -1
   EXPECT_EQ(values[6]["ratio"], "inf");
+}
+
+TEST(Charts, WeightsThatCompareAreAHeatmap) {
+  const nlohmann::json spec = Specs(FullReport())["weights-ptq"];
+  const nlohmann::json values = spec["data"]["values"];
+  ASSERT_EQ(values.size(), 3);  // and not the head
+  EXPECT_EQ(values[2]["block"], "2");
+  EXPECT_EQ(values[2]["kind"], "mlp.up_proj");
+  EXPECT_EQ(values[2]["error"], "0.3000");
+  EXPECT_NEAR(spec["layer"][0]["encoding"]["color"]["scale"]["domain"][3].get<double>(), 0.3, 1e-12);
 }
 
 TEST(Spread, AWideTimingSaysSo) {

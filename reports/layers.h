@@ -1,4 +1,5 @@
-// Errors of quantized layers beside those of rounding to nearest.
+// Errors of quantized layers: those that methods told, beside those of rounding to nearest,
+// and those of the weights themselves.
 #ifndef NIBBLE_REPORTS_LAYERS_H_
 #define NIBBLE_REPORTS_LAYERS_H_
 
@@ -28,7 +29,7 @@ struct LayerPlace {
   std::string kind;              // what follows the block's number: "mlp.down_proj"; the whole name where it has none
   std::optional<int64_t> block;  // "model.layers.3.mlp.down_proj": 3
 };
-LayerPlace PlaceOf(const QuantizedLayer& layer);
+LayerPlace PlaceOf(const std::string& layer);
 
 // error / rounding_error; 1 where both are 0, infinite where only the latter is.
 double ErrorRatio(const QuantizedLayer& layer);
@@ -46,6 +47,28 @@ struct LayerKind {
 
 // In the order of the kinds' first layers.
 std::vector<LayerKind> LayerKinds(const LayerGroup& group);
+
+// The linears whose weights a variant's build quantized, in the model's order. Pointers into
+// the table's results.
+struct WeightGroup {
+  std::string variant;
+  std::vector<const WeightError*> linears;
+};
+
+// Of the variants that have any.
+std::vector<WeightGroup> WeightGroups(const RunTable& table);
+
+// Those of a group that do the same in every block.
+struct WeightKind {
+  std::string name;                    // LayerPlace.kind
+  int64_t compared = 0;                // with the source's weights
+  int64_t left_out = 0;                // WeightError without an error
+  double mean = 0;                     // of the errors; 0 where none is compared
+  const WeightError* worst = nullptr;  // of equal ones the first; null where none is compared
+};
+
+// In the order of the kinds' first linears.
+std::vector<WeightKind> WeightKinds(const WeightGroup& group);
 
 }  // namespace nibble
 

@@ -127,6 +127,25 @@ Json LayersJson(const std::vector<LayerGroup>& groups) {
   return layers;
 }
 
+Json WeightsJson(const std::vector<WeightGroup>& groups) {
+  Json weights = Json::array();
+  for (const WeightGroup& group : groups) {
+    for (const WeightError* weight : group.linears) {
+      const std::optional<double> error = weight->has_error() ? std::optional<double>(weight->error()) : std::nullopt;
+      weights.push_back({{"variant", group.variant}, {"layer", weight->linear()}, {"error", Number(error)}});
+    }
+  }
+  return weights;
+}
+
+Json PeaksJson(const RunTable& table) {
+  Json peaks = Json::array();
+  for (const JobResult* result : table.timed()) {
+    peaks.push_back({{"variant", result->variant()}, {"job", result->job()}, {"machine", ToJson(result->machine())}});
+  }
+  return peaks;
+}
+
 Json ContrastsJson(const std::vector<ContrastedMetric>& metrics) {
   Json contrasts = Json::array();
   for (const ContrastedMetric& contrasted : metrics) {
@@ -250,9 +269,11 @@ const Record* RecordIndex::Find(const std::string& variant, const std::string& m
 
 std::string RecordsJson(const RunTable& table, const Records& records, const Findings& findings) {
   Json json = {{"run", ToJson(table.run())},       {"machine", ToJson(table.machine())},
+               {"peaks", PeaksJson(table)},
                {"records", Json::array()},         {"withheld", Json::array()},
                {"failures", FailuresJson(table)},  {"events", EventsJson(table)},
                {"layers", LayersJson(findings.layers)},
+               {"weights", WeightsJson(findings.weights)},
                {"repetitions", RepetitionsJson(findings.repetitions)},
                {"contrasts", ContrastsJson(findings.contrasts)},
                {"gates", Json::array()},           {"notes", findings.notes}};
@@ -288,13 +309,18 @@ std::string RecordsCsv(const Records& records) {
   return csv;
 }
 
-std::string LayersCsv(const std::vector<LayerGroup>& groups) {
-  if (groups.empty()) return "";
+std::string LayersCsv(const std::vector<LayerGroup>& groups, const std::vector<WeightGroup>& weights) {
+  if (groups.empty() && weights.empty()) return "";
   std::string csv = CsvRow({"variant", "method", "layer", "error", "rounding_error", "ratio"});
   for (const LayerGroup& group : groups) {
     for (const QuantizedLayer* layer : group.layers) {
       csv += CsvRow({group.variant, group.method, layer->layer(), Exact(layer->error()), Exact(layer->rounding_error()),
                      Exact(ErrorRatio(*layer))});
+    }
+  }
+  for (const WeightGroup& group : weights) {
+    for (const WeightError* weight : group.linears) {
+      if (weight->has_error()) csv += CsvRow({group.variant, "weights", weight->linear(), Exact(weight->error()), "", ""});
     }
   }
   return csv;

@@ -53,6 +53,7 @@ class RecordIndex {
 // results.json, keys in a fixed order, numbers exact, null for what is absent or
 // not finite:
 //   run, machine  RunInfo and Machine as protobuf JSON
+//   peaks         variant, job, machine: of each timing's result, with the peaks beside it
 //   records       variant, metric, value, stderr, count, unit, better ("lower" or
 //                 "higher"), baseline_value, arithmetic ("native" or
 //                 "simulated"), convention; where there is a comparison ratio,
@@ -62,6 +63,7 @@ class RecordIndex {
 //   failures      variant, job, error
 //   events        variant, job, what, count, detail
 //   layers        variant, method, layer, error, rounding_error, ratio
+//   weights       variant, layer, error (null where a rewrite makes it incomparable)
 //   repetitions   of (the repeated variant), metric, repetitions, counted, mean,
 //                 deviation, min, max; ratio or difference of the mean as in
 //                 records; note; values: variant, label ("seed=1"), value,
@@ -80,9 +82,9 @@ absl::StatusOr<std::vector<EarlierResult>> ReadEarlierResults(const std::string&
 // fields for what is absent.
 std::string RecordsCsv(const Records& records);
 
-// Every layer of every group (ratio: ErrorRatio), in the same form; "" without
-// layers.
-std::string LayersCsv(const std::vector<LayerGroup>& groups);
+// Every layer of every group (ratio: ErrorRatio) in the same form, then the weights that were
+// compared, with the method "weights" and neither rounding_error nor ratio; "" without any.
+std::string LayersCsv(const std::vector<LayerGroup>& groups, const std::vector<WeightGroup>& weights);
 
 // One field, quoted where it holds a comma, a quote or a line break.
 std::string CsvField(const std::string& text);

@@ -68,14 +68,14 @@ ChartRenderer RenderThroughFile(const std::string& path, const std::string& page
 
 Report MakeReport(const RunInfo& run, const std::vector<JobResult>& results, const std::vector<std::string>& notes, const ChartRenderer& render) {
   const RunTable table(run, results);
-  Findings findings{EvaluateGates(table), ContrastedMetrics(table), RepeatedMetrics(table), LayerGroups(table), notes};
+  Findings findings{EvaluateGates(table), ContrastedMetrics(table), RepeatedMetrics(table), LayerGroups(table), WeightGroups(table), notes};
   findings.notes.insert(findings.notes.end(), table.notes().begin(), table.notes().end());
   const Records records = MakeRecords(table);
 
   Report report;
   report.plot = ParetoSvg(ParetoPoints(table), "size (MiB)", FirstPerplexity(table));
   report.loss_plot = CurveSvg(Curves(table));
-  report.layers = LayersCsv(findings.layers);
+  report.layers = LayersCsv(findings.layers, findings.weights);
   doc::Document document = RunDocument(table, findings, report.plot.empty() ? "" : kPlotFile, report.loss_plot.empty() ? "" : kLossFile, kLayersFile);
   report.markdown = ToMarkdown(document);
   report.summary = ToMarkdown(SummaryDocument(table, findings.gates));

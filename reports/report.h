@@ -21,7 +21,7 @@ struct Report {
   std::string json;      // results.json
   std::string plot;      // pareto.svg; empty unless some variant has size_mib and a perplexity
   std::string loss_plot;  // loss.svg; empty unless some variant was trained
-  std::string layers;     // layers.csv; empty unless some method told its layers' errors
+  std::string layers;     // layers.csv; empty unless some method told its layers' errors or weights were quantized
   std::string charts;     // charts.json; empty unless there is something to plot
   std::string html;       // report.html
 };

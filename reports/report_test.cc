@@ -192,7 +192,7 @@ TEST(Json, NanBecomesNull) {
 TEST(Markdown, GoldenTable) {
   const std::string report = SmallReport().markdown;
   EXPECT_THAT(report, HasSubstr("Model `smollm2-135m` (decoded from Q8_0 blocks), SHA-256 `0123456789ab`. Machine: "
-                                "Test CPU, avx2 kernels, 2 threads on 4 CPUs, measured read bandwidth 21.2 GB/s, FMA "
+                                "Test CPU, avx2 kernels, 2 threads on 4 CPUs, measured read bandwidth 21.2 GB/s, fp32 "
                                 "peak 88.8 GFLOP/s. Nibble commit `abc1234`.\n"));
   EXPECT_THAT(report, HasSubstr("| variant | arithmetic | perplexity/wikitext ↓ | accuracy/arc ↑ (%) | size_mib ↓ (MiB) "
                                 "| decode_tokens_per_s/32 ↑ (tokens/s) |\n"));
@@ -324,11 +324,11 @@ TEST(Layers, AreGroupedByMethodAndKind) {
 TEST(Layers, ThePlaceIsTheFirstNumberInTheName) {
   QuantizedLayer layer;
   layer.set_layer("model.layers.12.mlp.experts.3.up_proj");
-  EXPECT_EQ(PlaceOf(layer).block, 12);
-  EXPECT_EQ(PlaceOf(layer).kind, "mlp.experts.3.up_proj");
+  EXPECT_EQ(PlaceOf(layer.layer()).block, 12);
+  EXPECT_EQ(PlaceOf(layer.layer()).kind, "mlp.experts.3.up_proj");
   layer.set_layer("lm_head");
-  EXPECT_EQ(PlaceOf(layer).block, std::nullopt);
-  EXPECT_EQ(PlaceOf(layer).kind, "lm_head");
+  EXPECT_EQ(PlaceOf(layer.layer()).block, std::nullopt);
+  EXPECT_EQ(PlaceOf(layer.layer()).kind, "lm_head");
 }
 
 TEST(Layers, RatiosWithoutARoundingError) {
@@ -355,6 +355,50 @@ TEST(Layers, StandInEveryForm) {
   ASSERT_EQ(json["layers"].size(), 5u);
   EXPECT_EQ(json["layers"][3]["ratio"], 2);
   EXPECT_EQ(json["layers"][3]["rounding_error"], 3);
+}
+
+SmallRun RunWithWeights() {
+  SmallRun small = MakeSmallRun();
+  AddWeight(&small.results[7], "model.layers.0.mlp.up_proj", 0.25);
+  AddWeight(&small.results[7], "model.layers.0.mlp.down_proj", std::nullopt);
+  AddWeight(&small.results[7], "model.layers.1.mlp.up_proj", 0.75);
+  AddWeight(&small.results[11], "model.layers.0.mlp.down_proj", std::nullopt);
+  AddWeight(&small.results[11], "model.layers.1.mlp.down_proj", 0.5);
+  return small;
+}
+
+TEST(Weights, AreCountedByKind) {
+  const SmallRun small = RunWithWeights();
+  const RunTable table(small.run, small.results);
+  const std::vector<WeightGroup> groups = WeightGroups(table);
+  ASSERT_EQ(groups.size(), 2u);  // and none of bf16
+  const std::vector<WeightKind> kinds = WeightKinds(groups[0]);
+  ASSERT_EQ(kinds.size(), 2u);
+  EXPECT_EQ(kinds[0].name, "mlp.up_proj");
+  EXPECT_EQ(kinds[0].compared, 2);
+  EXPECT_EQ(kinds[0].left_out, 0);
+  EXPECT_EQ(kinds[0].mean, 0.5);
+  EXPECT_EQ(kinds[0].worst->linear(), "model.layers.1.mlp.up_proj");
+  EXPECT_EQ(kinds[1].left_out, 1);
+  EXPECT_EQ(kinds[1].worst, nullptr);
+}
+
+TEST(Weights, StandInEveryForm) {
+  const SmallRun small = RunWithWeights();
+  const Report report = MakeReport(small.run, small.results);
+  EXPECT_THAT(report.markdown, HasSubstr("| variant | mlp.up_proj | mlp.down_proj |\n"));
+  EXPECT_THAT(report.markdown, HasSubstr("| ptq | 0.500 (0.750) | left out |\n"));
+  EXPECT_THAT(report.markdown, HasSubstr(" | – | 0.500 (0.500), 1 left out |\n"));
+  EXPECT_THAT(report.markdown, HasSubstr("then no longer compares with the source's: **ptq** 1 of 3, "));
+  const std::vector<std::string> lines = absl::StrSplit(report.layers, "\r\n");
+  ASSERT_EQ(lines.size(), 5u);
+  EXPECT_EQ(lines[0], "variant,method,layer,error,rounding_error,ratio");
+  EXPECT_EQ(lines[1], "ptq,weights,model.layers.0.mlp.up_proj,0.25,,");
+  const nlohmann::json json = JsonOf(report);
+  ASSERT_EQ(json["weights"].size(), 5u);
+  EXPECT_EQ(json["weights"][0]["error"], 0.25);
+  EXPECT_TRUE(json["weights"][1]["error"].is_null());
+  EXPECT_THAT(SmallReport().markdown, Not(HasSubstr("Errors of weights")));
 }
 
 TEST(MethodTables, StandAsTheMethodWroteThem) {
@@ -527,6 +571,60 @@ TEST(RunTable, TheMachineIsThatOfTheResults) {
   for (JobResult& result : small.results) result.mutable_machine()->set_cpu("Another CPU");
   EXPECT_EQ(RunTable(small.run, small.results).machine().cpu(), "Another CPU");
   EXPECT_FALSE(RunTable(small.run, small.results).machine().has_read_bandwidth_gb_s());
+}
+
+// The small run with peaks beside the timings of bf16 and ptq, and other ones in its head.
+SmallRun RunWithPeaks(double first_bandwidth, double second_bandwidth) {
+  SmallRun small = MakeSmallRun();
+  Machine plain = small.run.machine();
+  plain.clear_read_bandwidth_gb_s();
+  plain.clear_fma_peak_gflop_s();
+  for (JobResult& result : small.results) *result.mutable_machine() = plain;
+  Machine* first = small.results[3].mutable_machine();
+  first->set_read_bandwidth_gb_s(first_bandwidth);
+  first->set_fma_peak_gflop_s(100);
+  first->set_bf16_peak_gflop_s(200);
+  first->set_int8_peak_gop_s(400);
+  first->set_peak_threads(4);
+  *small.results[7].mutable_machine() = *first;
+  small.results[7].mutable_machine()->set_read_bandwidth_gb_s(second_bandwidth);
+  return small;
+}
+
+TEST(Peaks, AreThoseOfTheTimings) {
+  const SmallRun small = RunWithPeaks(10, 10.5);
+  const RunTable table(small.run, small.results);
+  ASSERT_EQ(table.timed().size(), 2u);
+  EXPECT_EQ(table.machine().read_bandwidth_gb_s(), 10);  // and not the head's 21.25
+  const Report report = MakeReport(small.run, small.results);
+  EXPECT_THAT(report.markdown, HasSubstr("measured read bandwidth 10.0 GB/s, fp32 peak 100 GFLOP/s, bf16 peak 200 GFLOP/s, int8 peak 400 Gop/s (with 4 threads)."));
+  EXPECT_THAT(report.markdown, HasSubstr("## Peaks beside timings"));
+  EXPECT_THAT(report.markdown, HasSubstr("| ptq | latency | 4 | 10.5 | 100 | 200 | 400 |\n"));
+  const nlohmann::json json = JsonOf(report);
+  ASSERT_EQ(json["peaks"].size(), 2u);
+  EXPECT_EQ(json["peaks"][1]["variant"], "ptq");
+  EXPECT_EQ(json["peaks"][1]["machine"]["read_bandwidth_gb_s"], 10.5);
+}
+
+TEST(Peaks, ThatDifferAreARange) {
+  const SmallRun small = RunWithPeaks(10, 15);
+  EXPECT_THAT(MakeReport(small.run, small.results).markdown,
+              HasSubstr("measured read bandwidth 10.0 GB/s (10.0 to 15.0 GB/s beside its timings), fp32 peak 100 GFLOP/s, bf16"));
+}
+
+TEST(Peaks, OfReplacedAndOlderResultsAreNoneOfTheTables) {
+  SmallRun small = RunWithPeaks(10, 15);
+  // A timing that was taken again.
+  JobResult again = small.results[7];
+  again.mutable_machine()->set_read_bandwidth_gb_s(10.2);
+  small.results.push_back(again);
+  const RunTable table(small.run, small.results);
+  ASSERT_EQ(table.timed().size(), 2u);
+  EXPECT_EQ(table.timed()[1]->machine().read_bandwidth_gb_s(), 10.2);
+  // Results of before have none, and their runs one set in the head.
+  const SmallRun older = MakeSmallRun();
+  EXPECT_THAT(RunTable(older.run, older.results).timed(), IsEmpty());
+  EXPECT_THAT(MakeReport(older.run, older.results).markdown, Not(HasSubstr("Peaks beside timings")));
 }
 
 TEST(RunTable, OrdersVariantsWithoutARun) {

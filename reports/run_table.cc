@@ -46,6 +46,7 @@ RunTable::RunTable(const RunInfo& run, const std::vector<JobResult>& results) : 
     notes_.push_back(absl::StrCat("left out, since the run no longer names them: ", absl::StrJoin(strangers, ", ")));
   }
   NoteMixedSources();
+  FindTimed();
 }
 
 bool RunTable::IsCurrent(const JobResult& result) const { return planned_.empty() || planned_.count(result.key()) > 0; }
@@ -122,6 +123,15 @@ void RunTable::NoteMixedSources() {
   }
 }
 
+void RunTable::FindTimed() {
+  for (const std::string& variant : variants_) {
+    for (const JobResult* result : Results(variant)) {
+      const auto is_behind = [&](const Metric& metric) { return Source(variant, metric.name()) == result; };
+      if (result->machine().has_read_bandwidth_gb_s() && absl::c_any_of(result->metric(), is_behind)) timed_.push_back(result);
+    }
+  }
+}
+
 const RunTable::Cell* RunTable::FindCell(const std::string& variant, const std::string& metric) const {
   const auto row = cells_.find(variant);
   if (row == cells_.end()) return nullptr;
@@ -167,14 +177,17 @@ const JobResult* RunTable::FailureBehind(const std::string& variant, const std::
 }
 
 const Machine& RunTable::machine() const {
+  if (!timed_.empty()) return timed_[0]->machine();
   for (const std::string& variant : variants_) {
     for (const JobResult* result : Results(variant)) {
       if (!result->has_machine()) continue;
-      return MachineName(run_.machine()) == MachineName(result->machine()) ? run_.machine() : result->machine();
+      return IsSameMachine(run_.machine(), result->machine()) ? run_.machine() : result->machine();
     }
   }
   return run_.machine();
 }
+
+bool IsSameMachine(const Machine& a, const Machine& b) { return MachineName(a) == MachineName(b); }
 
 std::vector<std::string> PartNames(const RunTable& table, const std::string& metric_name) {
   std::vector<std::string> names;

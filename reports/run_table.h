@@ -52,8 +52,11 @@ class RunTable {
   // Whether `job` succeeded for some variant, so that its metrics are known.
   bool MetricsAreKnown(const JobResult& job) const { return job_metrics_.count(job.job()) > 0; }
 
-  // That of the results, which need not be the one that the run was started on; the run's
-  // own, with the peaks measured then, where they are the same.
+  // Results behind the cells that hold the machine's peaks, taken beside their timings; by variant.
+  const std::vector<const JobResult*>& timed() const { return timed_; }
+
+  // That of the first of these; without any that of the results, which need not be the one
+  // that the run was started on. Runs whose results hold no peaks may have them in their head.
   const Machine& machine() const;
 
   const std::vector<std::string>& notes() const { return notes_; }
@@ -73,6 +76,7 @@ class RunTable {
   void DropJob(const JobResult& result);
   void AddMetricName(const std::string& name);
   void NoteMixedSources();
+  void FindTimed();
 
   const RunInfo& run_;
   const std::set<std::string> planned_;
@@ -83,8 +87,12 @@ class RunTable {
   std::map<std::string, std::vector<const JobResult*>> results_;
   std::map<std::string, std::vector<const JobResult*>> failures_;
   std::map<std::string, std::set<std::string>> job_metrics_;
+  std::vector<const JobResult*> timed_;
   std::vector<std::string> notes_;
 };
+
+// Of two records: the same CPU, kernels and threads.
+bool IsSameMachine(const Machine& a, const Machine& b);
 
 // The parts of a metric of any variant, in the order in which they come.
 std::vector<std::string> PartNames(const RunTable& table, const std::string& metric);

@@ -2,6 +2,7 @@
 #ifndef NIBBLE_REPORTS_SECTION_PARTS_H_
 #define NIBBLE_REPORTS_SECTION_PARTS_H_
 
+#include <array>
 #include <optional>
 #include <string>
 #include <vector>
@@ -36,6 +37,17 @@ std::string FailureText(const JobResult& job);
 std::optional<double> ComparisonNumber(const Comparison& comparison);
 void AddNotes(const doc::Notes& notes, doc::Section* section);
 
+// One of the machine's peaks that timings are read against.
+struct Peak {
+  const char* name;  // "read bandwidth"
+  const char* unit;
+  std::optional<double> (*of)(const Machine& machine);
+};
+const std::array<Peak, 4>& Peaks();
+// " (15 to 21 GB/s beside its timings)" where timings with the threads of the first one, on
+// its machine, saw it more than a tenth apart, else "".
+std::string PeakRange(const RunTable& table, const Peak& peak);
+
 // Each without blocks where the run has nothing to say there. Of measurements:
 doc::Section ResultsSection(const RunTable& table, const std::string& plot);
 doc::Section GatesSection(const std::vector<GateOutcome>& gates);
@@ -45,11 +57,13 @@ doc::Section RecoverySection(const RunTable& table);
 // Of how models were built, and of how metrics were measured:
 doc::Section TrainingSection(const RunTable& table, const std::string& plot);
 doc::Section LayersSection(const std::vector<LayerGroup>& groups, const std::string& file);
+doc::Section WeightsSection(const std::vector<WeightGroup>& groups, const std::string& file);
 doc::Section MethodTablesSection(const RunTable& table);
 doc::Section PartsSection(const RunTable& table);
 doc::Section PipelinesSection(const RunTable& table);
 doc::Section EventsSection(const RunTable& table);
 doc::Section MeasuresSection(const RunTable& table);
+doc::Section PeaksSection(const RunTable& table);
 
 }  // namespace nibble
 

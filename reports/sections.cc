@@ -131,7 +131,8 @@ Text ModelText(const RunInfo& run) {
   return text;
 }
 
-Text MachineText(const Machine& machine) {
+Text MachineText(const RunTable& table) {
+  const Machine& machine = table.machine();
   std::vector<Text> parts;
   if (machine.has_cpu()) parts.push_back(Data(machine.cpu()));
   if (machine.has_features()) parts.push_back(Data(machine.features()));
@@ -140,10 +141,16 @@ Text MachineText(const Machine& machine) {
     const std::string cpus = machine.has_cpus() ? absl::StrCat(" on ", machine.cpus(), " CPUs") : "";
     parts.push_back(Words(absl::StrCat(machine.threads(), machine.threads() == 1 ? " thread" : " threads", cpus)));
   }
-  if (machine.has_read_bandwidth_gb_s()) {
-    parts.push_back(Words(absl::StrCat("measured read bandwidth ", Significant(machine.read_bandwidth_gb_s(), 3), " GB/s")));
+  std::vector<std::string> peaks;
+  for (const Peak& peak : Peaks()) {
+    const std::optional<double> value = peak.of(machine);
+    if (value.has_value()) peaks.push_back(absl::StrCat(peak.name, " ", Significant(*value, 3), " ", peak.unit, PeakRange(table, peak)));
   }
-  if (machine.has_fma_peak_gflop_s()) parts.push_back(Words(absl::StrCat("FMA peak ", Significant(machine.fma_peak_gflop_s(), 3), " GFLOP/s")));
+  if (!peaks.empty()) {
+    const bool has_own_threads = machine.has_peak_threads() && machine.peak_threads() != machine.threads();
+    const std::string threads = has_own_threads ? absl::StrCat(" (with ", machine.peak_threads(), machine.peak_threads() == 1 ? " thread)" : " threads)") : "";
+    parts.push_back(Words(absl::StrCat("measured ", absl::StrJoin(peaks, ", "), threads)));
+  }
   return doc::JoinTexts(parts, ", ");
 }
 
@@ -163,7 +170,7 @@ doc::Document RunDocument(const RunTable& table, const Findings& findings, const
                           const std::string& layers_file) {
   const RunInfo& run = table.run();
   doc::Document document{run.name().empty() ? "Nibble run" : run.name(), {{"Model", ModelText(run)}}, {}, {}};
-  const Text machine = MachineText(table.machine());
+  const Text machine = MachineText(table);
   if (!machine.empty()) document.facts.push_back({"Machine:", machine});
   if (run.has_commit()) document.facts.push_back({"Nibble commit", Text().Code(run.commit())});
   document.dated_facts = {{"Measured", Words(MeasuredText(table))}, {"Command", Text().Code(run.command())}};
@@ -174,11 +181,13 @@ doc::Document RunDocument(const RunTable& table, const Findings& findings, const
   AddIfAny(RecoverySection(table), &document);
   AddIfAny(TrainingSection(table, loss_plot), &document);
   AddIfAny(LayersSection(findings.layers, layers_file), &document);
+  AddIfAny(WeightsSection(findings.weights, layers_file), &document);
   AddIfAny(MethodTablesSection(table), &document);
   AddIfAny(PartsSection(table), &document);
   AddIfAny(PipelinesSection(table), &document);
   AddIfAny(EventsSection(table), &document);
   AddIfAny(MeasuresSection(table), &document);
+  AddIfAny(PeaksSection(table), &document);
   AddIfAny(NotesSection(findings.notes), &document);
   AddIfAny(ReproduceSection(run), &document);
   return document;

@@ -16,11 +16,12 @@ namespace nibble {
 inline constexpr char kResultsSection[] = "Results";
 inline constexpr char kTrainingSection[] = "Training";
 inline constexpr char kLayersSection[] = "Errors by layer";
+inline constexpr char kWeightsSection[] = "Errors of weights";
 inline constexpr char kPartsSection[] = "Size by part";
 
 // `findings` are those of the table. `plot` and `loss_plot` are the plots' file names beside the report, "" without
 // one; `layers_file` is that of the table of layers, which it has where the run
-// has layers.
+// has layers or quantized weights.
 doc::Document RunDocument(const RunTable& table, const Findings& findings, const std::string& plot, const std::string& loss_plot,
                           const std::string& layers_file);
 
@@ -42,7 +43,8 @@ doc::Text ComparisonText(const Metric& metric, const Comparison& comparison, doc
 doc::Text MetricTitle(const Metric& metric);
 
 doc::Text ModelText(const RunInfo& run);
-doc::Text MachineText(const Machine& machine);
+// With the peaks of its first timing, and how far apart they lie where timings differ.
+doc::Text MachineText(const RunTable& table);
 
 // When the results were measured: a day or a range of days (UTC), or that nothing tells.
 std::string MeasuredText(const RunTable& table);

@@ -4,6 +4,7 @@
 #define NIBBLE_REPORTS_TESTING_H_
 
 #include <cmath>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -88,6 +89,13 @@ inline void AddLayer(JobResult* result, const std::string& method, const std::st
   added->set_layer(layer);
   added->set_error(error);
   added->set_rounding_error(rounding_error);
+}
+
+// A linear that was quantized; one without an error does not compare.
+inline void AddWeight(JobResult* result, const std::string& linear, std::optional<double> error) {
+  WeightError* added = result->add_weight();
+  added->set_linear(linear);
+  if (error.has_value()) added->set_error(*error);
 }
 
 struct SmallRun {

@@ -439,6 +439,15 @@ TEST(Cli, ResultsJsonHoldsTheRecords) {
   EXPECT_TRUE(found.count("grouped size_mib"));
   EXPECT_FALSE(found.count("grouped decode_tokens_per_s/4"));
   EXPECT_EQ(json["withheld"].size(), 3u);
+  // Each timing has the peaks that were measured beside it, with its threads; the run's start measures none.
+  ASSERT_EQ(json["peaks"].size(), 4u);
+  for (const auto& peaks : json["peaks"]) {
+    for (const char* peak : {"read_bandwidth_gb_s", "fma_peak_gflop_s", "int8_peak_gop_s"}) EXPECT_GT(peaks["machine"].value(peak, 0.0), 0) << peak;
+    EXPECT_EQ(peaks["machine"]["peak_threads"], 2);
+  }
+  ASSERT_OK_AND_ASSIGN(const std::string head, ReadFile(dir + "/out/run.json"));
+  EXPECT_THAT(head, ::testing::HasSubstr("\"kernel_table\""));
+  EXPECT_THAT(head, ::testing::Not(::testing::HasSubstr("peak_gflop_s")));
 }
 
 TEST(Cli, AFailingGateIsNamedAndExits1) {

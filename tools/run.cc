@@ -63,7 +63,7 @@ absl::Status PrintJobs(const RunPlan& plan, const std::string& out) {
       if (is_known(variant.measurements[i])) continue;
       const double models = RunPlan::IsBeside(variant, variant.measurements[i]) ? 2 : 1;
       print(absl::StrCat("measure ", name, " ", plan.columns()[i].names[0]), estimator.OfMeasurement(variant, variant.measurements[i]),
-            MeasurementMemory(models * bytes));
+            MeasurementMemory(*variant.measurements[i].request, models * bytes));
     }
   }
   if (known > 0) std::printf("done: %d measurements have results in %s\n", known, out.c_str());

@@ -58,11 +58,17 @@ class Parameter {
   // Replaces it by the encoding of `values`. `pool` may be null.
   absl::Status ReplaceEncoded(const QuantScheme& scheme, absl::Span<const float> values, ThreadPool* pool);
 
+  // Whether an equivalent rewrite (a rotation, a folded scale) changed the value: it keeps
+  // the graph's function, and this weight is no longer one to compare with the source's.
+  bool rewritten() const { return rewritten_; }
+  void MarkRewritten() { rewritten_ = true; }
+
  private:
   std::string name_;
   Shape shape_;
   Source source_;
   std::optional<EncodedTensor> value_;
+  bool rewritten_ = false;
 };
 
 enum class OpKind {

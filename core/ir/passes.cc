@@ -62,6 +62,7 @@ absl::Status UntieHead(Graph& graph) {
   if (!graph.tied()) return absl::OkStatus();
   const Parameter shared = graph.parameter(*graph.head().weight);
   const ParameterId own = graph.AddParameter("lm_head.weight", shared.shape(), [shared] { return shared.Load(); });
+  if (shared.rewritten()) graph.mutable_parameter(own).MarkRewritten();
   graph.mutable_ops().back().weight = own;
   return absl::OkStatus();
 }

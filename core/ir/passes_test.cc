@@ -49,6 +49,18 @@ TEST(ScaleChannels, KeepsTheFunctionAndMovesTheScales) {
   }
 }
 
+TEST(Rewritten, MarksWhatAFoldChanged) {
+  Graph graph = AttentiveGraph(3, 3, false);
+  const auto rewritten = [&](const std::string& op) { return graph.parameter(*graph.FindOp(op)->weight).rewritten(); };
+  std::vector<double> factors(Factors(graph, kUp).size(), 1.0);
+  ASSERT_OK(ScaleChannels(graph, IndexOf(graph, kUp), {IndexOf(graph, kDown)}, factors));
+  EXPECT_FALSE(rewritten(kUp) || rewritten(kDown));
+  factors[0] = 2;
+  ASSERT_OK(ScaleChannels(graph, IndexOf(graph, kUp), {IndexOf(graph, kDown)}, factors));
+  EXPECT_TRUE(rewritten(kUp) && rewritten(kDown));
+  EXPECT_FALSE(rewritten(kValues));
+}
+
 TEST(ScaleChannels, SharedAndQuantizedWeightsAreErrors) {
   Graph graph = AttentiveGraph(3, 3, true);
   const std::vector<double> factors(24, 2.0);

@@ -1,6 +1,7 @@
 #include "core/ir/weight_transform.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "core/base/status.h"
 
@@ -18,6 +19,7 @@ absl::StatusOr<std::vector<float>> LoadForTransform(const Parameter& weight) {
 
 absl::Status ReplaceFloats(Parameter& parameter, absl::Span<const float> values) {
   NIBBLE_ASSIGN_OR_RETURN(EncodedTensor value, WrapFloats(Tensor::FromFloats(parameter.shape(), values)));
+  parameter.MarkRewritten();
   return parameter.Replace(std::move(value));
 }
 
@@ -42,9 +44,12 @@ absl::Status TransformRows(Parameter& weight, ThreadPool* pool, absl::FunctionRe
 absl::Status MapValues(Parameter& weight, absl::FunctionRef<double(size_t, size_t, double)> map) {
   NIBBLE_ASSIGN_OR_RETURN(Parameter::Unquantized loaded, weight.LoadUnquantized(kTransformFirst));
   const size_t cols = weight.shape().back();
+  bool is_changed = false;  // scales may all be 1
   for (size_t i = 0; i < loaded.values.size(); ++i) {
-    loaded.values[i] = static_cast<float>(map(i / cols, i % cols, static_cast<double>(loaded.values[i])));
+    const float before = std::exchange(loaded.values[i], static_cast<float>(map(i / cols, i % cols, static_cast<double>(loaded.values[i]))));
+    is_changed |= loaded.values[i] != before;
   }
+  if (is_changed) weight.MarkRewritten();
   return weight.ReplaceEncoded(loaded.scheme, loaded.values, nullptr);
 }
 

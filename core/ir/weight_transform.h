@@ -1,5 +1,5 @@
 // Linear maps of a weight, row by row or as a whole, for passes that keep the
-// graph's function.
+// graph's function. They mark what they change as rewritten.
 #ifndef NIBBLE_CORE_IR_WEIGHT_TRANSFORM_H_
 #define NIBBLE_CORE_IR_WEIGHT_TRANSFORM_H_
 

@@ -18,11 +18,14 @@ struct MachineInfo {
 };
 MachineInfo DescribeMachine();
 
+// The buffer of a BandwidthProbe, far above the last-level cache.
+inline constexpr int kBandwidthMegabytes = 512;
+
 // Reads memory as fast as it comes: threads sum disjoint parts of a buffer of
-// `megabytes` (far above the last-level cache), which the probe holds.
+// `megabytes`, which the probe holds.
 class BandwidthProbe {
  public:
-  explicit BandwidthProbe(int threads, int megabytes = 512);
+  explicit BandwidthProbe(int threads, int megabytes = kBandwidthMegabytes);
 
   // GB/s (1e9 bytes) of one pass over the buffer.
   double Pass();
@@ -33,7 +36,7 @@ class BandwidthProbe {
 };
 
 // The best of a few passes, GB/s.
-double MeasureReadBandwidth(int threads, int megabytes = 512);
+double MeasureReadBandwidth(int threads, int megabytes = kBandwidthMegabytes);
 
 // fp32 fused multiply-add peak in GFLOP/s (2 operations each) over `threads`
 // threads with the widest vectors that the kernels use.
