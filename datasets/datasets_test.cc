@@ -139,7 +139,8 @@ TEST(ResolveDataset, SaysWhatIsMissing) {
   EXPECT_EQ(missing.status().code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(Message(missing),
               AllOf(HasSubstr("/shared/data/wikitext-2-raw/wiki.test.raw"), HasSubstr("/nowhere/nibble/data/"),
-                    HasSubstr("https://"), HasSubstr("CC BY-SA 3.0"), HasSubstr("NIBBLE_DATA")));
+                    HasSubstr("It comes from https://"), HasSubstr("(published at https://huggingface.co/datasets/Salesforce/wikitext; licence: CC BY-SA 3.0)"),
+                    HasSubstr("goes into wikitext-2-raw/"), HasSubstr("NIBBLE_DATA")));
   const auto unknown = ResolveDataset("helaswag", TestTempDir());
   EXPECT_EQ(unknown.status().code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(Message(unknown), AllOf(HasSubstr("did you mean 'hellaswag'?"), HasSubstr("no such file either: ")));

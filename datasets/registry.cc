@@ -82,11 +82,12 @@ absl::Status CheckHash(const TaskDescription& description, const std::string& sh
                    "). To use the file as it is, give its path instead of the name, or describe it as a task of your own"));
 }
 
-// What a description says of its source: ". It comes from ... (licence: ...)".
+// What a description says of its source: ". It comes from ... (published at ...; licence: ...)".
 std::string SourceText(const TaskDescription& description) {
   if (description.url().empty()) return "";
-  return absl::StrCat(". It comes from ", description.url(), " (licence: ", description.licence(), ")",
-                      description.obtain().empty() ? "" : absl::StrCat("; ", description.obtain()));
+  const std::string home = description.home().empty() ? "" : absl::StrCat("published at ", description.home(), "; ");
+  return absl::StrCat(". It comes from ", description.url(), " (", home, "licence: ", description.licence(), ")",
+                      description.obtain().empty() ? "" : absl::StrCat(". ", description.obtain()));
 }
 
 absl::StatusOr<std::string> Locate(const TaskDescription& description, const std::string& file, const std::string& sha256,

@@ -23,7 +23,7 @@ using Kind = TaskDescription::Kind;
 // Fields that a description of any kind may set.
 const std::set<std::string>& CommonFields() {
   static const auto* const kFields = new std::set<std::string>(
-      {"name", "alias", "version", "follows", "base", "url", "licence", "obtain", "kind", "format", "part", "derive", "category"});
+      {"name", "alias", "version", "follows", "base", "home", "url", "licence", "obtain", "kind", "format", "part", "derive", "category"});
   return *kFields;
 }
 

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <map>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "core/base/file.h"
@@ -363,6 +364,20 @@ TEST(KnownTasks, ServeAsBases) {
   EXPECT_THAT(Message(WithBase(Describe("base: 'arc_eazy'"))), HasSubstr("did you mean 'arc_easy'?"));
 }
 
+TEST(KnownTasks, SayWhereTheyAreFromAndHowToGetThem) {
+  for (const TaskDescription& task : KnownTasks()) {
+    EXPECT_NE(task.url(), "") << task.name();
+    EXPECT_NE(task.licence(), "") << task.name();
+    if (absl::StartsWith(task.name(), "quickstart/")) continue;  // part of the project
+    EXPECT_THAT(task.home(), ::testing::StartsWith("https://")) << task.name();
+    EXPECT_NE(task.obtain(), "") << task.name();
+    for (const auto& part : task.part()) {
+      EXPECT_EQ(part.sha256().size(), 64) << part.file();
+      EXPECT_THAT(task.obtain(), HasSubstr(part.file().substr(0, part.file().find('/')))) << task.name();
+    }
+  }
+}
+
 // What can move a task's scores, so that none changes under the same version: where
 // this test fails, raise the version and put the new digest here.
 TEST(KnownTasks, ChangeWithTheirVersions) {
@@ -371,7 +386,7 @@ TEST(KnownTasks, ChangeWithTheirVersions) {
   };
   for (TaskDescription task : KnownTasks()) {
     const std::string key = absl::StrCat(task.name(), "@", task.version());
-    for (const char* field : {"name", "alias", "version", "follows", "url", "licence", "obtain"}) {
+    for (const char* field : {"name", "alias", "version", "follows", "home", "url", "licence", "obtain"}) {
       task.GetReflection()->ClearField(&task, TaskDescription::descriptor()->FindFieldByName(field));
     }
     for (auto& part : *task.mutable_part()) part.clear_file(), part.clear_shots_file();

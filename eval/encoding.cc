@@ -40,6 +40,18 @@ EncodedItem ShareTokens(const std::vector<EncodedSequence>& sequences) {
   return item;
 }
 
+absl::StatusOr<bool> TruncateLeft(int64_t positions, EncodedSequence* sequence) {
+  const int64_t size = static_cast<int64_t>(sequence->tokens.size()), targets = size - sequence->first_target;
+  if (targets > positions) {
+    return absl::OutOfRangeError(absl::StrCat("the continuation alone has ", targets, " tokens; the model may see ", positions, " positions"));
+  }
+  const int64_t excess = size - 1 - positions;
+  if (excess <= 0) return false;
+  sequence->tokens.erase(sequence->tokens.begin(), sequence->tokens.begin() + excess);
+  sequence->first_target -= excess;
+  return true;
+}
+
 absl::StatusOr<EncodedSequence> PairEncoder::Encode(absl::string_view context, absl::string_view continuation) {
   const std::string joint = absl::StrCat(context, continuation);
   const absl::string_view given = datasets::StripTrailingWhitespace(context);

@@ -44,6 +44,10 @@ struct EncodedItem {
 
 EncodedItem ShareTokens(const std::vector<EncodedSequence>& sequences);
 
+// Leaves the last `positions` + 1 tokens, of which the model sees all but the last, as the harness
+// does; a BOS goes first. Whether there were more. Error: more targets than positions.
+absl::StatusOr<bool> TruncateLeft(int64_t positions, EncodedSequence* sequence);
+
 class PairEncoder {
  public:
   // `tokenizer` must outlive the encoder.

@@ -128,11 +128,22 @@ TEST(MeasureTask, ExactMatch) {
   ExpectRecomputes(records);
 }
 
-TEST(MeasureTask, PromptsThatDoNotFit) {
-  const auto plan = MakePlan(ToyGraph(23));
+TEST(MeasureTask, PromptsThatDoNotFitLoseTheirFront) {
+  const ir::Graph graph = ToyGraph(23);
+  const auto plan = MakePlan(graph);
+  const LetterTokenizer tokenizer;
   ThreadPool pool(1);
-  const auto result = MeasureTask(*plan, pool, LetterTokenizer(), AnswerTask({"x"}), {.max_positions = 24});
-  EXPECT_THAT(std::string(result.status().message()), HasSubstr("toy item at toy.jsonl:1: needs 25 positions; the model may see 24"));
+  const datasets::Task task = AnswerTask({"x"});
+  // Of the prompt's 22 tokens those that leave room for 4.
+  ASSERT_OK_AND_ASSIGN(const TaskRecords records, RecordTask(*plan, pool, tokenizer, task, {.max_positions = 24}));
+  EXPECT_EQ(records.items[0].said, Reference(graph, tokenizer, tokenizer.Encode(" example what is it?"), 4));
+  ASSERT_OK_AND_ASSIGN(const std::vector<Metric> metrics, MetricsOf(records));
+  EXPECT_EQ(metrics[0].convention(), "lm-eval greedy max_tokens=4 items=1 bos=none task=toy@1 truncated=1 positions=24");
+  ExpectRecomputes(records);
+  ASSERT_OK_AND_ASSIGN(const auto fits, MeasureTask(*plan, pool, tokenizer, task, {.max_positions = 26}));
+  EXPECT_EQ(fits.metrics[0].convention(), "lm-eval greedy max_tokens=4 items=1 bos=none task=toy@1");
+  const auto none = MeasureTask(*plan, pool, tokenizer, task, {.max_positions = 4});
+  EXPECT_THAT(std::string(none.status().message()), HasSubstr("toy: max_tokens is 4 and the model may see 4 positions"));
 }
 
 }  // namespace

@@ -97,6 +97,7 @@ class FileBuilder {
     metadata_["bos"] = records.adds_bos ? "item" : "none";
     Add("category", Each(records.items, &ItemResult::category));
     AddTexts("categories", records.categories);
+    AddTruncated(records);
     if (HasChoices(records.description)) AddChoices(records);
     else if (records.description.kind() == TaskDescription::ROLLING) AddDocuments(records.items);
     else AddAnswers(records);
@@ -127,6 +128,13 @@ class FileBuilder {
   void AddHead(const TextRecords& records) {
     metadata_["set"] = records.set;
     metadata_["convention"] = records.convention;
+  }
+
+  void AddTruncated(const TaskRecords& records) {
+    const std::vector<uint8_t> truncated = Each(records.items, &ItemResult::truncated);
+    if (std::find(truncated.begin(), truncated.end(), 1) == truncated.end()) return;
+    Add("truncated", truncated);
+    metadata_["positions"] = absl::StrCat(records.max_positions);
   }
 
   void AddChoices(const TaskRecords& records) {
@@ -308,6 +316,10 @@ class FileReader {
     NIBBLE_ASSIGN_OR_RETURN(const Shape shape, ShapeOf("category", 1));
     records.items.resize(shape[0]);
     NIBBLE_RETURN_IF_ERROR(Deal("category", &ItemResult::category, &records.items));
+    if (file_->Has("truncated")) {
+      NIBBLE_RETURN_IF_ERROR(Deal("truncated", &ItemResult::truncated, &records.items));
+      NIBBLE_ASSIGN_OR_RETURN(records.max_positions, Number("positions"));
+    }
     if (HasChoices(records.description)) {
       NIBBLE_RETURN_IF_ERROR(ReadChoices(&records));
     } else if (records.description.kind() == TaskDescription::ROLLING) {

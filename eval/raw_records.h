@@ -15,6 +15,8 @@
 // parts), shots, window and bos ("item" or "none") in the metadata; items in the data's order:
 //   category   I32 [items]     which of the categories; -1: none
 //   categories text            their names
+//   truncated  U8 [items]      1 where a context lost its front; only where one did, and then
+//                              positions in the metadata: how many the model may see
 // of MULTIPLE_CHOICE, PARTIAL, MINIMAL_PAIR and LAST_WORD:
 //   choices    I32 [items]     how many continuations an item has; those of all items follow
 //                              each other in

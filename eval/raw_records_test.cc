@@ -159,6 +159,10 @@ TEST(RawRecords, DamagedFilesAreOneMessage) {
   EXPECT_THAT(message(ToFileBytes(lacking).value()), HasSubstr("item 1 has 0 continuations; MULTIPLE_CHOICE needs 1"));
   lacking.items[1].bytes = {1};
   EXPECT_THAT(message(ToFileBytes(lacking).value()), HasSubstr("tensor 'bytes' is I32 [8], the others need I32 [7]"));
+  TaskRecords truncated = Choices();
+  truncated.items[2].truncated = 1;
+  truncated.max_positions = 9;
+  EXPECT_THAT(message(replaced(ToFileBytes(truncated).value(), "\"positions\"", "\"pasitions\"")), HasSubstr("the metadata lacks 'positions'"));
   for (const std::string& bytes : {perplexity, choices}) {
     io::ForEachTruncation(path, bytes, [&](size_t length) {
       const auto read = ReadRawRecords(path);

@@ -137,33 +137,27 @@ class TaskRunner {
     return Annotate(status, absl::StrCat(task_.label, " item at ", item.place));
   }
 
-  absl::Status CheckPositions(int64_t positions, const TaskItem& item) const {
-    if (positions <= options_.max_positions) return absl::OkStatus();
-    return ItemError(absl::OutOfRangeError(absl::StrCat("needs ", positions, " positions; the model may see ", options_.max_positions,
-                                                        task_.shots > 0 ? "; ask for fewer shots" : "")),
-                     item);
-  }
-
   std::string ContextOf(const TaskItem& item, size_t c) const { return absl::StrCat(task_.preambles[item.preamble], item.context(c)); }
 
-  absl::StatusOr<EncodedItem> Encode(const TaskItem& item, PairEncoder& encoder) const {
+  absl::StatusOr<EncodedItem> Encode(const TaskItem& item, PairEncoder& encoder, ItemResult* result) const {
     std::vector<EncodedSequence> sequences;
     for (size_t c = 0; c < item.continuations.size(); ++c) {
       auto sequence = encoder.Encode(ContextOf(item, c), item.continuations[c]);
       if (!sequence.ok()) return ItemError(sequence.status(), item);
+      const auto truncated = TruncateLeft(options_.max_positions, &*sequence);
+      if (!truncated.ok()) return ItemError(truncated.status(), item);
+      if (*truncated) result->truncated = 1;
       sequences.push_back(*std::move(sequence));
     }
-    EncodedItem encoded = ShareTokens(sequences);
-    NIBBLE_RETURN_IF_ERROR(CheckPositions(encoded.positions(), item));
-    return encoded;
+    return ShareTokens(sequences);
   }
 
   // Everything is encoded before anything runs: an item at fault is found at once.
   absl::Status RunChoices() {
     PairEncoder encoder(tokenizer_, task_.description.start());
     std::vector<EncodedItem> encoded;
-    for (const TaskItem& item : task_.items) {
-      NIBBLE_ASSIGN_OR_RETURN(EncodedItem each, Encode(item, encoder));
+    for (size_t i = 0; i < task_.items.size(); ++i) {
+      NIBBLE_ASSIGN_OR_RETURN(EncodedItem each, Encode(task_.items[i], encoder, &results_[i]));
       encoded.push_back(std::move(each));
     }
     // A part's items share their examples, and are of like length.
@@ -191,15 +185,16 @@ class TaskRunner {
   }
 
   absl::Status RunDocuments() {
+    if (options_.window > options_.max_positions) {
+      return absl::InvalidArgumentError(absl::StrCat("a window of ", options_.window, " tokens, and the model has learned ", options_.max_positions,
+                                                     " positions; set window to that or less"));
+    }
     std::vector<EncodedItem> windows;
     std::vector<size_t> owners;
     for (size_t i = 0; i < task_.items.size(); ++i) {
       const auto rolled = RollingWindows(tokenizer_, task_.items[i].continuations[0], options_.window);
       if (!rolled.ok()) return ItemError(rolled.status(), task_.items[i]);
-      for (const EncodedSequence& window : *rolled) {
-        windows.push_back(ShareTokens({window}));
-        NIBBLE_RETURN_IF_ERROR(CheckPositions(windows.back().positions(), task_.items[i]));
-      }
+      for (const EncodedSequence& window : *rolled) windows.push_back(ShareTokens({window}));
       owners.resize(windows.size(), i);
     }
     const ScoringOptions scoring{.label = label_, .items_at_once = options_.items_at_once, .want_nll = true};
@@ -215,22 +210,30 @@ class TaskRunner {
     return absl::OkStatus();
   }
 
-  absl::StatusOr<std::vector<int32_t>> EncodePrompt(const TaskItem& item) const {
+  // At most `room` tokens, the last ones.
+  absl::StatusOr<std::vector<int32_t>> EncodePrompt(const TaskItem& item, int64_t room, ItemResult* result) const {
     NIBBLE_ASSIGN_OR_RETURN(std::vector<int32_t> tokens, text::PrefixTokens(tokenizer_, /*empty_context=*/false));
     const std::vector<int32_t> ids = tokenizer_.Encode(ContextOf(item, 0));
     tokens.insert(tokens.end(), ids.begin(), ids.end());
     if (tokens.empty()) return absl::InvalidArgumentError("the prompt has no tokens");
+    if (static_cast<int64_t>(tokens.size()) > room) {
+      tokens.erase(tokens.begin(), tokens.end() - room);
+      result->truncated = 1;
+    }
     return tokens;
   }
 
   absl::Status RunAnswers() {
     NIBBLE_ASSIGN_OR_RETURN(const AnswerReader reader, AnswerReader::Create(task_.description));
-    const int64_t max_tokens = task_.description.max_tokens();
+    const int64_t max_tokens = task_.description.max_tokens(), room = options_.max_positions - max_tokens;
+    if (room < 1) {
+      return absl::InvalidArgumentError(absl::StrCat(task_.label, ": max_tokens is ", max_tokens, " and the model may see ", options_.max_positions,
+                                                     " positions, which leaves none for a prompt; use a description with fewer max_tokens"));
+    }
     std::vector<std::vector<int32_t>> prompts;
-    for (const TaskItem& item : task_.items) {
-      auto prompt = EncodePrompt(item);
-      if (!prompt.ok()) return ItemError(prompt.status(), item);
-      NIBBLE_RETURN_IF_ERROR(CheckPositions(static_cast<int64_t>(prompt->size()) + max_tokens - 1, item));
+    for (size_t i = 0; i < task_.items.size(); ++i) {
+      auto prompt = EncodePrompt(task_.items[i], room, &results_[i]);
+      if (!prompt.ok()) return ItemError(prompt.status(), task_.items[i]);
       prompts.push_back(*std::move(prompt));
     }
     const GenerationOptions generation{
@@ -253,14 +256,16 @@ class TaskRunner {
   std::vector<ItemResult> results_;
 };
 
-// Everything that may move the scores of `items` items.
-std::string ConventionText(const TaskRecords& records, size_t items) {
+// Everything that may move the scores of `items` items, of which `truncated` lost the front of
+// their context.
+std::string ConventionText(const TaskRecords& records, size_t items, int64_t truncated) {
   const TaskDescription& description = records.description;
   std::string text = "lm-eval";
   if (description.kind() == TaskDescription::ROLLING) absl::StrAppend(&text, " rolling window=", records.window);
   if (description.kind() == TaskDescription::EXACT_MATCH) absl::StrAppend(&text, " greedy max_tokens=", description.max_tokens());
   absl::StrAppend(&text, " items=", items, " bos=", records.adds_bos ? "item" : "none", " task=", description.name(), "@", description.version());
   if (records.shots > 0) absl::StrAppend(&text, " shots=", records.shots);
+  if (truncated > 0) absl::StrAppend(&text, " truncated=", truncated, " positions=", records.max_positions);
   return text;
 }
 
@@ -302,7 +307,15 @@ absl::StatusOr<TaskRecords> RecordTask(const Plan& plan, ThreadPool& pool, const
                                        const TaskOptions& options) {
   if (task.items.empty()) return absl::InvalidArgumentError(absl::StrCat(task.label, " has no items"));
   if (options.items_at_once < 1) return absl::InvalidArgumentError("items_at_once must be at least 1");
-  TaskRecords records{task.label, task.description, datasets::Categories(task), task.shots, options.window, tokenizer.adds_bos(), ArithmeticOf(plan), {}};
+  TaskRecords records;
+  records.label = task.label;
+  records.description = task.description;
+  records.categories = datasets::Categories(task);
+  records.shots = task.shots;
+  records.window = options.window;
+  records.max_positions = options.max_positions;
+  records.adds_bos = tokenizer.adds_bos();
+  records.arithmetic = ArithmeticOf(plan);
   records.description.clear_part();
   NIBBLE_ASSIGN_OR_RETURN(records.items, TaskRunner(plan, pool, tokenizer, task, options).Run());
   return records;
@@ -318,12 +331,14 @@ absl::StatusOr<std::vector<Metric>> MetricsOf(const TaskRecords& records) {
                                   .better = quantity.better,
                                   .aggregate = quantity.aggregate,
                                   .arithmetic = records.arithmetic});
+      int64_t truncated = 0;
       for (const ItemResult& item : records.items) {
         if (s > 0 && item.category != static_cast<int32_t>(s) - 1) continue;
         const auto [sum, weight] = quantity.block(item);
         AddBlock(sum, weight, &metric);
+        truncated += item.truncated != 0;
       }
-      metric.set_convention(ConventionText(records, metric.block_sum_size()));
+      metric.set_convention(ConventionText(records, metric.block_sum_size(), truncated));
       NIBBLE_RETURN_IF_ERROR(FillMetric(&metric));
       metrics.push_back(std::move(metric));
     }

@@ -31,13 +31,16 @@ namespace nibble::eval {
 struct TaskOptions {
   int64_t window = 2048;         // ROLLING: tokens that the model sees at once
   int items_at_once = 16;        // streams of the session; fewer when items are long
-  int64_t max_positions = 2048;  // the longest sequence that the model may see
+  // The longest sequence that the model may see. A longer context loses its front, as in
+  // lm-evaluation-harness; EXACT_MATCH leaves room for max_tokens after it.
+  int64_t max_positions = 2048;
   std::vector<int32_t> end_tokens;  // EXACT_MATCH: the model's, beside the tokenizer's EOS
 };
 
 // What a model made of an item, and what of the item decides its scores.
 struct ItemResult {
   int32_t category = -1;  // index into TaskRecords.categories; -1: none
+  uint8_t truncated = 0;  // 1 where a context lost its front
   // Of each continuation, but for ROLLING and EXACT_MATCH, which have none.
   std::vector<float> log_likelihoods;   // nats
   std::vector<int32_t> target_tokens;
@@ -63,7 +66,7 @@ struct TaskRecords {
   TaskDescription description;  // without its parts
   std::vector<std::string> categories;
   int shots = 0;
-  int64_t window = 0;     // TaskOptions'
+  int64_t window = 0, max_positions = 0;  // TaskOptions'
   bool adds_bos = false;  // the tokenizer
   Arithmetic arithmetic = NATIVE;
   std::vector<ItemResult> items;
@@ -78,8 +81,9 @@ struct TaskResult {
 // category, "accuracy/mmlu_stem".
 std::vector<std::string> TaskMetricNames(const datasets::Task& task);
 
-// Errors name the item's file and line: more positions than max_positions, a text
-// that gives no tokens.
+// Errors name the item's file and line: a continuation that alone takes more than
+// max_positions, a text that gives no tokens. A window beyond max_positions is one too, and
+// max_tokens that leave no position for a prompt.
 absl::StatusOr<TaskRecords> RecordTask(const Plan& plan, ThreadPool& pool, const text::Tokenizer& tokenizer, const datasets::Task& task,
                                        const TaskOptions& options);
 

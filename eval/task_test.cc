@@ -163,6 +163,22 @@ TEST(ShareTokens, DifferentContextsShareTheirBeginning) {
   EXPECT_EQ(item.tails[1].tokens, tokenizer.Encode("lma ran"));
 }
 
+TEST(TruncateLeft, KeepsTheEnd) {
+  const ToyTokenizer tokenizer;
+  const EncodedSequence whole = Encoded(tokenizer, "abcdef", " gh");
+  EncodedSequence sequence = whole;
+  EXPECT_FALSE(*TruncateLeft(8, &sequence));
+  EXPECT_EQ(sequence.tokens, whole.tokens);
+  EXPECT_EQ(sequence.first_target, 6);
+  EXPECT_TRUE(*TruncateLeft(5, &sequence));
+  EXPECT_EQ(sequence.tokens, tokenizer.Encode("def gh"));
+  EXPECT_EQ(sequence.first_target, 3);
+  EXPECT_TRUE(*TruncateLeft(3, &sequence));
+  EXPECT_EQ(sequence.tokens, tokenizer.Encode("f gh"));
+  EXPECT_EQ(sequence.first_target, 1);
+  EXPECT_THAT(std::string(TruncateLeft(2, &sequence).status().message()), HasSubstr("the continuation alone has 3 tokens; the model may see 2"));
+}
+
 TEST(KeptTokens, LeaveTheLastToCompute) {
   const std::vector<int32_t> held = {1, 2, 3, 4};
   const auto kept = [&](const std::vector<int32_t>& next) { return KeptTokens(held, next); };
@@ -426,6 +442,34 @@ TEST(MeasureTask, RollingPerplexities) {
   EXPECT_THAT(result.items[0].window_tokens, ElementsAre(4, 4, 2));
 }
 
+TEST(MeasureTask, ContextsThatDoNotFitLoseTheirFront) {
+  const ir::Graph graph = ToyGraph(15);
+  const auto plan = MakePlan(graph);
+  const ToyTokenizer tokenizer;
+  ThreadPool pool(2);
+  Task task = ChoiceTask({{"a long context in front", {"b", "and longer"}, 0}, {"q", {"a", "b"}, 0}});
+  task.description.set_accuracy_norm(false);
+  task.items[0].category = "hard";
+  task.items[1].category = "soft";
+  ASSERT_OK_AND_ASSIGN(const TaskRecords records, RecordTask(*plan, pool, tokenizer, task, {.max_positions = 14}));
+  // The last 15 tokens, choice included, of which the model sees 14.
+  TaskItem left = task.items[0];
+  left.contexts = {"text in front", "ront"};
+  const auto expected = ReferenceLogLikelihoods(graph, tokenizer, "", left);
+  for (size_t c = 0; c < 2; ++c) EXPECT_NEAR(records.items[0].log_likelihoods[c], expected[c], 1e-3) << c;
+  ASSERT_OK_AND_ASSIGN(const std::vector<Metric> metrics, MetricsOf(records));
+  ASSERT_EQ(metrics.size(), 3);
+  EXPECT_EQ(metrics[0].convention(), "lm-eval items=2 bos=none task=toy@3 truncated=1 positions=14");
+  EXPECT_EQ(metrics[1].convention(), "lm-eval items=1 bos=none task=toy@3 truncated=1 positions=14");
+  EXPECT_EQ(metrics[2].convention(), "lm-eval items=1 bos=none task=toy@3");
+  ExpectRecomputes(records);
+  // All but the last token of the longest sequence.
+  ASSERT_OK_AND_ASSIGN(const auto fits, MeasureTask(*plan, pool, tokenizer, task, {.max_positions = 33}));
+  EXPECT_EQ(fits.metrics[0].convention(), "lm-eval items=2 bos=none task=toy@3");
+  ASSERT_OK_AND_ASSIGN(const auto short_of_one, MeasureTask(*plan, pool, tokenizer, task, {.max_positions = 32}));
+  EXPECT_EQ(short_of_one.metrics[0].convention(), "lm-eval items=2 bos=none task=toy@3 truncated=1 positions=32");
+}
+
 TEST(MeasureTask, ErrorsNameTheItem) {
   const auto plan = MakePlan(ToyGraph(1));
   ThreadPool pool(1);
@@ -433,9 +477,16 @@ TEST(MeasureTask, ErrorsNameTheItem) {
   const auto error = [&](const std::vector<Choices>& choices, int64_t max_positions) {
     return std::string(MeasureTask(*plan, pool, tokenizer, ChoiceTask(choices), {.max_positions = max_positions}).status().message());
   };
-  EXPECT_THAT(error({{"q", {"a", "b"}, 0}, {"long", {"a", "and longer"}, 0}}, 13), HasSubstr("toy item at toy.jsonl:2: needs 14 positions"));
-  EXPECT_EQ(error({{"q", {"a", "b"}, 0}, {"long", {"a", "and longer"}, 0}}, 14), "");
+  const std::vector<Choices> choices = {{"q", {"a", "b"}, 0}, {"long", {"a", "and longer"}, 0}};
+  EXPECT_THAT(error(choices, 10), HasSubstr("toy item at toy.jsonl:2: the continuation alone has 11 tokens; the model may see 10 positions"));
+  EXPECT_EQ(error(choices, 11), "");
   EXPECT_THAT(error({}, 10), HasSubstr("toy has no items"));
+  // Documents are cut into windows, never truncated.
+  TaskItem document;
+  document.contexts = {""};
+  document.continuations = {"abcdefghij"};
+  const auto rolled = MeasureTask(*plan, pool, tokenizer, TaskOf("kind: ROLLING", {document}), {.window = 5, .max_positions = 4});
+  EXPECT_THAT(std::string(rolled.status().message()), HasSubstr("a window of 5 tokens, and the model has learned 4 positions"));
 }
 
 TEST(AnswerReader, TakesAndComparesAnswersAsGsm8kDoes) {

@@ -107,9 +107,10 @@ absl::StatusOr<eval::RawRecords> Measurer::RecordTask(const MetricRequest& reque
   }
   NIBBLE_ASSIGN_OR_RETURN(const text::Tokenizer* tokenizer, Tokenizer());
   eval::TaskOptions options;
+  if (source_.config.max_position_embeddings > 0) options.max_positions = source_.config.max_position_embeddings;
   options.window = request.task().window();
+  if (!request.task().has_window()) options.window = std::min(options.window, options.max_positions);
   options.end_tokens = source_.config.eos_token_ids;
-  options.max_positions = std::max(options.max_positions, source_.config.max_position_embeddings);
   return Raw(OfModel(source_, eval::RecordTask(*model.plan, pool_, *tokenizer, tasks_.at(key), options)));
 }
 

@@ -2,10 +2,16 @@
 // cover "no difference" as often as they claim. A model and its rounded twin are scored on
 // the same windows and items; swapping at random, block by block, which of the two is called
 // the variant leaves what blocks are like (their spread, their outliers, how rarely an answer
-// changes) and takes the difference away.
+// changes) and takes the difference away. null_run_test.sh has a whole run of it.
+//
+// Blocks so drawn do not depend on each other, which intervals take for granted. How far they
+// fall short where neighbouring windows do is what Dependent* tell (docs/reports.md).
 
 #include <array>
 #include <cmath>
+#include <map>
+#include <optional>
+#include <utility>
 
 #include "core/base/rng.h"
 #include "core/base/testing.h"
@@ -58,6 +64,22 @@ class Null : public ::testing::Test {
     return swapped;
   }
 
+  // Of how many seeds the paired bootstrap's interval covers no difference; it is the same for
+  // as many gained and lost.
+  static int CoveredByBootstrap() {
+    std::map<std::pair<int64_t, int64_t>, Interval> intervals;
+    int covered = 0;
+    for (int seed = 0; seed < kSeeds; ++seed) {
+      const auto [variant, baseline] = Swapped(accuracies_, seed);
+      const std::optional<PairedItems> pairs = CountPairs(variant, baseline);
+      NIBBLE_CHECK(pairs.has_value());
+      const auto [interval, is_new] = intervals.try_emplace({pairs->gained, pairs->lost});
+      if (is_new) interval->second = BootstrapInterval(*pairs);
+      covered += interval->second.low <= 0 && interval->second.high >= 0;
+    }
+    return covered;
+  }
+
   static inline std::vector<Metric> perplexities_, accuracies_;
 };
 
@@ -89,6 +111,8 @@ TEST_F(Null, AccuracyIntervalsCoverAsTheyClaim) {
   ExpectCoverage(covered);
 }
 
+TEST_F(Null, BootstrapIntervalsCoverAsTheyClaim) { ExpectCoverage(CoveredByBootstrap()); }
+
 TEST_F(Null, AModelUnderAnotherNameDoesNotDiffer) {
   for (const Metric& metric : {perplexities_[0], accuracies_[0]}) {
     const Comparison comparison = Compare(metric, &metric);
@@ -101,6 +125,55 @@ TEST_F(Null, AModelUnderAnotherNameDoesNotDiffer) {
     EXPECT_NEAR(estimate.interval->high, none + reach, 1e-12);
   }
 }
+
+// Perplexities of two models that do not differ, on a text of kWindows windows: what one loses
+// more than the other in a window is normal and correlates with that in the next (an
+// autoregressive process of order 1). `joined` windows make a block, as windows so many times as
+// long would.
+constexpr int kWindows = 256;
+std::array<Metric, 2> DependentPerplexities(double correlation, int joined, uint64_t seed) {
+  std::array<Metric, 2> pair;
+  for (Metric& metric : pair) metric.set_aggregate(Metric::EXP_MEAN);
+  Rng rng(seed);
+  double difference = rng.Normal();
+  for (int i = 0; i < kWindows; i += joined) {
+    double sum = 0;
+    for (int j = 0; j < joined; ++j) {
+      sum += difference;
+      difference = correlation * difference + std::sqrt(1 - correlation * correlation) * rng.Normal();
+    }
+    const double tokens = 100.0 * joined;
+    for (int m = 0; m < 2; ++m) {
+      pair[m].add_block_sum(3 * tokens + (m == 0 ? sum : 0));
+      pair[m].add_block_weight(tokens);
+    }
+  }
+  for (Metric& metric : pair) EXPECT_OK(FillMetric(&metric));
+  return pair;
+}
+
+int CoveredWithDependence(double correlation, int joined) {
+  int covered = 0;
+  for (int seed = 0; seed < kSeeds; ++seed) {
+    const auto [variant, baseline] = DependentPerplexities(correlation, joined, seed);
+    const Comparison comparison = Compare(variant, &baseline);
+    covered += comparison.ratio->interval->low <= 1 && comparison.ratio->interval->high >= 1;
+  }
+  return covered;
+}
+
+TEST(Dependent, IndependentWindowsAreCovered) { ExpectCoverage(CoveredWithDependence(0, 1)); }
+
+// The mean's standard error is sqrt((1 + 0.3) / (1 - 0.3)) = 1.36 times what independent windows
+// would give it, so that 1.96 of the latter are 1.44 of the former: 85 %.
+TEST(Dependent, NeighboursThatCorrelateMakeIntervalsTooShort) {
+  const int covered = CoveredWithDependence(0.3, 1);
+  EXPECT_NEAR(covered, 0.85 * kSeeds, 0.015 * kSeeds);
+  std::printf("%d of %d intervals cover no difference\n", covered, kSeeds);
+}
+
+// Within a window dependence does no harm, and there are fewer borders for it to cross.
+TEST(Dependent, LongerWindowsMakeUpForIt) { ExpectCoverage(CoveredWithDependence(0.3, 8)); }
 
 }  // namespace
 }  // namespace nibble

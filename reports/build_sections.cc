@@ -24,14 +24,19 @@ constexpr double kBytesPerMib = 1024.0 * 1024.0;
 
 // ---- Training
 
-Row TrainingRow(const std::string& variant, const TrainingCurve& curve) {
+Row TrainingRow(const RunTable& table, const std::string& variant, const TrainingCurve& curve) {
   const std::vector<double> loss(curve.loss().begin(), curve.loss().end()), accuracy(curve.accuracy().begin(), curve.accuracy().end());
   const double first = loss.empty() ? 0 : loss.front(), last = LastLoss(loss), minutes = curve.seconds() / 60;
   Row row = {Data(variant), Data(curve.label()), CountCell(curve.updates()), CountCell(curve.tokens())};
   row.emplace_back(Words(Decimals(first, 4)), first);
   row.emplace_back(Words(Decimals(last, 4)), last);
-  row.emplace_back(Words(accuracy.empty() ? kNoValue : Decimals(LastLoss(accuracy), 3)));
+  if (accuracy.empty()) {
+    row.emplace_back(Words(kNoValue));
+  } else {
+    row.emplace_back(Words(Decimals(LastLoss(accuracy), 3)), LastLoss(accuracy));
+  }
   row.emplace_back(Words(Decimals(minutes, 1)), minutes);
+  LinkFigures(BuildId(table, variant), &row);
   row.emplace_back(Words(curve.reused() ? "taken from the cache" : "made in this run"));
   return row;
 }
@@ -43,7 +48,7 @@ Section TrainingSection(const RunTable& table, const std::string& plot) {
   doc::Table trainings{"Trainings",
                        doc::Columns({"variant", "step", "updates", "tokens", "first loss", "last loss", "accuracy", "minutes", ""}, 2), {}};
   for (const std::string& variant : table.variants()) {
-    for (const TrainingCurve& curve : table.Build(variant).training()) trainings.rows.push_back(TrainingRow(variant, curve));
+    for (const TrainingCurve& curve : table.Build(variant).training()) trainings.rows.push_back(TrainingRow(table, variant, curve));
   }
   if (trainings.rows.empty()) return section;
   section.blocks.push_back(std::move(trainings));
@@ -72,7 +77,7 @@ Text WorseLayersText(const LayerGroup& group) {
   return text.Words(count == named ? "." : absl::StrCat(" and ", count - named, " more."));
 }
 
-doc::Table LayerKindsTable(const LayerGroup& group) {
+doc::Table LayerKindsTable(const LayerGroup& group, const std::string& build) {
   doc::Table kinds{absl::StrCat("Errors of the layers of ", group.variant, " by kind"),
                    doc::Columns({"linear", "layers", "mean ratio", "worst ratio", "its layer", "worse than rounding"}, 1), {}};
   for (const LayerKind& kind : LayerKinds(group)) {
@@ -82,6 +87,7 @@ doc::Table LayerKindsTable(const LayerGroup& group) {
     row.emplace_back(Words(Significant(worst, 4)), worst);
     row.emplace_back(Text().Code(kind.worst->layer()));
     row.push_back(CountCell(kind.worse));
+    LinkFigures(build, &row);
     kinds.rows.push_back(std::move(row));
   }
   return kinds;
@@ -89,7 +95,7 @@ doc::Table LayerKindsTable(const LayerGroup& group) {
 
 }  // namespace
 
-Section LayersSection(const std::vector<LayerGroup>& groups, const std::string& file) {
+Section LayersSection(const RunTable& table, const std::vector<LayerGroup>& groups, const std::string& file) {
   Section section{kLayersSection, {}};
   if (groups.empty()) return section;
   section.blocks.push_back(doc::Paragraph{
@@ -98,7 +104,7 @@ Section LayersSection(const std::vector<LayerGroup>& groups, const std::string& 
   for (const LayerGroup& group : groups) {
     const Text name = Text().StrongData(group.variant).Words(", ").Data(group.method).Words(": ");
     section.blocks.push_back(doc::Paragraph{Text(name).Append(WorseLayersText(group))});
-    section.blocks.push_back(LayerKindsTable(group));
+    section.blocks.push_back(LayerKindsTable(group, BuildId(table, group.variant)));
   }
   return section;
 }
@@ -187,7 +193,7 @@ Section MethodTablesSection(const RunTable& table) {
   Section section{"What methods measured", {}};
   for (const std::string& variant : table.variants()) {
     for (const MethodTable& own : table.Build(variant).table()) {
-      section.blocks.push_back(doc::Paragraph{Text().StrongData(variant).Words(": ").Data(own.title()).Words(".")});
+      section.blocks.push_back(doc::Paragraph{Text().StrongData(variant).Words(": ").RecordData(own.title(), BuildId(table, variant)).Words(".")});
       section.blocks.push_back(ToTable(own));
     }
   }
@@ -204,7 +210,7 @@ Cell PartCell(int64_t bytes, int64_t parameters) {
   return {Words(text), static_cast<double>(bytes)};
 }
 
-Row PartRow(const std::string& variant, const Metric& metric, const std::vector<std::string>& names) {
+Row PartRow(const RunTable& table, const std::string& variant, const Metric& metric, const std::vector<std::string>& names) {
   Row row = {Data(variant)};
   int64_t total_bytes = 0, total_parameters = 0;
   for (const std::string& name : names) {
@@ -218,6 +224,7 @@ Row PartRow(const std::string& variant, const Metric& metric, const std::vector<
     total_parameters += part->parameters();
   }
   row.push_back(PartCell(total_bytes, total_parameters));
+  LinkFigures(RecordId(table, variant, metric.name()), &row);
   return row;
 }
 
@@ -230,7 +237,7 @@ void AddPartTable(const RunTable& table, const std::string& metric_name, Section
   doc::Table parts{absl::StrCat(metric_name, " by part"), doc::Columns(titles, 1), {}};
   for (const std::string& variant : table.variants()) {
     const Metric* metric = table.Find(variant, metric_name);
-    if (metric != nullptr && metric->part_size() > 0) parts.rows.push_back(PartRow(variant, *metric, names));
+    if (metric != nullptr && metric->part_size() > 0) parts.rows.push_back(PartRow(table, variant, *metric, names));
   }
   section->blocks.push_back(std::move(parts));
 }
@@ -252,7 +259,7 @@ Section PipelinesSection(const RunTable& table) {
     const JobResult& build = table.Build(variant);
     const std::string& pipeline = build.pipeline();
     Text title = Text().StrongData(variant);
-    if (build.has_build_seconds()) title.Words(absl::StrCat(", built in ", Decimals(build.build_seconds(), 1), " s"));
+    if (build.has_build_seconds()) title.Words(", built in ").Record(absl::StrCat(Decimals(build.build_seconds(), 1), " s"), BuildId(table, variant));
     section.blocks.push_back(doc::Paragraph{std::move(title)});
     if (pipeline.empty()) {
       section.blocks.push_back(doc::Paragraph{Words("not run")});

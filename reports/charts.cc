@@ -115,7 +115,8 @@ void AddCurves(const RunTable& table, std::vector<Chart>* charts) {
       names.push_back(name);
       for (int i = 0; i < curve.loss_size(); ++i) {
         if (!std::isfinite(curve.loss(i))) continue;
-        values.push_back({{"training", name}, {"update", (i + 0.5) / parts * static_cast<double>(curve.updates())}, {"loss", curve.loss(i)}});
+        values.push_back({{"training", name}, {"update", (i + 0.5) / parts * static_cast<double>(curve.updates())}, {"loss", curve.loss(i)},
+                          {"record", absl::StrCat("#", BuildId(table, variant))}});
       }
     }
   }
@@ -137,6 +138,7 @@ void AddCurves(const RunTable& table, std::vector<Chart>* charts) {
   bold["encoding"] = {{"x", x}, {"y", y}, {"color", colour}};
   bold["encoding"]["y"]["field"] = "mean";
   bold["encoding"]["tooltip"] = Tooltip({{"training", "training"}});
+  bold["encoding"]["href"]["field"] = "record";
   charts->push_back({"loss", kTrainingSection, "Loss over updates", alt, LayeredSpec(alt, kChartWidth, kChartHeight, std::move(values), {thin, bold})});
 }
 
@@ -261,7 +263,7 @@ void AddParts(const RunTable& table, const std::string& name, std::vector<Chart>
     for (const Metric::Part& part : metric->part()) {
       const double mib = static_cast<double>(part.bytes()) / kBytesPerMib;
       values.push_back({{"variant", variant}, {"part", part.name()}, {"mib", mib}, {"text", absl::StrCat(Decimals(mib, 2), " MiB")},
-                        {"order", absl::c_find(parts, part.name()) - parts.begin()}});
+                        {"order", absl::c_find(parts, part.name()) - parts.begin()}, {"record", absl::StrCat("#", RecordId(table, variant, name))}});
     }
   }
   if (values.empty()) return;
@@ -272,6 +274,7 @@ void AddParts(const RunTable& table, const std::string& name, std::vector<Chart>
   layer["encoding"]["color"]["scale"]["domain"] = parts;
   layer["encoding"]["color"]["scale"]["range"] = CategoryColours();
   layer["encoding"]["tooltip"] = Tooltip({{"variant", "variant"}, {"part", "part"}, {"text", "size"}});
+  layer["encoding"]["href"]["field"] = "record";
   charts->push_back({absl::StrCat("parts-", ChartId(name)), kPartsSection, absl::StrCat(name, " by part"), alt,
                      LayeredSpec(alt, kChartWidth - 100, {{"step", 22}}, std::move(values), Json::array({layer}))});
 }

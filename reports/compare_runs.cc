@@ -61,6 +61,15 @@ std::vector<std::string> Differences(const std::vector<ComparedRun>& runs) {
 
 // ---- Figures
 
+// What the ids of a run's records begin with in the page of all runs.
+std::string IdPrefix(const std::vector<ComparedRun>& runs, const ComparedRun& run) { return absl::StrCat("run-", &run - runs.data(), "-"); }
+
+// The name of a figure's row in ComparisonRecords; "" where it has none.
+std::string RunRecordId(const std::vector<ComparedRun>& runs, const ComparedRun& run, const std::string& variant, const std::string& name) {
+  const std::string id = RecordId(*run.table, variant, name);
+  return id.empty() ? "" : IdPrefix(runs, run) + id;
+}
+
 bool HaveOneModel(const RunInfo& a, const RunInfo& b) { return a.has_model_hash() && a.model_hash() == b.model_hash(); }
 
 const std::string& BaselinePipeline(const ComparedRun& run) { return run.table->Build(run.table->baseline()).pipeline(); }
@@ -93,7 +102,8 @@ Comparison AgainstFirst(const ComparedRun& first, const ComparedRun& run, const 
   return comparison;
 }
 
-void AddComparison(const Metric& metric, Comparison comparison, const std::string& against, Notes* notes, Text* text) {
+// `against`: what it is a comparison with, a figure of the record `id`.
+void AddComparison(const Metric& metric, Comparison comparison, const std::string& against, const std::string& id, Notes* notes, Text* text) {
   const std::string why = comparison.why;
   comparison.why.clear();
   comparison.recovery.reset();  // that is of the baseline's accuracy
@@ -101,9 +111,9 @@ void AddComparison(const Metric& metric, Comparison comparison, const std::strin
   if (estimate.empty() && why.empty()) return;
   text->Break();
   if (estimate.empty()) {
-    text->Words("no ratio to ").Data(against);
+    text->Words("no ratio to ").RecordData(against, id);
   } else {
-    text->Append(estimate).Words(" of ").Data(against);
+    text->Append(estimate).Words(" of ").RecordData(against, id);
   }
   if (!why.empty()) notes->Mark(why, text);
 }
@@ -122,16 +132,17 @@ Cell FigureCell(const std::vector<ComparedRun>& runs, const ComparedRun& run, co
     return text;
   }
   if (IsWithheld(*metric)) return Words("simulated");
-  Text text = Words(FormatMeasured(*metric));
+  Text text = Text().Record(FormatMeasured(*metric), RunRecordId(runs, run, variant, name));
   if (IsWideValue(*metric)) notes->Mark(kWideValueNote, &text);
   const Metric* baseline = run.table->Baseline(name);
   if (variant != run.table->baseline() && baseline != nullptr) {
-    AddComparison(*metric, Compare(*metric, baseline), run.table->baseline(), notes, &text);
+    const std::string& baseline_name = run.table->baseline();
+    AddComparison(*metric, Compare(*metric, baseline), baseline_name, RunRecordId(runs, run, baseline_name, name), notes, &text);
   }
   const ComparedRun& first = runs[0];
   const Metric* first_metric = first.table->Find(variant, name);
   if (&run != &first && first_metric != nullptr && !IsWithheld(*first_metric)) {
-    AddComparison(*metric, AgainstFirst(first, run, variant, name), first.name, notes, &text);
+    AddComparison(*metric, AgainstFirst(first, run, variant, name), first.name, RunRecordId(runs, first, variant, name), notes, &text);
   }
   return {text, metric->value()};
 }
@@ -174,9 +185,10 @@ Section MetricSection(const std::vector<ComparedRun>& runs, const std::vector<st
 
 // ---- Chart
 
-Json FigureJson(const ComparedRun& run, const std::string& variant, const Metric& metric) {
+Json FigureJson(const std::vector<ComparedRun>& runs, const ComparedRun& run, const std::string& variant, const Metric& metric) {
   const double scale = PlotScale(metric);
-  Json json = {{"variant", variant}, {"run", run.name}, {"value", scale * metric.value()}, {"text", FormatMeasured(metric)}};
+  Json json = {{"variant", variant}, {"run", run.name}, {"value", scale * metric.value()}, {"text", FormatMeasured(metric)},
+               {"record", absl::StrCat("#", RunRecordId(runs, run, variant, metric.name()))}};
   const auto interval = ValueInterval(metric);
   if (!interval.has_value()) return json;
   json["low"] = scale * interval->low;
@@ -201,7 +213,16 @@ Json FigureLayers(const std::vector<ComparedRun>& runs, const Metric& metric) {
   Json dots = R"json({"mark": {"type": "point", "filled": true, "size": 50, "opacity": 1}})json"_json;
   dots["encoding"] = {{"x", x}, {"y", y}, {"yOffset", offset}, {"color", colour}};
   dots["encoding"]["tooltip"] = Tooltip({{"variant", "variant"}, {"run", "run"}, {"text", PlainTitle(metric)}});
+  dots["encoding"]["href"]["field"] = "record";
   return Json::array({rules, dots});
+}
+
+// The path from the folder `from` to the folder `to`, with a slash at its end.
+absl::StatusOr<std::string> PathBetween(const std::string& from, const std::string& to) {
+  std::error_code error;
+  const std::filesystem::path path = std::filesystem::relative(to, from, error);
+  if (error) return absl::FailedPreconditionError(absl::StrCat("cannot find the path from ", from, " to ", to, ": ", error.message()));
+  return (path / "").string();
 }
 
 // The folders' own names; their paths where two are alike.
@@ -228,6 +249,16 @@ doc::Document ComparisonDocument(const std::vector<ComparedRun>& runs) {
   return document;
 }
 
+absl::StatusOr<std::vector<Section>> ComparisonRecords(const std::vector<ComparedRun>& runs, const std::string& out) {
+  std::vector<Section> sections;
+  for (const ComparedRun& run : runs) {
+    NIBBLE_ASSIGN_OR_RETURN(const std::string folder, PathBetween(out, run.folder));
+    const RecordsPlace place{absl::StrCat("Records of ", run.name), folder, IdPrefix(runs, run)};
+    sections.push_back(RecordsSection(*run.table, MakeRecords(*run.table), place));
+  }
+  return sections;
+}
+
 std::vector<Chart> ComparisonCharts(const std::vector<ComparedRun>& runs) {
   const std::vector<std::string> variants = AllNames(runs, &RunTable::variants);
   std::vector<Chart> charts;
@@ -237,7 +268,7 @@ std::vector<Chart> ComparisonCharts(const std::vector<ComparedRun>& runs) {
       for (const ComparedRun& run : runs) {
         const Metric* metric = run.table->Find(variant, name);
         if (metric == nullptr || IsWithheld(*metric) || !std::isfinite(metric->value())) continue;
-        values.push_back(FigureJson(run, variant, *metric));
+        values.push_back(FigureJson(runs, run, variant, *metric));
       }
     }
     if (values.empty()) continue;
@@ -257,15 +288,19 @@ absl::Status WriteComparison(const std::vector<std::string>& dirs, const std::st
   std::vector<ComparedRun> runs;
   for (size_t i = 0; i < dirs.size(); ++i) {
     NIBBLE_ASSIGN_OR_RETURN(RunLog log, ReadRunLog(dirs[i]));
+    MarkMissingRecords(dirs[i], &log.results);
     logs.push_back(std::move(log));
     tables.emplace_back(logs.back().run, logs.back().results);
     runs.push_back({names[i], dirs[i], &tables.back()});
   }
   NIBBLE_RETURN_IF_ERROR(MakeDirectories(out));
   HtmlPage page{ComparisonDocument(runs), ComparisonCharts(runs), RenderedCharts(), {}};
+  const std::string markdown = ToMarkdown(page.document);  // which holds no records
+  NIBBLE_ASSIGN_OR_RETURN(std::vector<Section> records, ComparisonRecords(runs, out));
+  for (Section& section : records) page.document.sections.push_back(std::move(section));
   if (!page.charts.empty()) page.rendered = RenderThroughFile(out + "/charts.json", out + "/comparison.html")(ChartsJson(page.charts));
   NIBBLE_RETURN_IF_ERROR(WriteFile(out + "/comparison.html", ToHtml(page)));
-  return WriteFile(out + "/comparison.md", ToMarkdown(page.document));
+  return WriteFile(out + "/comparison.md", markdown);
 }
 
 }  // namespace nibble

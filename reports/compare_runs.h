@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "reports/charts.h"
 #include "reports/document.h"
 #include "reports/run_table.h"
@@ -26,6 +27,9 @@ struct ComparedRun {
 // the blocks where both were measured on the same data. Timings never pair across
 // runs: their ratio is of medians, without an interval.
 doc::Document ComparisonDocument(const std::vector<ComparedRun>& runs);
+
+// The records of each run, to which the figures above lead, for a page in the folder `out`.
+absl::StatusOr<std::vector<doc::Section>> ComparisonRecords(const std::vector<ComparedRun>& runs, const std::string& out);
 
 // A chart for each metric: a point with its interval for each variant and run.
 std::vector<Chart> ComparisonCharts(const std::vector<ComparedRun>& runs);

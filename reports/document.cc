@@ -5,6 +5,13 @@
 
 namespace nibble::doc {
 
+Text& Text::LinkToRecord(absl::string_view id) {
+  for (Span& span : spans_) {
+    if ((span.kind == Span::kWords || span.kind == Span::kData) && span.target.empty()) span.target = std::string(id);
+  }
+  return *this;
+}
+
 Text JoinTexts(const std::vector<Text>& texts, absl::string_view between) {
   Text joined;
   for (const Text& text : texts) {

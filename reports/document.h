@@ -22,13 +22,13 @@ struct Span {
     kCode,    // likewise, set as code
     kBreak,   // a new line
     kMark,    // the number of a note below, in `text`
-    kLink,    // to the file `target` beside the report
-    kRecord,  // a figure of which `target` is the record; Markdown has no records
+    kLink,    // to the file `target`, a path from the report's folder
   };
   Kind kind = kWords;
   std::string text;
   bool strong = false;
-  std::string target;
+  std::string target;       // of words and data: the id of the record that they are a figure of, "" for none; Markdown has no records
+  std::string detail = "";  // what else that record says, for a reader who points at the figure
 };
 
 class Text {
@@ -39,8 +39,14 @@ class Text {
   Text& StrongWords(absl::string_view words) { return Add({Span::kWords, std::string(words), true, ""}); }
   Text& StrongData(absl::string_view data) { return Add({Span::kData, std::string(data), true, ""}); }
   Text& Break() { return Add({Span::kBreak, "", false, ""}); }
-  Text& Link(absl::string_view file) { return Add({Span::kLink, std::string(file), false, std::string(file)}); }
-  Text& Record(absl::string_view figure, absl::string_view id) { return Add({Span::kRecord, std::string(figure), false, std::string(id)}); }
+  Text& Link(absl::string_view file) { return Link(file, file); }
+  Text& Link(absl::string_view name, absl::string_view file) { return Add({Span::kLink, std::string(name), false, std::string(file)}); }
+  Text& Record(absl::string_view figure, absl::string_view id, absl::string_view detail = "") {
+    return Add({Span::kWords, std::string(figure), false, std::string(id), std::string(detail)});
+  }
+  Text& RecordData(absl::string_view data, absl::string_view id) { return Add({Span::kData, std::string(data), false, std::string(id)}); }
+  // Makes all words and data figures of the record `id`, but for those that are of another.
+  Text& LinkToRecord(absl::string_view id);
   Text& Append(const Text& other) {
     spans_.insert(spans_.end(), other.spans_.begin(), other.spans_.end());
     return *this;

@@ -21,9 +21,15 @@ bool IsMebibytes(const Metric& metric) {
 std::string NonFinite(double value) { return std::isnan(value) ? "nan" : value > 0 ? "inf" : "-inf"; }
 
 template <typename Format>
-std::string FormatInterval(const Metric& metric, const Estimate& estimate, Format format) {
-  if (!estimate.interval.has_value()) return "";
-  return absl::StrCat(" [", format(metric, estimate.interval->low), ", ", format(metric, estimate.interval->high), "]");
+std::string FormatInterval(const Metric& metric, const Interval& interval, Format format) {
+  return absl::StrCat("[", format(metric, interval.low), ", ", format(metric, interval.high), "]");
+}
+
+// The estimate, with its interval where it has one.
+template <typename Format>
+std::string FormatEstimate(const Metric& metric, const Estimate& estimate, absl::string_view unit, Format format) {
+  const std::string value = absl::StrCat(format(metric, estimate.value), unit);
+  return estimate.interval.has_value() ? absl::StrCat(value, " ", FormatInterval(metric, *estimate.interval, format)) : value;
 }
 
 // The decimal exponent after rounding to `digits` digits: 9.9996 is 1.000e1.
@@ -79,6 +85,8 @@ std::string FormatDifference(const Metric& metric, double difference) {
   return needs_sign ? absl::StrCat("+", text) : text;
 }
 
+std::string FormatDifferences(const Metric& metric, const Interval& interval) { return FormatInterval(metric, interval, FormatDifference); }
+
 std::string FormatRatio(const Metric& metric, double ratio) { return Significant(ratio, IsTiming(metric) ? 3 : 4); }
 
 std::string FormatMeasured(const Metric& metric) {
@@ -87,13 +95,9 @@ std::string FormatMeasured(const Metric& metric) {
 }
 
 std::string FormatComparison(const Metric& metric, const Comparison& comparison) {
-  if (const auto& ratio = comparison.ratio) {
-    return absl::StrCat("×", FormatRatio(metric, ratio->value), FormatInterval(metric, *ratio, FormatRatio));
-  }
+  if (const auto& ratio = comparison.ratio) return absl::StrCat("×", FormatEstimate(metric, *ratio, "", FormatRatio));
   const auto& difference = comparison.difference;
-  if (!difference.has_value()) return "";
-  return absl::StrCat(FormatDifference(metric, difference->value), IsShare(metric) ? " pp" : "",
-                      FormatInterval(metric, *difference, FormatDifference));
+  return difference.has_value() ? FormatEstimate(metric, *difference, IsShare(metric) ? " pp" : "", FormatDifference) : "";
 }
 
 std::string FormatUnit(const Metric& metric) {

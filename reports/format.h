@@ -33,6 +33,9 @@ std::string FormatDeviation(const Metric& metric, double deviation);
 // With a sign; "pp" (percentage points) after shares.
 std::string FormatDifference(const Metric& metric, double difference);
 
+// "[-0.7, +0.2]": two differences.
+std::string FormatDifferences(const Metric& metric, const Interval& interval);
+
 // 4 significant digits; of rates and times 3.
 std::string FormatRatio(const Metric& metric, double ratio);
 

@@ -6,7 +6,9 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
 #include "reports/assets.h"
@@ -31,6 +33,19 @@ std::vector<std::string> SectionIds(const doc::Document& document) {
 }
 
 std::string NoteId(const std::string& section, absl::string_view number) { return absl::StrCat(section, "-note-", number); }
+
+// A path as a relative URL: what has a meaning of its own in one, such as ':' and '#', as its code.
+std::string UrlOf(absl::string_view path) {
+  std::string url;
+  for (const char c : path) {
+    if (absl::ascii_isalnum(c) || absl::StrContains("-._~/", c)) {
+      url += c;
+    } else {
+      absl::StrAppendFormat(&url, "%%%02X", static_cast<unsigned char>(c));
+    }
+  }
+  return url;
+}
 
 // Writes the blocks of one section.
 class SectionWriter {
@@ -93,16 +108,22 @@ class SectionWriter {
   std::string Written(const doc::Span& span) const {
     const std::string text = EscapeXml(span.text);
     switch (span.kind) {
-      case doc::Span::kWords: return text;
-      case doc::Span::kData: return text;
+      case doc::Span::kWords: return Figure(span, text);
+      case doc::Span::kData: return Figure(span, text);
       case doc::Span::kCode: return absl::StrCat("<code>", text, "</code>");
       case doc::Span::kBreak: return "<br/>";
       case doc::Span::kMark:
         return absl::StrCat("<sup><a href=\"#", NoteId(section_, text), "\" aria-label=\"note ", text, "\">", text, "</a></sup>");
-      case doc::Span::kLink: return absl::StrCat("<a href=\"", EscapeXml(span.target), "\">", text, "</a>");
-      case doc::Span::kRecord: return absl::StrCat("<a class=\"record\" href=\"#", EscapeXml(span.target), "\">", text, "</a>");
+      case doc::Span::kLink: return absl::StrCat("<a class=\"file\" href=\"", UrlOf(span.target), "\">", text, "</a>");
     }
     return "";
+  }
+
+  // Words that lead to their record where they have one.
+  static std::string Figure(const doc::Span& span, const std::string& text) {
+    if (span.target.empty()) return text;
+    const std::string title = span.detail.empty() ? "" : absl::StrCat(" title=\"", EscapeXml(span.detail), "\"");
+    return absl::StrCat("<a class=\"record\"", title, " href=\"#", EscapeXml(span.target), "\">", text, "</a>");
   }
 
   // The first line large, what follows it small.

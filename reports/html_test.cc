@@ -120,6 +120,43 @@ TEST(Html, SaysAllThatTheMarkdownSays) {
   EXPECT_THAT(report.markdown, Not(HasSubstr("2026-03-01")));  // the same results give the same text
 }
 
+// Variants bf16, ptq, w2|sim; metrics perplexity, accuracy, size.
+TEST(Html, FiguresLeadToTheirRecords) {
+  const std::string html = FullReport().html;
+  for (const char* link : {
+           "href=\"#r-1-0\">ptq</a>", "href=\"#r-2-0\">w2|sim</a>", "href=\"#r-1-0\">×0.1496",           // a contrast
+           "href=\"#r-1-2\">ratio 0.2832 &gt; max_ratio 0.2</a>",                                      // a gate
+           "href=\"#r-1-2\">72.5 (580.00)</a>",                                                        // a part of a size
+           "href=\"#r-1-1\">-25.0 pp</a>", "href=\"#r-1-1\">[-75.0, 0.0]</a>", "href=\"#r-1-1\">66.7 %</a>",  // an accuracy
+           "href=\"#b-1\">400</a>",                                                                    // updates of a training
+           "href=\"#b-1\">1.500</a>",                                                                  // a layer's ratio
+       }) {
+    EXPECT_THAT(html, HasSubstr(absl::StrCat("<a class=\"record\" ", link)));
+  }
+  EXPECT_THAT(html, HasSubstr("<tr id=\"b-1\"><th scope=\"row\">ptq</th><td>latency</td>"));
+  EXPECT_THAT(html, HasSubstr("<a class=\"record\" title=\"of 4 items 0 gained, 1 lost, McNemar's exact p 1.0; bootstrap interval [-75.0, 0.0]\" "
+                              "href=\"#r-1-1\">50.0 ± 25.0</a>"));
+}
+
+// What was not measured.
+TEST(Html, WhatHasNoRecordLeadsNowhere) {
+  SmallRun small = FullRun();
+  Gate* gate = small.run.add_gate();
+  gate->set_metric("no such metric");
+  gate->set_max_value(1);
+  *small.run.add_lineage()->mutable_variant() = "broken";
+  small.run.mutable_lineage(0)->set_untrained("w2|sim");
+  const std::string html = MakeReport(small.run, small.results, {}, RenderNothing).html;
+  EXPECT_EQ(Problems(html), "");
+  EXPECT_THAT(html, HasSubstr("<td>the gate matches no measured metric"));
+}
+
+TEST(Html, PathsAreWrittenAsUrls) {
+  HtmlPage page{{}, {}, RenderedCharts(), {}};
+  page.document.sections.push_back({"Section", {doc::Paragraph{doc::Text().Link("a file", "../run #1: 50%/results.jsonl")}}});
+  EXPECT_THAT(ToHtml(page), HasSubstr("<a class=\"file\" href=\"../run%20%231%3A%2050%25/results.jsonl\">a file</a>"));
+}
+
 TEST(Html, EscapesWhatComesFromOutside) {
   SmallRun small = FullRun();
   small.run.set_name(kHostile);
@@ -270,6 +307,14 @@ TEST(Charts, WeightsThatCompareAreAHeatmap) {
   EXPECT_NEAR(spec["layer"][0]["encoding"]["color"]["scale"]["domain"][3].get<double>(), 0.3, 1e-12);
 }
 
+TEST(Charts, CurvesAndPartsLeadToRecords) {
+  const nlohmann::json specs = Specs(FullReport());
+  EXPECT_EQ(specs["loss"]["data"]["values"][0]["record"], "#b-1");
+  EXPECT_EQ(specs["loss"]["layer"][1]["encoding"]["href"]["field"], "record");
+  EXPECT_EQ(PointOf(specs["parts-size-mib"], "ptq")["record"], "#r-1-2");
+  EXPECT_EQ(specs["parts-size-mib"]["layer"][0]["encoding"]["href"]["field"], "record");
+}
+
 TEST(Spread, AWideTimingSaysSo) {
   Metric steady = Decode({1.0, 1.01, 0.99, 1.0, 1.0}), scattered = Decode({1.0, 2.0, 0.7, 1.0, 1.5});
   ASSERT_OK(FillMetric(&steady));
@@ -382,7 +427,16 @@ TEST(ComparedRuns, AreWrittenInBothForms) {
     EXPECT_THAT(*text, HasSubstr("accuracy/arc"));
   }
   EXPECT_THAT(markdown, HasSubstr("| variant | one | two |"));
-  EXPECT_OK(ParseJson(charts, "charts.json"));
+  EXPECT_THAT(markdown, Not(HasSubstr("Records of")));
+  for (const char* text : {">Records of one</h2>", ">Records of two</h2>", "<tr id=\"run-0-r-1-0\">", "<tr id=\"run-1-r-1-0\">",
+                           "<a class=\"record\" href=\"#run-0-r-1-0\">22.20", "<a class=\"record\" href=\"#run-1-r-1-0\">22.20",
+                           "<a class=\"record\" href=\"#run-1-r-0-0\">bf16</a>",  // the run's own baseline
+                           "<a class=\"record\" href=\"#run-0-r-1-0\">one</a>",   // the first run's figure
+                           "<a class=\"file\" href=\"../two/results.jsonl\">results.jsonl</a>"}) {
+    EXPECT_THAT(html, HasSubstr(text));
+  }
+  ASSERT_OK_AND_ASSIGN(const nlohmann::json specs, ParseJson(charts, "charts.json"));
+  EXPECT_EQ(specs["runs-0"]["data"]["values"][1]["record"], "#run-1-r-0-0");  // bf16's perplexity in the second run
 }
 
 }  // namespace

@@ -20,7 +20,6 @@ std::string Superscript(absl::string_view number) {
 std::string Written(const doc::Span& span, bool in_cell) {
   switch (span.kind) {
     case doc::Span::kWords: return span.text;
-    case doc::Span::kRecord: return span.text;
     case doc::Span::kData: return MarkdownCell(span.text);
     case doc::Span::kCode: return absl::StrCat("`", absl::StrReplaceAll(span.text, {{"`", "'"}, {"|", in_cell ? "\\|" : "|"}}), "`");
     case doc::Span::kBreak: return "<br>";

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
@@ -54,16 +55,15 @@ void AddEstimate(const std::string& name, const std::optional<Estimate>& estimat
   (*record)[name + "_high"] = Number(High(*estimate));
 }
 
-void AddComparison(const Comparison& comparison, Json* record) {
+void AddComparison(const Comparison& comparison, const std::optional<ItemTests>& tests, Json* record) {
   AddEstimate("ratio", comparison.ratio, record);
   AddEstimate("difference", comparison.difference, record);
-  if (const auto& items = comparison.items) {
-    const Interval bootstrap = BootstrapInterval(*items);
-    (*record)["gained"] = items->gained;
-    (*record)["lost"] = items->lost;
-    (*record)["mcnemar_p"] = Number(McNemarP(*items));
-    (*record)["bootstrap_low"] = Number(bootstrap.low);
-    (*record)["bootstrap_high"] = Number(bootstrap.high);
+  if (tests.has_value()) {
+    (*record)["gained"] = comparison.items->gained;
+    (*record)["lost"] = comparison.items->lost;
+    (*record)["mcnemar_p"] = Number(tests->mcnemar_p);
+    (*record)["bootstrap_low"] = Number(tests->bootstrap.low);
+    (*record)["bootstrap_high"] = Number(tests->bootstrap.high);
   }
   if (comparison.recovery.has_value()) (*record)["recovery"] = Number(comparison.recovery);
   if (!comparison.why.empty()) (*record)["note"] = comparison.why;
@@ -82,7 +82,7 @@ Json RecordJson(const Record& record) {
                {"arithmetic", ArithmeticName(metric)},
                {"convention", metric.convention()}};
   if (!record.data_hash.empty()) json["data_hash"] = record.data_hash;
-  AddComparison(record.comparison, &json);
+  AddComparison(record.comparison, record.tests, &json);
   return json;
 }
 
@@ -150,7 +150,7 @@ Json ContrastsJson(const std::vector<ContrastedMetric>& metrics) {
   Json contrasts = Json::array();
   for (const ContrastedMetric& contrasted : metrics) {
     Json json = {{"variant", contrasted.contrast->variant()}, {"against", contrasted.contrast->against()}, {"metric", contrasted.metric->name()}};
-    AddComparison(contrasted.comparison, &json);
+    AddComparison(contrasted.comparison, TestsOf(contrasted.comparison), &json);
     json["verdict"] = contrasted.Verdict();
     contrasts.push_back(std::move(json));
   }
@@ -174,7 +174,7 @@ Json RepetitionsJson(const std::vector<RepeatedMetric>& metrics) {
     if (const auto& spread = repeated.spread) {
       json.update({{"mean", Number(spread->mean)}, {"deviation", Number(spread->deviation)}, {"min", spread->low}, {"max", spread->high}});
     }
-    AddComparison(repeated.comparison, &json);
+    AddComparison(repeated.comparison, std::nullopt, &json);  // over seeds, not over items
     json["values"] = Json::array();
     for (const RepeatedValue& value : repeated.values) json["values"].push_back(RepeatedValueJson(value));
     all.push_back(std::move(json));
@@ -212,6 +212,13 @@ std::vector<std::string> EstimateFields(const std::optional<Estimate>& estimate)
   return {CsvNumber(estimate->value), CsvNumber(Low(*estimate)), CsvNumber(High(*estimate))};
 }
 
+std::vector<std::string> ItemFields(const Record& record) {
+  if (!record.tests.has_value()) return {"", "", "", "", ""};
+  const PairedItems& items = *record.comparison.items;
+  const ItemTests& tests = *record.tests;
+  return {absl::StrCat(items.gained), absl::StrCat(items.lost), Exact(tests.mcnemar_p), Exact(tests.bootstrap.low), Exact(tests.bootstrap.high)};
+}
+
 std::string CsvRow(const std::vector<std::string>& fields) {
   const auto append = [](std::string* out, const std::string& field) { absl::StrAppend(out, CsvField(field)); };
   return absl::StrCat(absl::StrJoin(fields, ",", append), "\r\n");
@@ -234,10 +241,27 @@ std::string CsvRecord(const Record& record) {
   fields.push_back(CsvNumber(record.comparison.recovery));
   fields.push_back(metric.convention());
   fields.push_back(record.comparison.why);
+  for (std::string& field : ItemFields(record)) fields.push_back(std::move(field));
+  fields.push_back(record.raw.file);
+  fields.push_back(record.raw.missing);
   return CsvRow(fields);
 }
 
+// The metrics of a quality measurement follow from its raw records, the others have none.
+RawRecordsPlace RawRecordsOf(const JobResult& source, const Metric& metric) {
+  if (!IsQuality(metric) && !IsDistance(metric)) return {};
+  if (!source.has_records()) return {"", "none were kept"};
+  const RecordsFile& file = source.records();
+  if (!absl::StartsWith(file.name(), "records/")) return {file.name(), "not a file below records/"};
+  return {file.name(), file.missing()};
+}
+
 }  // namespace
+
+std::optional<ItemTests> TestsOf(const Comparison& comparison) {
+  if (!comparison.items.has_value()) return std::nullopt;
+  return ItemTests{McNemarP(*comparison.items), BootstrapInterval(*comparison.items)};
+}
 
 Records MakeRecords(const RunTable& table) {
   Records all;
@@ -250,9 +274,11 @@ Records MakeRecords(const RunTable& table) {
         continue;
       }
       const Metric* baseline = table.Baseline(name);
-      Record& record = all.records.emplace_back(Record{variant, metric, std::nullopt, {}, table.Source(variant, name)->data_hash()});
+      const JobResult& source = *table.Source(variant, name);
+      Record& record = all.records.emplace_back(Record{variant, metric, std::nullopt, {}, std::nullopt, source.data_hash(), RawRecordsOf(source, *metric)});
       if (baseline != nullptr && !IsWithheld(*baseline)) record.baseline_value = baseline->value();
       if (variant != table.baseline()) record.comparison = Compare(*metric, baseline);
+      record.tests = TestsOf(record.comparison);
     }
   }
   return all;
@@ -304,7 +330,8 @@ absl::StatusOr<std::vector<EarlierResult>> ReadEarlierResults(const std::string&
 std::string RecordsCsv(const Records& records) {
   std::string csv = CsvRow({"variant", "metric", "value", "stderr", "count", "unit", "better", "baseline_value",
                             "arithmetic", "ratio", "ratio_low", "ratio_high", "difference", "difference_low",
-                            "difference_high", "recovery", "convention", "note"});
+                            "difference_high", "recovery", "convention", "note", "gained", "lost", "mcnemar_p",
+                            "bootstrap_low", "bootstrap_high", "raw_records", "raw_records_missing"});
   for (const Record& record : records.records) csv += CsvRecord(record);
   return csv;
 }

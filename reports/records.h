@@ -16,13 +16,29 @@
 
 namespace nibble {
 
+// What a comparison of right and wrong answers to the same items says beside its score interval.
+struct ItemTests {
+  double mcnemar_p = 1;
+  Interval bootstrap;  // of the difference
+};
+// Nothing of other comparisons.
+std::optional<ItemTests> TestsOf(const Comparison& comparison);
+
+// Where the raw records of a figure are. Both empty for what has none by its kind: sizes, timings.
+struct RawRecordsPlace {
+  std::string file;     // below the run's folder
+  std::string missing;  // why they cannot be read there
+};
+
 // One metric of one variant.
 struct Record {
   std::string variant;
   const Metric* metric = nullptr;
   std::optional<double> baseline_value;  // the baseline's own row repeats its value
   Comparison comparison;                 // empty in the baseline's rows
+  std::optional<ItemTests> tests;        // of the comparison
   std::string data_hash;                 // of what the metric read; "" where it read nothing
+  RawRecordsPlace raw;
 };
 
 // A latency of simulated arithmetic, left out of the records.
@@ -58,7 +74,9 @@ class RecordIndex {
 //                 "higher"), baseline_value, arithmetic ("native" or
 //                 "simulated"), convention; where there is a comparison ratio,
 //                 ratio_low, ratio_high or difference, difference_low,
-//                 difference_high; recovery; note (why an interval is missing)
+//                 difference_high; of right and wrong answers to the same items gained,
+//                 lost, mcnemar_p, bootstrap_low, bootstrap_high; recovery; note (why an
+//                 interval is missing)
 //   withheld      variant, metric, reason
 //   failures      variant, job, error
 //   events        variant, job, what, count, detail
@@ -79,7 +97,8 @@ std::string RecordsJson(const RunTable& table, const Records& records, const Fin
 absl::StatusOr<std::vector<EarlierResult>> ReadEarlierResults(const std::string& path, const std::string& file);
 
 // The records with one header row (RFC 4180: CRLF, quotes where needed); empty
-// fields for what is absent.
+// fields for what is absent. raw_records is a file below the run's folder,
+// raw_records_missing why it is not there.
 std::string RecordsCsv(const Records& records);
 
 // Every layer of every group (ratio: ErrorRatio) in the same form, then the weights that were

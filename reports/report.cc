@@ -76,9 +76,10 @@ Report MakeReport(const RunInfo& run, const std::vector<JobResult>& results, con
   report.plot = ParetoSvg(ParetoPoints(table), "size (MiB)", FirstPerplexity(table));
   report.loss_plot = CurveSvg(Curves(table));
   report.layers = LayersCsv(findings.layers, findings.weights);
-  doc::Document document = RunDocument(table, findings, report.plot.empty() ? "" : kPlotFile, report.loss_plot.empty() ? "" : kLossFile, kLayersFile);
+  doc::Document document =
+      RunDocument(table, records, findings, report.plot.empty() ? "" : kPlotFile, report.loss_plot.empty() ? "" : kLossFile, kLayersFile);
   report.markdown = ToMarkdown(document);
-  report.summary = ToMarkdown(SummaryDocument(table, findings.gates));
+  report.summary = ToMarkdown(SummaryDocument(table, records, findings.gates));
   if (!findings.gates.empty()) report.junit = GatesJunit(run.name(), findings.gates, FailedJobs(table));
   report.csv = RecordsCsv(records);
   report.json = RecordsJson(table, records, findings);
@@ -89,7 +90,8 @@ Report MakeReport(const RunInfo& run, const std::vector<JobResult>& results, con
 }
 
 absl::Status WriteReport(const std::string& dir) {
-  NIBBLE_ASSIGN_OR_RETURN(const RunLog log, ReadRunLog(dir));
+  NIBBLE_ASSIGN_OR_RETURN(RunLog log, ReadRunLog(dir));
+  MarkMissingRecords(dir, &log.results);
   const ChartRenderer render = RenderThroughFile(dir + "/charts.json", dir + "/report.html");
   const Report report = MakeReport(log.run, log.results, log.notes, render);
   if (report.charts.empty()) NIBBLE_RETURN_IF_ERROR(WriteOrRemove(dir + "/charts.json", ""));

@@ -105,10 +105,103 @@ TEST(Csv, HoldsOneLinePerRecord) {
   ASSERT_EQ(lines.size(), 14);  // header, 4 + 4 + 3 + 1 records, the end
   EXPECT_EQ(lines[0],
             "variant,metric,value,stderr,count,unit,better,baseline_value,arithmetic,ratio,ratio_low,ratio_high,"
-            "difference,difference_low,difference_high,recovery,convention,note");
-  EXPECT_EQ(lines[2], "bf16,accuracy/arc,0.75,0.25,4,fraction,higher,0.75,native,,,,,,,,\"log-likelihood, \"\"raw\"\"\",");
-  EXPECT_EQ(lines[7], "ptq,size_mib,72.5,,0,MiB,lower,256,native,0.283203125,,,,,,,,");
+            "difference,difference_low,difference_high,recovery,convention,note,gained,lost,mcnemar_p,bootstrap_low,bootstrap_high,"
+            "raw_records,raw_records_missing");
+  EXPECT_EQ(lines[2], "bf16,accuracy/arc,0.75,0.25,4,fraction,higher,0.75,native,,,,,,,,\"log-likelihood, \"\"raw\"\"\",,,,,,,,none were kept");
+  EXPECT_EQ(lines[7], "ptq,size_mib,72.5,,0,MiB,lower,256,native,0.283203125,,,,,,,,,,,,,,,");
   EXPECT_EQ(lines[13], "");
+}
+
+TEST(Csv, AccuraciesHaveTheirTests) {
+  const std::vector<std::string> lines = absl::StrSplit(SmallReport().csv, "\r\n");
+  std::vector<std::string> fields = absl::StrSplit(lines[6], ',');
+  fields.erase(fields.begin(), fields.end() - 7);
+  // Of four items one is lost: a resample loses binomially many at 1/4, 3 or more with 0.05, none with 0.32.
+  EXPECT_THAT(fields, ElementsAre("0", "1", "1", "-0.75", "0", "", "none were kept")) << lines[6];
+}
+
+// ---- Raw records
+
+constexpr char kRawFile[] = "records/0a.safetensors";
+
+RecordsFile* AddRawRecords(const std::string& name, JobResult* result) {
+  result->mutable_records()->set_name(name);
+  result->mutable_records()->set_sha256(std::string(64, 'a'));
+  return result->mutable_records();
+}
+
+// The records of ptq's perplexity in a CSV: file and why it is missing.
+std::string RawFields(const Report& report) {
+  const std::vector<std::string> lines = absl::StrSplit(report.csv, "\r\n");
+  const std::vector<std::string> fields = absl::StrSplit(lines[5], ',');
+  return absl::StrCat(fields[fields.size() - 2], ",", fields.back());
+}
+
+TEST(RawRecords, ARecordLeadsToItsFile) {
+  SmallRun small = MakeSmallRun();
+  AddRawRecords(kRawFile, &small.results[4]);
+  const Report report = MakeReport(small.run, small.results);
+  EXPECT_EQ(RawFields(report), "records/0a.safetensors,");
+  EXPECT_THAT(report.html, HasSubstr("<a class=\"file\" href=\"records/0a.safetensors\">records/0a.safetensors</a>"));
+}
+
+TEST(RawRecords, WhatCannotBeReadSaysWhy) {
+  SmallRun small = MakeSmallRun();
+  AddRawRecords(kRawFile, &small.results[4])->set_missing("the disk is full");
+  Report report = MakeReport(small.run, small.results);
+  EXPECT_EQ(RawFields(report), "records/0a.safetensors,the disk is full");
+  EXPECT_THAT(report.html, HasSubstr("records/0a.safetensors<small>missing: the disk is full</small>"));
+  EXPECT_THAT(report.html, Not(HasSubstr("href=\"records/")));
+  // A name in a results.jsonl from elsewhere leads nowhere else.
+  for (const char* name : {"javascript:alert(1)", "//example.org/x", "../x", ""}) {
+    small = MakeSmallRun();
+    AddRawRecords(name, &small.results[4]);
+    report = MakeReport(small.run, small.results);
+    EXPECT_EQ(RawFields(report), absl::StrCat(name, ",not a file below records/"));
+    EXPECT_THAT(report.html, Not(HasSubstr(absl::StrCat("href=\"", name, "\""))));
+  }
+}
+
+TEST(RawRecords, AFileThatIsGoneIsMissing) {
+  const std::string dir = TestTempDir();
+  SmallRun small = MakeSmallRun();
+  AddRawRecords(kRawFile, &small.results[4]);
+  AddRawRecords("records/0b.safetensors", &small.results[5]);
+  AddRawRecords("records/0c.safetensors", &small.results[6])->set_missing("the disk is full");
+  ASSERT_OK(MakeDirectories(dir + "/records"));
+  ASSERT_OK(WriteFile(absl::StrCat(dir, "/", kRawFile), "tensors"));
+  MarkMissingRecords(dir, &small.results);
+  EXPECT_FALSE(small.results[4].records().has_missing());
+  EXPECT_EQ(small.results[5].records().missing(), "no such file");
+  EXPECT_EQ(small.results[6].records().missing(), "the disk is full");
+  EXPECT_FALSE(small.results[7].has_records());
+}
+
+// ---- Accuracies
+
+TEST(Accuracies, StandBesideTheBaselineWithBothIntervals) {
+  const std::string report = SmallReport().markdown;
+  EXPECT_THAT(report, HasSubstr("## Accuracies against the baseline\n\nThe same items answered by a variant and by `bf16`"));
+  EXPECT_THAT(report, HasSubstr("| variant | metric | difference | score interval | bootstrap interval | gained | lost | p | recovery |\n"));
+  EXPECT_THAT(report, HasSubstr("| ptq | accuracy/arc ↑ (%) | -25.0 pp | [-69.9, +36.2] | [-75.0, 0.0] | 0 | 1 | 1.0 | 66.7 % |\n"));
+  EXPECT_THAT(report, Not(HasSubstr("| bf16 | accuracy/arc")));
+}
+
+TEST(Accuracies, WithoutPairsOfAnswersSayWhy) {
+  SmallRun small = MakeSmallRun();
+  *small.results[5].mutable_metric(0) = Accuracy({0.5, 1, 0, 1});
+  EXPECT_THAT(MakeReport(small.run, small.results).markdown, HasSubstr("| ptq | accuracy/arc ↑ (%) | -12.5 pp¹ | – | – | – | – | – | 83.3 % |\n"));
+  small.results[5].mutable_metric(0)->set_convention("another");
+  const std::string report = MakeReport(small.run, small.results).markdown;
+  EXPECT_THAT(report, HasSubstr("| ptq | accuracy/arc ↑ (%) | –¹ | – | – | – | – | – | – |\n"));
+  EXPECT_THAT(report, HasSubstr("- ¹ measured as 'another', the baseline as 'log-likelihood, \"raw\"'\n"));
+}
+
+TEST(Accuracies, ARunWithoutThemHasNoTable) {
+  SmallRun small = MakeSmallRun();
+  small.run.clear_metric_order();
+  for (const int i : {9, 5, 1}) small.results.erase(small.results.begin() + i);
+  EXPECT_THAT(MakeReport(small.run, small.results).markdown, Not(HasSubstr("Accuracies against")));
 }
 
 TEST(Json, RecordsCarryTheComparison) {

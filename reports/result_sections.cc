@@ -18,15 +18,26 @@ using doc::Text;
 
 // ---- Results
 
-Text ValueText(const RunTable& table, const std::string& variant, const Metric& metric, Notes* notes) {
-  Text text = Text().Record(FormatMeasured(metric), RecordId(table, variant, metric.name()));
+std::string PText(const PairedItems& items) { return Significant(McNemarP(items), 2); }
+
+// What a figure's record says of right and wrong answers, "" of others.
+std::string ItemsDetail(const Record* record) {
+  if (record == nullptr || !record->tests.has_value()) return "";
+  const PairedItems& items = *record->comparison.items;
+  return absl::StrCat("of ", items.items, " items ", items.gained, " gained, ", items.lost, " lost, McNemar's exact p ", PText(items),
+                      "; bootstrap interval ", FormatDifferences(*record->metric, record->tests->bootstrap));
+}
+
+Text ValueText(const RunTable& table, const RecordIndex& index, const std::string& variant, const Metric& metric, Notes* notes) {
+  const std::string id = RecordId(table, variant, metric.name());
+  Text text = Text().Record(FormatMeasured(metric), id, ItemsDetail(index.Find(variant, metric.name())));
   if (IsWideValue(metric)) notes->Mark(kWideValueNote, &text);
   return text;
 }
 
-Text MetricText(const RunTable& table, const std::string& variant, const Metric& metric, Notes* notes) {
+Text MetricText(const RunTable& table, const RecordIndex& index, const std::string& variant, const Metric& metric, Notes* notes) {
   if (IsWithheld(metric)) return Words("simulated");
-  Text text = ValueText(table, variant, metric, notes);
+  Text text = ValueText(table, index, variant, metric, notes);
   if (variant == table.baseline()) return text;
   const Metric* baseline = table.Baseline(metric.name());
   // Where the baseline has no such metric by nature, as a divergence from itself,
@@ -37,9 +48,9 @@ Text MetricText(const RunTable& table, const std::string& variant, const Metric&
   return text.Append(ComparisonText(metric, comparison, notes));
 }
 
-Cell ResultCell(const RunTable& table, const std::string& variant, const std::string& name, Notes* notes) {
+Cell ResultCell(const RunTable& table, const RecordIndex& index, const std::string& variant, const std::string& name, Notes* notes) {
   if (const Metric* metric = table.Find(variant, name)) {
-    Cell cell(MetricText(table, variant, *metric, notes));
+    Cell cell(MetricText(table, index, variant, *metric, notes));
     if (!IsWithheld(*metric)) cell.number = metric->value();
     return cell;
   }
@@ -65,9 +76,9 @@ std::string ArithmeticText(const RunTable& table, const std::string& variant) {
   return simulated ? "simulated" : "native";
 }
 
-Row ResultRow(const RunTable& table, const std::string& variant, Notes* notes) {
+Row ResultRow(const RunTable& table, const RecordIndex& index, const std::string& variant, Notes* notes) {
   Row row = {Data(variant).Words(variant == table.baseline() ? " (baseline)" : ""), Words(ArithmeticText(table, variant))};
-  for (const std::string& metric : table.metrics()) row.push_back(ResultCell(table, variant, metric, notes));
+  for (const std::string& metric : table.metrics()) row.push_back(ResultCell(table, index, variant, metric, notes));
   return row;
 }
 
@@ -97,12 +108,13 @@ Text Legend(const RunTable& table) {
 
 }  // namespace
 
-Section ResultsSection(const RunTable& table, const std::string& plot) {
+Section ResultsSection(const RunTable& table, const Records& records, const std::string& plot) {
+  const RecordIndex index(records);
   std::vector<Text> titles = {Words("variant"), Words("arithmetic")};
   for (const std::string& metric : table.metrics()) titles.push_back(MetricTitleIn(table, metric));
   doc::Table results{"Results by variant", doc::Columns(titles, 2), {}};
   Notes notes;
-  for (const std::string& variant : table.variants()) results.rows.push_back(ResultRow(table, variant, &notes));
+  for (const std::string& variant : table.variants()) results.rows.push_back(ResultRow(table, index, variant, &notes));
   KeepAllFailures(table, &notes);
   Section section{kResultsSection, {std::move(results), doc::Paragraph{Legend(table)}}};
   AddNotes(notes, &section);
@@ -112,7 +124,7 @@ Section ResultsSection(const RunTable& table, const std::string& plot) {
 
 // ---- Gates
 
-Section GatesSection(const std::vector<GateOutcome>& gates) {
+Section GatesSection(const RunTable& table, const std::vector<GateOutcome>& gates) {
   Section section{"Gates", {}};
   if (gates.empty()) return section;
   const int64_t failed = absl::c_count_if(gates, [](const GateOutcome& gate) { return !gate.passed; });
@@ -120,9 +132,70 @@ Section GatesSection(const std::vector<GateOutcome>& gates) {
       doc::Paragraph{failed == 0 ? Words("All passed.") : Text().StrongWords(absl::StrCat(failed, " of ", gates.size(), " failed."))});
   doc::Table outcomes{"Gates", doc::Columns({"", "variant", "metric", "result"}, 4), {}};
   for (const GateOutcome& gate : gates) {
-    outcomes.rows.push_back({gate.passed ? Words("pass") : Text().StrongWords("FAIL"), Data(gate.variant), Data(gate.metric), Data(gate.message)});
+    outcomes.rows.push_back({gate.passed ? Words("pass") : Text().StrongWords("FAIL"), Data(gate.variant), Data(gate.metric),
+                             Text().RecordData(gate.message, RecordId(table, gate.variant, gate.metric))});
   }
   section.blocks.push_back(std::move(outcomes));
+  return section;
+}
+
+namespace {
+
+// ---- Accuracies
+
+void AddItemFigures(const Record& record, Row* row) {
+  if (!record.tests.has_value()) {
+    row->insert(row->end(), 5, Words(kNoValue));
+    return;
+  }
+  const PairedItems& items = *record.comparison.items;
+  const ItemTests& tests = *record.tests;
+  for (const Interval& interval : {*record.comparison.difference->interval, tests.bootstrap}) {
+    row->emplace_back(Words(FormatDifferences(*record.metric, interval)), interval.low);
+  }
+  row->push_back(CountCell(items.gained));
+  row->push_back(CountCell(items.lost));
+  row->emplace_back(Words(PText(items)), tests.mcnemar_p);
+}
+
+// Why a score has no figures of items.
+std::string WhyNoItems(const Comparison& comparison) {
+  return comparison.why.empty() ? "items that score otherwise than right or wrong: the interval in the results is Student's t" : comparison.why;
+}
+
+Row AccuracyRow(const RunTable& table, const Record& record, Notes* notes) {
+  const Metric& metric = *record.metric;
+  const Comparison& comparison = record.comparison;
+  Row row = {Data(record.variant), MetricTitleIn(table, metric.name())};
+  Text difference = Words(kNoValue);
+  if (const auto& estimate = comparison.difference) difference = Words(absl::StrCat(FormatDifference(metric, estimate->value), IsShare(metric) ? " pp" : ""));
+  if (!record.tests.has_value()) notes->Mark(WhyNoItems(comparison), &difference);
+  row.emplace_back(std::move(difference), ComparisonNumber(comparison));
+  AddItemFigures(record, &row);
+  row.emplace_back(Words(comparison.recovery.has_value() ? absl::StrCat(Decimals(*comparison.recovery, 1), " %") : kNoValue), comparison.recovery);
+  LinkFigures(RecordId(table, record.variant, metric.name()), &row);
+  return row;
+}
+
+}  // namespace
+
+Section AccuraciesSection(const RunTable& table, const Records& records) {
+  Section section{"Accuracies against the baseline", {}};
+  Notes notes;
+  doc::Table accuracies{"Accuracies against the baseline",
+                        doc::Columns({"variant", "metric", "difference", "score interval", "bootstrap interval", "gained", "lost", "p", "recovery"}, 2), {}};
+  for (const Record& record : records.records) {
+    const bool is_compared = record.variant != table.baseline() && table.Baseline(record.metric->name()) != nullptr;
+    if (is_compared && IsScore(*record.metric)) accuracies.rows.push_back(AccuracyRow(table, record, &notes));
+  }
+  if (accuracies.rows.empty()) return section;
+  Text intro = Words("The same items answered by a variant and by ").Code(table.baseline());
+  intro.Words(": the difference with two 95 % intervals, the score interval, by which to decide, and the paired bootstrap's; the items that the variant "
+              "alone has right (gained) and wrong (lost), and McNemar's exact p, how likely a split as uneven would be by chance; recovery, the share of "
+              "the baseline's accuracy that is left. Better or worse is a variant whose score interval leaves out 0 and whose p is 0.05 or less.");
+  section.blocks.push_back(doc::Paragraph{std::move(intro)});
+  section.blocks.push_back(std::move(accuracies));
+  AddNotes(notes, &section);
   return section;
 }
 
@@ -134,7 +207,7 @@ namespace {
 Text ItemsText(const Comparison& comparison) {
   const auto& items = comparison.items;
   if (!items.has_value()) return Text();
-  return Words(absl::StrCat("; ", items->gained, " gained, ", items->lost, " lost, p ", Significant(McNemarP(*items), 2)));
+  return Words(absl::StrCat("; ", items->gained, " gained, ", items->lost, " lost, p ", PText(*items)));
 }
 
 }  // namespace
@@ -145,11 +218,11 @@ Section ContrastsSection(const RunTable& table, const std::vector<ContrastedMetr
   Notes notes;
   doc::Table contrasts{"Variants against each other", doc::Columns({"variant", "against", "metric", "comparison", ""}, 3), {}};
   for (const ContrastedMetric& contrasted : metrics) {
-    contrasts.rows.push_back({Data(contrasted.contrast->variant()), Data(contrasted.contrast->against()),
-                              MetricTitleIn(table, contrasted.metric->name()),
-                              {ComparisonText(*contrasted.metric, contrasted.comparison, &notes).Append(ItemsText(contrasted.comparison)),
-                               ComparisonNumber(contrasted.comparison)},
-                              Words(contrasted.Verdict())});
+    const std::string &variant = contrasted.contrast->variant(), &against = contrasted.contrast->against(), &name = contrasted.metric->name();
+    const std::string id = RecordId(table, variant, name);
+    Text comparison = ComparisonText(*contrasted.metric, contrasted.comparison, &notes).Append(ItemsText(contrasted.comparison));
+    contrasts.rows.push_back({Text().RecordData(variant, id), Text().RecordData(against, RecordId(table, against, name)), MetricTitleIn(table, name),
+                              {comparison.LinkToRecord(id), ComparisonNumber(contrasted.comparison)}, Words(contrasted.Verdict())});
   }
   section.blocks.push_back(doc::Paragraph{
       Words("Variants against each other: × the ratio or ± the difference with its 95 % confidence interval, paired by "
@@ -239,6 +312,7 @@ Text RecoveryText(const RunTable& table, const Lineage& lineage, const std::stri
     if (const auto& interval = recovery.share->interval) {
       text.Words(absl::StrCat(" [", Decimals(interval->low, 1), ", ", Decimals(interval->high, 1), "]"));
     }
+    text.LinkToRecord(RecordId(table, lineage.variant(), metric));
   }
   if (!recovery.why.empty()) notes->Mark(recovery.why, &text);
   return text;
@@ -250,7 +324,8 @@ bool IsQualityOf(const RunTable& table, const std::string& name) {
 }
 
 Row RecoveryRow(const RunTable& table, const Lineage& lineage, const std::string& metric, Notes* notes) {
-  Row row = {Data(lineage.variant()), Data(lineage.untrained()), Data(metric)};
+  const auto name = [&](const std::string& variant) { return Text().RecordData(variant, RecordId(table, variant, metric)); };
+  Row row = {name(lineage.variant()), name(lineage.untrained()), Data(metric)};
   for (const std::string& reference : {lineage.twin(), table.baseline()}) {
     Text text = RecoveryText(table, lineage, reference, metric, notes);
     if (!reference.empty()) text.Words(" of ").Code(reference);

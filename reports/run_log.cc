@@ -43,6 +43,13 @@ absl::Status ReadRecord(absl::string_view json, google::protobuf::Message* messa
 
 }  // namespace
 
+void MarkMissingRecords(const std::string& dir, std::vector<JobResult>* results) {
+  for (JobResult& result : *results) {
+    if (!result.has_records() || result.records().has_missing()) continue;
+    if (!FileExists(absl::StrCat(dir, "/", result.records().name()))) result.mutable_records()->set_missing("no such file");
+  }
+}
+
 absl::Status ParseResultLines(absl::string_view text, absl::string_view source, RunLog* log) {
   int line = 0;
   for (const absl::string_view json : absl::StrSplit(text, '\n')) {

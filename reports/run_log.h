@@ -22,6 +22,9 @@ struct RunLog {
 // Reads both files. A missing results.jsonl is a run of which no job has ended.
 absl::StatusOr<RunLog> ReadRunLog(const std::string& dir);
 
+// Raw records that results name and `dir` has no more become missing (RecordsFile.missing).
+void MarkMissingRecords(const std::string& dir, std::vector<JobResult>* results);
+
 // Appends the lines of `text` to `log`. A line that is no whole JSON document (a
 // kill tore it, or its disk was full) is skipped with a note, as are fields that
 // another version wrote; JSON that is no JobResult is an error. Of several lines with one key the last counts.

@@ -14,6 +14,7 @@
 #include "reports/document.h"
 #include "reports/gate.h"
 #include "reports/layers.h"
+#include "reports/records.h"
 #include "reports/repetitions.h"
 #include "reports/run_table.h"
 
@@ -36,6 +37,8 @@ std::string FailureText(const JobResult& job);
 // What a comparison sorts by.
 std::optional<double> ComparisonNumber(const Comparison& comparison);
 void AddNotes(const doc::Notes& notes, doc::Section* section);
+// Makes the cells of a row that have a number figures of the record `id`.
+void LinkFigures(const std::string& id, doc::Row* row);
 
 // One of the machine's peaks that timings are read against.
 struct Peak {
@@ -49,14 +52,15 @@ const std::array<Peak, 4>& Peaks();
 std::string PeakRange(const RunTable& table, const Peak& peak);
 
 // Each without blocks where the run has nothing to say there. Of measurements:
-doc::Section ResultsSection(const RunTable& table, const std::string& plot);
-doc::Section GatesSection(const std::vector<GateOutcome>& gates);
+doc::Section ResultsSection(const RunTable& table, const Records& records, const std::string& plot);
+doc::Section GatesSection(const RunTable& table, const std::vector<GateOutcome>& gates);
+doc::Section AccuraciesSection(const RunTable& table, const Records& records);
 doc::Section ContrastsSection(const RunTable& table, const std::vector<ContrastedMetric>& metrics);
 doc::Section SeedsSection(const RunTable& table, const std::vector<RepeatedMetric>& metrics);
 doc::Section RecoverySection(const RunTable& table);
 // Of how models were built, and of how metrics were measured:
 doc::Section TrainingSection(const RunTable& table, const std::string& plot);
-doc::Section LayersSection(const std::vector<LayerGroup>& groups, const std::string& file);
+doc::Section LayersSection(const RunTable& table, const std::vector<LayerGroup>& groups, const std::string& file);
 doc::Section WeightsSection(const std::vector<WeightGroup>& groups, const std::string& file);
 doc::Section MethodTablesSection(const RunTable& table);
 doc::Section PartsSection(const RunTable& table);

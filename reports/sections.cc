@@ -1,6 +1,7 @@
 #include "reports/sections.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <iterator>
 
 #include "absl/algorithm/container.h"
@@ -41,6 +42,12 @@ void AddNotes(const Notes& notes, Section* section) {
   if (!notes.texts().empty()) section->blocks.push_back(doc::NoteList{notes.texts()});
 }
 
+void LinkFigures(const std::string& id, Row* row) {
+  for (Cell& cell : *row) {
+    if (cell.number.has_value()) cell.text.LinkToRecord(id);
+  }
+}
+
 std::string FailureText(const JobResult& job) { return absl::StrCat(job.variant(), ", ", job.job(), ": ", job.error()); }
 
 std::optional<double> ComparisonNumber(const Comparison& comparison) {
@@ -77,7 +84,26 @@ const char* EstimateName(const Comparison& comparison) {
   return comparison.ratio.has_value() ? "ratio" : comparison.difference.has_value() ? "difference" : "";
 }
 
-Row RecordRow(const RunTable& table, const Record& record) {
+// The file, which leads to itself where it can be read.
+Text RawRecordsText(const RawRecordsPlace& raw, const std::string& folder) {
+  if (raw.missing.empty()) return Text().Link(raw.file, absl::StrCat(folder, raw.file));
+  Text text = Data(raw.file);
+  if (!text.empty()) text.Break();
+  return text.Words("missing: ").Data(raw.missing);
+}
+
+void AddTests(const Record& record, Row* row) {
+  if (!record.tests.has_value()) {
+    row->insert(row->end(), 5, Cell());
+    return;
+  }
+  const ItemTests& tests = *record.tests;
+  row->push_back(CountCell(record.comparison.items->gained));
+  row->push_back(CountCell(record.comparison.items->lost));
+  for (const double number : {tests.mcnemar_p, tests.bootstrap.low, tests.bootstrap.high}) row->emplace_back(Words(Exact(number)), number);
+}
+
+Row RecordRow(const RunTable& table, const Record& record, const RecordsPlace& place) {
   const Metric& metric = *record.metric;
   const JobResult& source = *table.Source(record.variant, metric.name());
   const Comparison& comparison = record.comparison;
@@ -85,16 +111,44 @@ Row RecordRow(const RunTable& table, const Record& record) {
   const bool has_interval = estimate.has_value() && estimate->interval.has_value();
   Row row = {Data(record.variant), Data(metric.name()), Data(metric.unit()), Words(metric.arithmetic() == SIMULATED ? "simulated" : "native"),
              Data(metric.convention()), Data(source.job()), Data(source.measured_at()), Text().Code(source.key().substr(0, 16)),
-             Words(EstimateName(comparison))};
-  row[0].id = RecordId(table, record.variant, metric.name());
+             RawRecordsText(record.raw, place.folder), Words(EstimateName(comparison))};
+  row[0].id = absl::StrCat(place.id_prefix, RecordId(table, record.variant, metric.name()));
   row.emplace_back(Words(Exact(metric.value())), metric.value());
   row.emplace_back(Words(metric.has_stderr() ? Exact(metric.stderr()) : ""));
   row.push_back(CountCell(metric.count()));
   row.emplace_back(Words(estimate.has_value() ? Exact(estimate->value) : ""), ComparisonNumber(comparison));
   row.emplace_back(Words(has_interval ? Exact(estimate->interval->low) : ""));
   row.emplace_back(Words(has_interval ? Exact(estimate->interval->high) : ""));
+  AddTests(record, &row);
   return row;
 }
+
+Row BuildRow(const RunTable& table, const std::string& variant, const RecordsPlace& place) {
+  const JobResult& build = table.Build(variant);
+  Row row = {Data(variant), Data(build.job()), Data(build.measured_at()), Text().Code(build.key().substr(0, 16))};
+  row[0].id = absl::StrCat(place.id_prefix, BuildId(table, variant));
+  if (build.has_build_seconds()) {
+    row.emplace_back(Words(Exact(build.build_seconds())), build.build_seconds());
+  } else {
+    row.emplace_back();
+  }
+  for (const int count : {build.training_size(), build.layer_size(), build.table_size()}) row.push_back(CountCell(count));
+  return row;
+}
+
+void AddBuilds(const RunTable& table, const RecordsPlace& place, Section* section) {
+  doc::Table builds{"Builds", doc::Columns({"variant", "job", "measured", "key", "seconds", "trainings", "errors of layers", "methods' tables"}, 4), {}};
+  for (const std::string& variant : table.variants()) {
+    if (!BuildId(table, variant).empty()) builds.rows.push_back(BuildRow(table, variant, place));
+  }
+  if (builds.rows.empty()) return;
+  section->blocks.push_back(doc::Paragraph{
+      Words("How each variant was built is told by the last of its results: that line holds the losses of trainings, the errors of layers and "
+            "what methods measured.")});
+  section->blocks.push_back(std::move(builds));
+}
+
+ptrdiff_t PlaceOfName(const std::vector<std::string>& names, const std::string& name) { return absl::c_find(names, name) - names.begin(); }
 
 void AddIfAny(Section section, doc::Document* document) {
   if (!section.blocks.empty()) document->sections.push_back(std::move(section));
@@ -103,8 +157,13 @@ void AddIfAny(Section section, doc::Document* document) {
 }  // namespace
 
 std::string RecordId(const RunTable& table, const std::string& variant, const std::string& metric) {
-  const auto place = [](const std::vector<std::string>& names, const std::string& name) { return absl::c_find(names, name) - names.begin(); };
-  return absl::StrCat("r-", place(table.variants(), variant), "-", place(table.metrics(), metric));
+  const Metric* measured = table.Find(variant, metric);
+  if (measured == nullptr || IsWithheld(*measured)) return "";
+  return absl::StrCat("r-", PlaceOfName(table.variants(), variant), "-", PlaceOfName(table.metrics(), metric));
+}
+
+std::string BuildId(const RunTable& table, const std::string& variant) {
+  return table.Results(variant).empty() ? "" : absl::StrCat("b-", PlaceOfName(table.variants(), variant));
 }
 
 Text MetricTitle(const Metric& metric) {
@@ -166,21 +225,22 @@ std::string MeasuredText(const RunTable& table) {
   return *first == *last ? absl::StrCat(*first, " (UTC)") : absl::StrCat(*first, " to ", *last, " (UTC)");
 }
 
-doc::Document RunDocument(const RunTable& table, const Findings& findings, const std::string& plot, const std::string& loss_plot,
-                          const std::string& layers_file) {
+doc::Document RunDocument(const RunTable& table, const Records& records, const Findings& findings, const std::string& plot,
+                          const std::string& loss_plot, const std::string& layers_file) {
   const RunInfo& run = table.run();
   doc::Document document{run.name().empty() ? "Nibble run" : run.name(), {{"Model", ModelText(run)}}, {}, {}};
   const Text machine = MachineText(table);
   if (!machine.empty()) document.facts.push_back({"Machine:", machine});
   if (run.has_commit()) document.facts.push_back({"Nibble commit", Text().Code(run.commit())});
   document.dated_facts = {{"Measured", Words(MeasuredText(table))}, {"Command", Text().Code(run.command())}};
-  AddIfAny(ResultsSection(table, plot), &document);
-  AddIfAny(GatesSection(findings.gates), &document);
+  AddIfAny(ResultsSection(table, records, plot), &document);
+  AddIfAny(GatesSection(table, findings.gates), &document);
+  AddIfAny(AccuraciesSection(table, records), &document);
   AddIfAny(ContrastsSection(table, findings.contrasts), &document);
   AddIfAny(SeedsSection(table, findings.repetitions), &document);
   AddIfAny(RecoverySection(table), &document);
   AddIfAny(TrainingSection(table, loss_plot), &document);
-  AddIfAny(LayersSection(findings.layers, layers_file), &document);
+  AddIfAny(LayersSection(table, findings.layers, layers_file), &document);
   AddIfAny(WeightsSection(findings.weights, layers_file), &document);
   AddIfAny(MethodTablesSection(table), &document);
   AddIfAny(PartsSection(table), &document);
@@ -193,7 +253,7 @@ doc::Document RunDocument(const RunTable& table, const Findings& findings, const
   return document;
 }
 
-doc::Document SummaryDocument(const RunTable& table, const std::vector<GateOutcome>& gates) {
+doc::Document SummaryDocument(const RunTable& table, const Records& records, const std::vector<GateOutcome>& gates) {
   const RunInfo& run = table.run();
   std::vector<GateOutcome> failed;
   absl::c_copy_if(gates, std::back_inserter(failed), [](const GateOutcome& gate) { return !gate.passed; });
@@ -202,21 +262,25 @@ doc::Document SummaryDocument(const RunTable& table, const std::vector<GateOutco
   document.title = gates.empty() ? name : absl::StrCat(name, ": ", failed.size(), " of ", gates.size(), " gates failed");
   document.facts = {{"Model", ModelText(run)}};
   if (run.has_commit()) document.facts.push_back({"Nibble commit", Text().Code(run.commit())});
-  if (!failed.empty()) document.sections.push_back(GatesSection(failed));
-  document.sections.push_back(ResultsSection(table, ""));
+  if (!failed.empty()) document.sections.push_back(GatesSection(table, failed));
+  document.sections.push_back(ResultsSection(table, records, ""));
   return document;
 }
 
-Section RecordsSection(const RunTable& table, const Records& records) {
-  doc::Table rows{"Records",
-                  doc::Columns({"variant", "metric", "unit", "arithmetic", "convention", "job", "measured", "key", "compared by", "value",
-                                "standard error", "count", "estimate", "low", "high"},
-                               9),
+Section RecordsSection(const RunTable& table, const Records& records, const RecordsPlace& place) {
+  doc::Table rows{place.title,
+                  doc::Columns({"variant", "metric", "unit", "arithmetic", "convention", "job", "measured", "key", "raw records", "compared by", "value",
+                                "standard error", "count", "estimate", "low", "high", "gained", "lost", "McNemar's p", "bootstrap low", "bootstrap high"},
+                               10),
                   {}};
-  for (const Record& record : records.records) rows.rows.push_back(RecordRow(table, record));
-  Text intro = Words("Every figure of the results as it was recorded, unrounded. Its key starts the record's line in ").Link("results.jsonl");
-  intro.Words(", where the blocks stand of which it was made (windows, items, rounds); ").Link("results.json").Words(" holds the records for programs.");
-  return {"Records", {doc::Paragraph{intro}, std::move(rows)}};
+  for (const Record& record : records.records) rows.rows.push_back(RecordRow(table, record, place));
+  const auto file = [&](const std::string& name) { return Text().Link(name, absl::StrCat(place.folder, name)); };
+  Text intro = Words("Every figure of the results as it was recorded, unrounded. Its key starts the record's line in ").Append(file("results.jsonl"));
+  intro.Words(", where the blocks stand of which it was made (windows, items, rounds); raw records hold every token or item of a quality. ");
+  intro.Append(file("results.json")).Words(" holds the records for programs.");
+  Section section{place.title, {doc::Paragraph{intro}, std::move(rows)}};
+  AddBuilds(table, place, &section);
+  return section;
 }
 
 }  // namespace nibble

@@ -39,6 +39,7 @@ void PrintTask(const TaskDescription& task, bool all_files) {
   std::printf("%s\n  %s, version %s%s%s\n", task.name().c_str(), kind.c_str(), task.version().c_str(), task.follows().empty() ? "" : "; as ",
               task.follows().c_str());
   if (!task.alias().empty()) std::printf("  also called %s\n", absl::StrJoin(task.alias(), ", ").c_str());
+  if (!task.home().empty()) std::printf("  published at %s\n", task.home().c_str());
   std::printf("  from %s; licence: %s\n", task.url().c_str(), task.licence().c_str());
   if (!task.obtain().empty()) std::printf("  %s\n", task.obtain().c_str());
   if (!all_files) {
