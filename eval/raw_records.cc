@@ -198,10 +198,10 @@ class FileReader {
     return it->second;
   }
 
-  absl::StatusOr<int64_t> Number(const std::string& key) const {
+  template <typename T>
+  absl::Status ReadNumber(const std::string& key, T* number) const {
     NIBBLE_ASSIGN_OR_RETURN(const std::string text, Text(key));
-    int64_t number = 0;
-    if (absl::SimpleAtoi(text, &number) && number >= 0) return number;
+    if (absl::SimpleAtoi(text, number) && *number >= 0) return absl::OkStatus();
     return Bad(absl::StrCat("metadata '", key, "' is '", text, "', expected a whole number"));
   }
 
@@ -212,14 +212,18 @@ class FileReader {
     return Bad(absl::StrCat("metadata 'arithmetic' is '", text, "', expected NATIVE or SIMULATED"));
   }
 
-  // A tensor's values. `shape`: what it must have.
+  // A tensor, and the shape that it must have.
+  template <typename T>
+  absl::StatusOr<Tensor> Find(const std::string& name, const Shape& shape) const {
+    NIBBLE_ASSIGN_OR_RETURN(Tensor tensor, file_->Get(name));
+    if (tensor.dtype() == kTypeOf<T> && tensor.shape() == shape) return tensor;
+    return Bad(absl::StrCat("tensor '", name, "' is ", DTypeName(tensor.dtype()), " ", ShapeToString(tensor.shape()), ", the others need ",
+                            DTypeName(kTypeOf<T>), " ", ShapeToString(shape)));
+  }
+
   template <typename T>
   absl::StatusOr<std::vector<T>> Values(const std::string& name, const Shape& shape) const {
-    NIBBLE_ASSIGN_OR_RETURN(const Tensor tensor, file_->Get(name));
-    if (tensor.dtype() != kTypeOf<T> || tensor.shape() != shape) {
-      return Bad(absl::StrCat("tensor '", name, "' is ", DTypeName(tensor.dtype()), " ", ShapeToString(tensor.shape()), ", the others need ",
-                              DTypeName(kTypeOf<T>), " ", ShapeToString(shape)));
-    }
+    NIBBLE_ASSIGN_OR_RETURN(const Tensor tensor, Find<T>(name, shape));
     std::vector<T> values(tensor.elements());
     // The mapping need not be aligned.
     if (!values.empty()) std::memcpy(values.data(), tensor.bytes().data(), tensor.bytes().size());
@@ -305,15 +309,16 @@ class FileReader {
     NIBBLE_ASSIGN_OR_RETURN(records.label, Text("label"));
     NIBBLE_ASSIGN_OR_RETURN(const std::string task, Text("task"));
     NIBBLE_RETURN_IF_ERROR(Annotate(JsonToProto(task, &records.description), absl::StrCat(file_->path(), ": metadata 'task'")));
-    NIBBLE_ASSIGN_OR_RETURN(const int64_t shots, Number("shots"));
-    records.shots = static_cast<int>(shots);
-    NIBBLE_ASSIGN_OR_RETURN(records.window, Number("window"));
+    if (records.description.kind() == TaskDescription::TEXT) return Bad("metadata 'task' describes no task: its kind is TEXT");
+    NIBBLE_RETURN_IF_ERROR(ReadNumber("shots", &records.shots));
+    NIBBLE_RETURN_IF_ERROR(ReadNumber("window", &records.window));
     NIBBLE_ASSIGN_OR_RETURN(const std::string bos, Text("bos"));
     records.adds_bos = bos == "item";
     NIBBLE_ASSIGN_OR_RETURN(records.arithmetic, ReadArithmetic());
     NIBBLE_ASSIGN_OR_RETURN(const Tensor names, file_->Get("categories_bytes"));
     NIBBLE_ASSIGN_OR_RETURN(records.categories, Texts("categories", names.elements()));
     NIBBLE_ASSIGN_OR_RETURN(const Shape shape, ShapeOf("category", 1));
+    NIBBLE_RETURN_IF_ERROR(CheckItems(records.description, shape));
     records.items.resize(shape[0]);
     NIBBLE_RETURN_IF_ERROR(Deal("category", &ItemResult::category, &records.items));
     if (file_->Has("truncated")) {
@@ -328,6 +333,24 @@ class FileReader {
       NIBBLE_RETURN_IF_ERROR(ReadAnswers(&records));
     }
     return records;
+  }
+
+  // Whether the other tensors with a value for each item have the shape `items` too: an item
+  // takes hundreds of bytes of memory, which its category alone does not justify.
+  absl::Status CheckItems(const TaskDescription& task, const Shape& items) const {
+    if (HasChoices(task)) {
+      NIBBLE_RETURN_IF_ERROR(Find<int32_t>("choices", items).status());
+      return Find<int32_t>("gold", items).status();
+    }
+    if (task.kind() == TaskDescription::ROLLING) {
+      NIBBLE_RETURN_IF_ERROR(Find<int32_t>("windows", items).status());
+      NIBBLE_RETURN_IF_ERROR(Find<int32_t>("tokens", items).status());
+      NIBBLE_RETURN_IF_ERROR(Find<int64_t>("words", items).status());
+      return Find<int64_t>("bytes", items).status();
+    }
+    NIBBLE_RETURN_IF_ERROR(Find<int32_t>("said_bytes", items).status());
+    NIBBLE_RETURN_IF_ERROR(Find<int32_t>("answer_bytes", items).status());
+    return Find<uint8_t>("matched", {items[0], std::max(1, task.filter_size())}).status();
   }
 
   absl::Status ReadChoices(TaskRecords* records) const {

@@ -58,7 +58,7 @@ absl::StatusOr<std::vector<Metric>> MetricsOf(const RawRecords& records);
 absl::StatusOr<std::string> ToFileBytes(const RawRecords& records);
 
 // Errors name the file: no safetensors file, no raw records, a tensor that is missing or that
-// the others contradict. `matched` is not read but made again from the texts.
+// the others contradict. The values of `matched` are not read but made again from the texts.
 absl::StatusOr<RawRecords> ReadRawRecords(const std::string& path);
 
 }  // namespace nibble::eval

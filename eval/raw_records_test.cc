@@ -3,6 +3,7 @@
 #include "core/base/file.h"
 #include "core/io/damage_testing.h"
 #include "core/io/safetensors.h"
+#include "eval/memory.h"
 #include "eval/testing.h"
 #include "google/protobuf/text_format.h"
 
@@ -116,6 +117,32 @@ TEST(RawRecords, GiveExactMatches) {
   EXPECT_THAT(records.items[0].matches, ElementsAre(1, 0));
   EXPECT_THAT(records.items[1].matches, ElementsAre(0, 1));
   ExpectRecomputes(records);
+}
+
+// An item takes hundreds of bytes of memory, its category four of the file.
+TEST(RawRecords, ItemsThatTheFileDoesNotHoldAreNotMade) {
+  const std::string path = TestTempDir() + "/r.safetensors";
+  const auto message = [&](const std::string& task, const std::vector<std::pair<std::string, Tensor>>& others) {
+    std::vector<std::pair<std::string, Tensor>> tensors = {{"category", Tensor::Zeros(DType::kI32, {1 << 20})},
+                                                           {"categories", Tensor::Zeros(DType::kU8, {0})},
+                                                           {"categories_bytes", Tensor::Zeros(DType::kI32, {0})}};
+    tensors.insert(tensors.end(), others.begin(), others.end());
+    EXPECT_OK(io::WriteSafetensors(path, tensors,
+                                   {{"nibble.records", "1"}, {"kind", "task"}, {"arithmetic", "NATIVE"}, {"label", "toy"}, {"task", task}, {"shots", "0"},
+                                    {"window", "0"}, {"bos", "none"}}));
+    const double before = PeakResidentMiB().value();
+    const auto read = ReadRawRecords(path);
+    EXPECT_LT(PeakResidentMiB().value() - before, 64);
+    return std::string(read.status().message());
+  };
+  EXPECT_THAT(message(R"({"kind": "MULTIPLE_CHOICE"})", {}), HasSubstr("no tensor 'choices'"));
+  EXPECT_THAT(message(R"({"kind": "ROLLING"})", {{"windows", Tensor::Zeros(DType::kI32, {2})}}),
+              HasSubstr("tensor 'windows' is I32 [2], the others need I32 [1048576]"));
+  EXPECT_THAT(message(R"({"kind": "EXACT_MATCH"})", {}), HasSubstr("no tensor 'said_bytes'"));
+  // A filter is an answer of each item.
+  const Tensor none = Tensor::Zeros(DType::kI32, {1 << 20});
+  EXPECT_THAT(message(R"({"kind": "EXACT_MATCH", "filter": [{}, {}]})", {{"said_bytes", none}, {"answer_bytes", none}}), HasSubstr("no tensor 'matched'"));
+  EXPECT_THAT(message("{}", {}), HasSubstr("its kind is TEXT"));
 }
 
 // What docs/reports.md tells users to read.

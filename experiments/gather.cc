@@ -1,24 +1,41 @@
 #include "experiments/gather.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <map>
 #include <set>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "core/base/file.h"
 #include "core/base/proto.h"
 #include "core/base/status.h"
+#include "core/text/utf8.h"
 #include "experiments/job.h"
 #include "experiments/result_log.h"
 
 namespace nibble {
 namespace {
 
+// Whether a character of a variant's name stands in its files' names.
+bool StandsInFileNames(char c) { return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '-' || c == '=' || c == '_'; }
+
 std::string SlugOf(const PlannedVariant& variant) {
   std::string slug = variant.variant->name;
-  std::replace_if(slug.begin(), slug.end(), [](char c) { return !absl::ascii_isalnum(c) && c != '.' && c != '-' && c != '='; }, '_');
+  std::replace_if(slug.begin(), slug.end(), [](char c) { return !StandsInFileNames(c); }, '_');
   return slug;
+}
+
+// Names of jobs and keys of results become names of files, which must not leave their folders.
+absl::Status CheckNames(const JobPlan::Row& row) {
+  std::vector<std::string> names = {row.build(), row.measurement(), row.result().key()};
+  if (row.has_baseline_build()) names.push_back(row.baseline_build());
+  for (const std::string& name : names) {
+    if (!name.empty() && std::all_of(name.begin(), name.end(), StandsInFileNames)) continue;
+    return absl::InvalidArgumentError(absl::StrCat("'", text::WellFormed(name), "' is no name of a job's file; nibble plan writes such plans"));
+  }
+  return absl::OkStatus();
 }
 
 std::string BuildName(const PlannedVariant& variant) { return SlugOf(variant) + ".build"; }
@@ -26,6 +43,8 @@ std::string BuildName(const PlannedVariant& variant) { return SlugOf(variant) + 
 absl::Status WriteJob(const std::string& folder, const std::string& name, const Job& job) {
   return WriteFile(absl::StrCat(folder, "/", name, ".textproto"), ProtoToText(job));
 }
+
+std::string Quoted(absl::string_view text) { return absl::StrCat("\"", absl::Utf8SafeCEscape(text), "\""); }
 
 // Reports of one type by the names of their jobs, each read once.
 template <typename Report>
@@ -71,10 +90,27 @@ absl::Status WritePlan(const RunPlan& run, const std::string& folder) {
   return WriteFile(folder + "/plan.json", json);
 }
 
+absl::StatusOr<std::string> StarlarkJobs(const std::vector<ExpandedExperiment>& experiments) {
+  std::map<std::string, const ExpandedExperiment*> by_name;
+  for (const ExpandedExperiment& experiment : experiments) {
+    const std::string name = std::filesystem::path(experiment.path).filename().string();
+    if (by_name.emplace(name, &experiment).second) continue;
+    return absl::InvalidArgumentError(absl::StrCat(experiment.path, ": another experiment's file is called ", name, " too; rename one of them"));
+  }
+  std::string text = "\"\"\"The jobs of experiments, for nibble_experiment (experiments/defs.bzl). `nibble plan --starlark` writes this file.\"\"\"\n\nJOBS = {\n";
+  for (const auto& [name, experiment] : by_name) {
+    absl::StrAppend(&text, "    ", Quoted(name), ": struct(\n        metrics = ", experiment->metrics.size(), ",\n        variants = [\n");
+    for (const ExpandedVariant& variant : experiment->variants) absl::StrAppend(&text, "            ", Quoted(variant.name), ",\n");
+    absl::StrAppend(&text, "        ],\n    ),\n");
+  }
+  return absl::StrCat(text, "}\n");
+}
+
 absl::Status GatherReports(const std::string& folder, const std::string& out) {
   JobPlan plan;
   NIBBLE_ASSIGN_OR_RETURN(const std::string json, ReadFile(folder + "/plan.json"));
   NIBBLE_RETURN_IF_ERROR(Annotate(JsonToProto(json, &plan), folder + "/plan.json"));
+  for (const JobPlan::Row& row : plan.row()) NIBBLE_RETURN_IF_ERROR(Annotate(CheckNames(row), folder + "/plan.json"));
   NIBBLE_RETURN_IF_ERROR(MakeDirectories(out));
   NIBBLE_ASSIGN_OR_RETURN(const std::string head, ProtoToJson(plan.run(), /*pretty=*/true));
   NIBBLE_RETURN_IF_ERROR(WriteFile(out + "/run.json", head));

@@ -5,8 +5,11 @@
 #define NIBBLE_EXPERIMENTS_GATHER_H_
 
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "experiments/expand.h"
 #include "experiments/run_plan.h"
 
 namespace nibble {
@@ -17,9 +20,14 @@ namespace nibble {
 // two that become equal are an error.
 absl::Status WritePlan(const RunPlan& run, const std::string& folder);
 
+// A .bzl file for build files, which say what their actions are before a config can be read:
+// JOBS, by the names of the configs' files each one's variants and how many metrics it has.
+// An error: two have one name.
+absl::StatusOr<std::string> StarlarkJobs(const std::vector<ExpandedExperiment>& experiments);
+
 // Makes run.json and results.jsonl in `out` from a plan's folder with the jobs' reports
 // beside the jobs. A job that failed is a result that says why; a report that is not there
-// is an error.
+// is an error, and a plan whose names are not those of files.
 absl::Status GatherReports(const std::string& folder, const std::string& out);
 
 }  // namespace nibble

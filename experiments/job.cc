@@ -1,6 +1,7 @@
 #include "experiments/job.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -34,6 +35,8 @@
 namespace nibble {
 namespace {
 
+// A process that SIGKILL ends is started again, up to so many times in all.
+constexpr int kMostAttempts = 3;
 // Points of a curve in a report.
 constexpr size_t kCurvePoints = 200;
 // An event of the model as a whole: what continues from a model counts its own.
@@ -88,6 +91,15 @@ Event ToProto(const std::string& what, const CountedEvent& event) {
 
 // A message may quote a file's bytes, and reports are JSON.
 std::string ErrorText(const absl::Status& status) { return text::WellFormed(status.message()); }
+
+std::string ReportOf(const std::string& path, const JobPlaces& places) { return places.report.empty() ? ReportPath(path) : places.report; }
+
+// Reads as a MeasurementReport too, whose error has the same name.
+BuildReport ErrorReport(std::string why) {
+  BuildReport report;
+  report.set_error(std::move(why));
+  return report;
+}
 
 ModelStore StoreOf(const Job& job) { return ModelStore(job.store(), {job.other_store().begin(), job.other_store().end()}); }
 
@@ -254,12 +266,34 @@ bool IsOutOfMemory(const std::exception_ptr& error) {
 
 std::string ReportPath(absl::string_view path) { return absl::StrCat(absl::StripSuffix(path, ".textproto"), ".json"); }
 
+absl::Status RunJobProcess(const std::vector<std::string>& arguments, const JobListeners& listeners, int* restarts) {
+  std::vector<std::string> command = {"job", "--parent", absl::StrCat(::getpid())};
+  command.insert(command.end(), arguments.begin(), arguments.end());
+  for (*restarts = 0;; ++*restarts) {
+    NIBBLE_ASSIGN_OR_RETURN(const Ending ending, RunSelfToEnd(command, listeners.text));
+    if (ending.ok()) return absl::OkStatus();
+    const std::string what = absl::StrCat("the job's process ", ending.signal != 0 ? "was " : "", ending.Text());
+    // Any other end would come again.
+    if (ending.signal != SIGKILL) return absl::AbortedError(what);
+    if (*restarts + 1 == kMostAttempts) {
+      return absl::AbortedError(absl::StrCat(what, "; so it ended ", kMostAttempts,
+                                             " times: the kernel kills so where memory runs out (its log, dmesg, tells), or somebody did"));
+    }
+    listeners.line(what + "; starting it again");
+  }
+}
+
+absl::Status WriteErrorReport(const std::string& path, const JobPlaces& places, const absl::Status& why) {
+  NIBBLE_ASSIGN_OR_RETURN(const std::string json, ProtoToJson(ErrorReport(ErrorText(why))));
+  return WriteFile(ReportOf(path, places), json);
+}
+
 void ReportWhenOutOfMemory(const std::string& path, const JobPlaces& places) {
-  BuildReport report;  // MeasurementReport's error has the same name
-  report.set_error(places.memory_limit > 0 ? absl::StrCat("it took more than the ", places.memory_limit >> 20, " MiB of --memory-limit; raise the limit")
-                                           : "its machine has no more memory for it; close other programs");
+  const BuildReport report =
+      ErrorReport(places.memory_limit > 0 ? absl::StrCat("it took more than the ", places.memory_limit >> 20, " MiB of --memory-limit; raise the limit")
+                                          : "its machine has no more memory for it; close other programs");
   LastReport& last = TheLastReport();
-  last.path = places.report.empty() ? ReportPath(path) : places.report;
+  last.path = ReportOf(path, places);
   last.temporary = TemporaryName(last.path);
   last.json = ProtoToJson(report).value();
   last.has_limit = places.memory_limit > 0;
@@ -276,9 +310,7 @@ BuildReport DoBuild(const Job& job, int64_t memory_limit) {
   ThreadPool pool(ThreadsOrAll(job.threads()));
   const absl::StatusOr<BuildReport> built = Builder(job, memory_limit, pool).Run();
   if (built.ok()) return *built;
-  BuildReport report;
-  report.set_error(ErrorText(built.status()));
-  return report;
+  return ErrorReport(ErrorText(built.status()));
 }
 
 MeasurementReport DoMeasurement(const Job& job, int64_t memory_limit) {
@@ -306,20 +338,23 @@ Machine ThisMachine(int threads) {
   return machine;
 }
 
-absl::Status DoJob(const std::string& path, const JobPlaces& places) {
+absl::StatusOr<Job> ReadJob(const std::string& path) {
   Job job;
   NIBBLE_RETURN_IF_ERROR(ReadTextFile(path, &job));
+  if (job.has_build() == job.has_measurement()) return absl::InvalidArgumentError(absl::StrCat(path, ": needs a build or a measurement"));
+  if (job.build().key_size() == job.build().pipeline().step_size()) return job;
+  return absl::InvalidArgumentError(absl::StrCat(path, ": ", job.build().key_size(), " keys for ", job.build().pipeline().step_size(), " steps"));
+}
+
+absl::Status DoJob(const std::string& path, const JobPlaces& places) {
+  NIBBLE_ASSIGN_OR_RETURN(Job job, ReadJob(path));
   for (size_t i = 0; i < places.stores.size(); ++i) {
     if (i == 0) job.set_store(places.stores[i]);
     else job.add_other_store(places.stores[i]);
   }
-  if (job.has_build() == job.has_measurement()) return absl::InvalidArgumentError(absl::StrCat(path, ": needs a build or a measurement"));
-  if (job.build().key_size() != job.build().pipeline().step_size()) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": ", job.build().key_size(), " keys for ", job.build().pipeline().step_size(), " steps"));
-  }
   NIBBLE_ASSIGN_OR_RETURN(const std::string json, job.has_build() ? ProtoToJson(DoBuild(job, places.memory_limit))
                                                                    : ProtoToJson(DoMeasurement(job, places.memory_limit)));
-  return WriteFile(places.report.empty() ? ReportPath(path) : places.report, json);
+  return WriteFile(ReportOf(path, places), json);
 }
 
 }  // namespace nibble

@@ -10,6 +10,7 @@
 #include "core/base/proto.h"
 #include "core/base/testing.h"
 #include "eval/raw_records.h"
+#include "experiments/gather.h"
 #include "experiments/input_hashes.h"
 #include "experiments/model.h"
 #include "experiments/model_store.h"
@@ -246,6 +247,17 @@ TEST_F(JobTest, FilesThatAreNoJobAreErrors) {
   EXPECT_THAT(message("model: \"m\""), ::testing::HasSubstr("needs a build or a measurement"));
   EXPECT_THAT(message("build { pipeline { step {} } }"), ::testing::HasSubstr("0 keys for 1 steps"));
   EXPECT_FALSE(DoJob(dir_ + "/none.textproto").ok());
+}
+
+TEST_F(JobTest, NamesInAPlanThatLeaveItsFolderAreErrors) {
+  const auto message = [&](const std::string& row) {
+    EXPECT_OK(WriteFile(dir_ + "/plan.json", absl::StrCat("{\"row\": [{", row, "}]}")));
+    return std::string(GatherReports(dir_, dir_ + "/run").message());
+  };
+  EXPECT_THAT(message(R"("build": "../b", "measurement": "m", "result": {"key": "k"})"), ::testing::HasSubstr("plan.json: '../b' is no name of a job's file"));
+  EXPECT_THAT(message(R"("build": "b", "measurement": "m", "result": {"key": "../k"})"), ::testing::HasSubstr("plan.json: '../k' is no name"));
+  EXPECT_THAT(message(R"("build": "b", "result": {"key": "k"})"), ::testing::HasSubstr("'' is no name"));
+  EXPECT_THAT(message(R"("build": "b.c-d=1_2", "measurement": "m", "result": {"key": "k"})"), ::testing::HasSubstr("b.c-d=1_2.json"));
 }
 
 TEST_F(JobTest, HashesFollowTheFilesThatStepsRead) {

@@ -1,6 +1,5 @@
 #include "experiments/runner.h"
 
-#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -18,7 +17,6 @@
 #include "core/base/progress.h"
 #include "core/base/proto.h"
 #include "core/base/status.h"
-#include "core/base/subprocess.h"
 #include "core/text/utf8.h"
 #include "experiments/estimate.h"
 #include "experiments/job.h"
@@ -30,8 +28,6 @@
 namespace nibble {
 namespace {
 
-// A process that SIGKILL ends is started again, up to so many times in all.
-constexpr int kMostAttempts = 3;
 // Operations a second, for estimates of which only ratios matter.
 constexpr double kUsualOperations = 1e11;
 // How names of jobs begin; the beginning of their key follows.
@@ -121,20 +117,9 @@ class JobStarter {
   }
 
   absl::Status RunToEnd(const std::string& path, RunDisplay& display, int* restarts) const {
-    std::vector<std::string> arguments = {"job", path, "--parent", absl::StrCat(::getpid())};
+    std::vector<std::string> arguments = {path};
     if (memory_limit_ > 0) arguments.insert(arguments.end(), {"--memory-limit", absl::StrCat(memory_limit_ >> 20)});
-    for (*restarts = 0;; ++*restarts) {
-      NIBBLE_ASSIGN_OR_RETURN(const Ending ending, RunSelfToEnd(arguments, [&](absl::string_view text) { display.Hear(text); }));
-      if (ending.ok()) return absl::OkStatus();
-      const std::string what = absl::StrCat("the job's process ", ending.signal != 0 ? "was " : "", ending.Text());
-      // Any other end would come again.
-      if (ending.signal != SIGKILL) return absl::AbortedError(what);
-      if (*restarts + 1 == kMostAttempts) {
-        return absl::AbortedError(absl::StrCat(what, "; so it ended ", kMostAttempts,
-                                               " times: the kernel kills so where memory runs out (its log, dmesg, tells), or somebody did"));
-      }
-      display.Draw(what + "; starting it again");
-    }
+    return RunJobProcess(arguments, {[&](absl::string_view text) { display.Hear(text); }, [&](const std::string& line) { display.Draw(line); }}, restarts);
   }
 
   const std::string folder_;

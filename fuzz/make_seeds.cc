@@ -19,6 +19,7 @@
 #include "core/text/sentencepiece_model.pb.h"
 #include "core/text/testing/tiny_vocabulary.h"
 #include "core/train/rotation_learner.h"
+#include "eval/raw_records.h"
 #include "fuzz/tiny_training.h"
 
 namespace nibble::fuzz {
@@ -154,8 +155,7 @@ void Tokenizers(const Seeds& seeds) {
 // Every tensor of the tiny model, in bf16; `names` gives them other names, and leaves out
 // those that become "".
 template <typename Name>
-std::vector<std::pair<std::string, Tensor>> TinyWeights(const Name& name) {
-  const LlamaConfig config = TinyConfig();
+std::vector<std::pair<std::string, Tensor>> TinyWeights(const Name& name, const LlamaConfig& config = TinyConfig()) {
   const auto weights = SyntheticWeights(config, 1);
   std::vector<std::pair<std::string, Tensor>> tensors;
   const ir::Graph graph = BuildLlama(config, weights).value();
@@ -192,6 +192,22 @@ void Folders(const Seeds& seeds) {
   const std::string shard = seeds.Made([](const std::string& path) { return io::WriteSafetensors(path, {{"a", Tensor::FromFloats({2}, {1, 2})}}); });
   seeds.Write("hf_folder", "shards",
               absl::StrCat(config, kSeparator, kSeparator, R"({"weight_map": {"a": "model-00001-of-00002.safetensors"}})", kSeparator, shard));
+}
+
+// GPTQ's settings in a file of their own, which its tools write beside a config.json without
+// them. Its linears have 32 inputs at least.
+void Gptq(const Seeds& seeds) {
+  const std::string down = "model.layers.0.mlp.down_proj";
+  LlamaConfig config = TinyConfig();
+  config.intermediate_size = 32;
+  auto tensors = TinyWeights([&](const std::string& name) { return name == down + ".weight" ? std::string() : name; }, config);
+  for (auto& [name, tensor] : tensors) tensor = Tensor::Zeros(tensor.dtype(), tensor.shape());
+  tensors.emplace_back(down + ".qweight", Tensor::Zeros(DType::kI32, {4, 8}));
+  tensors.emplace_back(down + ".qzeros", Tensor::Zeros(DType::kI32, {1, 1}));
+  tensors.emplace_back(down + ".scales", FloatsToDType(DType::kF16, {1, 8}, std::vector<float>(8, 1)));
+  const std::string weights = seeds.Made([&](const std::string& path) { return io::WriteSafetensors(path, tensors); });
+  seeds.Write("hf_folder", "gptq",
+              absl::StrCat(config.ToJson(), kSeparator, kSeparator, kSeparator, weights, kSeparator, R"({"bits": 4, "group_size": -1, "desc_act": false})"));
 }
 
 std::string MetaName(const std::string& name) {
@@ -248,6 +264,82 @@ void Training(const Seeds& seeds) {
               absl::StrCat(log, kSeparator, seeds.Made([&](const std::string& path) { return train::WriteRotations(path, rotations); })));
 }
 
+void TokenizerExtras(const Seeds& seeds) {
+  io::GgufBuilder gguf;
+  gguf.Text("tokenizer.chat_template", "{{ messages }}").Flag("tokenizer.ggml.add_eos_token", true);
+  gguf.Integer("tokenizer.ggml.padding_token_id", 1).Integer("tokenizer.ggml.eot_token_id", 0xFFFFFFFF).Integer("tokenizer.ggml.bos_token_id", 2);
+  seeds.Write("tokenizer_extras", "gguf", gguf.Build());
+}
+
+// Of a task of this kind, with two items of which `fill` sets what the kind has.
+template <typename Fill>
+eval::TaskRecords TaskOf(TaskDescription::Kind kind, const Fill& fill) {
+  eval::TaskRecords records;
+  records.label = "toy";
+  records.description.set_name("toy");
+  records.description.set_version("1");
+  records.description.set_kind(kind);
+  records.categories = {"hard", "soft"};
+  records.shots = 2;
+  records.window = 8;
+  records.items.resize(2);
+  for (size_t i = 0; i < records.items.size(); ++i) {
+    records.items[i].category = static_cast<int32_t>(i);
+    fill(&records.items[i]);
+  }
+  return records;
+}
+
+void RawRecords(const Seeds& seeds) {
+  const auto write = [&](const std::string& name, const eval::RawRecords& records) {
+    seeds.Write("raw_records", name, eval::ToFileBytes(records).value());
+  };
+  eval::PerplexityRecords perplexity;
+  perplexity.set = "toy";
+  perplexity.convention = "gptq window=4 windows=2 bos=none";
+  perplexity.predictions = 3;
+  perplexity.nll = {1, 2, 3, 4, 5, 6};
+  perplexity.targets = {7, 8, 9, 10, 11, 12};
+  write("perplexity", perplexity);
+  eval::DivergenceRecords divergence;
+  divergence.set = perplexity.set;
+  divergence.convention = perplexity.convention;
+  divergence.arithmetic = SIMULATED;
+  divergence.predictions = 3;
+  divergence.kl = {0, 0.5f, 1, 1.5f, 2, 2.5f};
+  divergence.agree = {1, 0, 1, 1, 1, 0};
+  write("divergence", divergence);
+  const auto choices = [](eval::ItemResult* item) {
+    item->log_likelihoods = {-1, -2};
+    item->target_tokens = {1, 2};
+    item->bytes = {3, 6};
+    item->characters = {2, 5};
+    item->gold = 1;
+  };
+  write("choices", TaskOf(TaskDescription::MULTIPLE_CHOICE, choices));
+  write("last_word", TaskOf(TaskDescription::LAST_WORD, choices));
+  write("documents", TaskOf(TaskDescription::ROLLING, [](eval::ItemResult* item) {
+          item->nll = {1, 2, 3};
+          item->targets = {4, 5, 6};
+          item->window_tokens = {2, 1};
+          item->words = 2;
+          item->text_bytes = 11;
+        }));
+  eval::TaskRecords answers = TaskOf(TaskDescription::EXACT_MATCH, [](eval::ItemResult* item) {
+    item->said = "It is 12";
+    item->answer = "12";
+  });
+  TaskDescription::Filter* first = answers.description.add_filter();
+  first->set_name("first");
+  first->set_regex("^\\w+");
+  TaskDescription::Filter* number = answers.description.add_filter();
+  number->set_name("number");
+  number->set_last_number(true);
+  answers.description.set_ignore_case(true);
+  NIBBLE_CHECK_OK(eval::MatchAnswers(answers.description, &answers.items));
+  write("answers", answers);
+}
+
 }  // namespace
 }  // namespace nibble::fuzz
 
@@ -263,7 +355,10 @@ int main(int argc, char** argv) {
   nibble::fuzz::Torch(seeds);
   nibble::fuzz::Tokenizers(seeds);
   nibble::fuzz::Folders(seeds);
+  nibble::fuzz::Gptq(seeds);
   nibble::fuzz::Meta(seeds);
   nibble::fuzz::Training(seeds);
+  nibble::fuzz::TokenizerExtras(seeds);
+  nibble::fuzz::RawRecords(seeds);
   return 0;
 }

@@ -1,6 +1,8 @@
 #include "reports/gate.h"
 
 #include <cmath>
+#include <map>
+#include <utility>
 
 #include "absl/algorithm/container.h"
 #include "absl/strings/match.h"
@@ -205,6 +207,22 @@ void EvaluateGate(const RunTable& table, const Gate& gate, std::vector<GateOutco
   for (const std::string& variant : variants) EvaluateVariant(table, gate, variant, outcomes);
 }
 
+// How often a name of a class was given.
+using CaseNames = std::map<std::pair<std::string, std::string>, int>;
+
+// Gates of one metric with one bound differ in what they are held against.
+std::string CaseName(const GateOutcome& outcome) {
+  return absl::StrCat(outcome.metric, outcome.bound.empty() ? "" : ": ", outcome.bound, outcome.gate.has_against() ? " against " : "", outcome.gate.against());
+}
+
+// `failure`: null where it passed.
+void AddCase(const std::string& class_name, const std::string& name, const std::string* failure, CaseNames* names, std::string* xml) {
+  const int count = ++(*names)[{class_name, name}];
+  absl::StrAppend(xml, "<testcase classname=\"", EscapeXml(class_name), "\" name=\"", EscapeXml(name), count > 1 ? absl::StrCat(" (", count, ")") : "", "\"");
+  if (failure == nullptr) absl::StrAppend(xml, "/>\n");
+  else absl::StrAppend(xml, "><failure message=\"", EscapeXml(*failure), "\"/></testcase>\n");
+}
+
 }  // namespace
 
 std::vector<GateOutcome> EvaluateGates(const RunTable& table) {
@@ -226,29 +244,29 @@ std::string FormatGates(const std::vector<GateOutcome>& outcomes) {
   return text;
 }
 
-std::vector<std::string> FailedJobs(const RunTable& table) {
-  std::vector<std::string> jobs;
+std::vector<FailedJob> FailedJobs(const RunTable& table) {
+  std::vector<FailedJob> jobs;
   for (const std::string& variant : table.variants()) {
-    for (const JobResult* failure : table.Failures(variant)) jobs.push_back(absl::StrCat(variant, " ", failure->job(), ": ", failure->error()));
+    for (const JobResult* failure : table.Failures(variant)) jobs.push_back({variant, failure->job(), failure->error()});
   }
   return jobs;
 }
 
-std::string GatesJunit(const std::string& run, const std::vector<GateOutcome>& outcomes, const std::vector<std::string>& failed_jobs) {
+std::string FormatFailedJobs(const std::vector<FailedJob>& jobs) {
+  std::string text;
+  for (const FailedJob& job : jobs) absl::StrAppend(&text, "FAIL ", job.variant, " ", job.job, ": ", absl::StrReplaceAll(job.error, {{"\n", " "}}), "\n");
+  return text;
+}
+
+std::string GatesJunit(const std::string& run, const std::vector<GateOutcome>& outcomes, const std::vector<FailedJob>& failed_jobs) {
   const int64_t failures = absl::c_count_if(outcomes, [](const GateOutcome& outcome) { return !outcome.passed; });
-  const std::string name = EscapeXml(run);
-  std::string xml = absl::StrFormat("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n<testsuite name=\"%s\" tests=\"%d\" failures=\"%d\">\n", name,
-                                    outcomes.size() + failed_jobs.size(), failures + static_cast<int64_t>(failed_jobs.size()));
+  std::string xml = absl::StrFormat("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n<testsuite name=\"%s\" tests=\"%d\" failures=\"%d\">\n",
+                                    EscapeXml(run), outcomes.size() + failed_jobs.size(), failures + static_cast<int64_t>(failed_jobs.size()));
+  CaseNames names;
   for (const GateOutcome& outcome : outcomes) {
-    const std::string what = EscapeXml(absl::StrCat(outcome.metric, outcome.bound.empty() ? "" : ": ", outcome.bound));
-    absl::StrAppend(&xml, "<testcase classname=\"", name, ".", EscapeXml(outcome.variant), "\" name=\"", what, "\"");
-    if (outcome.passed) absl::StrAppend(&xml, "/>\n");
-    else absl::StrAppend(&xml, "><failure message=\"", EscapeXml(outcome.message), "\"/></testcase>\n");
+    AddCase(absl::StrCat(run, ".", outcome.variant), CaseName(outcome), outcome.passed ? nullptr : &outcome.message, &names, &xml);
   }
-  for (const std::string& job : failed_jobs) {
-    absl::StrAppend(&xml, "<testcase classname=\"", name, ".jobs\" name=\"", EscapeXml(job.substr(0, job.find(':'))), "\"><failure message=\"",
-                    EscapeXml(job), "\"/></testcase>\n");
-  }
+  for (const FailedJob& job : failed_jobs) AddCase(absl::StrCat(run, ".jobs"), absl::StrCat(job.variant, " ", job.job), &job.error, &names, &xml);
   return absl::StrCat(xml, "</testsuite>\n</testsuites>\n");
 }
 

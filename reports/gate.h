@@ -42,13 +42,20 @@ std::vector<GateOutcome> EvaluateGates(const RunTable& table);
 // One line each: "FAIL ptq perplexity/wikitext: ratio 1.52 > max_ratio 1.45".
 std::string FormatGates(const std::vector<GateOutcome>& outcomes);
 
-// The jobs of a run that failed, each "variant job: why". A gate says nothing of a metric that
-// it does not name.
-std::vector<std::string> FailedJobs(const RunTable& table);
+// A job that failed. Gates say nothing of a metric that none of them names.
+struct FailedJob {
+  std::string variant;
+  std::string job;    // "perplexity { text: \"wikitext\" }"
+  std::string error;
+};
+std::vector<FailedJob> FailedJobs(const RunTable& table);
+
+// One line each: "FAIL ptq size { }: layer 3: not positive definite".
+std::string FormatFailedJobs(const std::vector<FailedJob>& jobs);
 
 // As a JUnit report, which CI systems show: a suite of the run's name, a case for each
-// outcome and each failed job.
-std::string GatesJunit(const std::string& run, const std::vector<GateOutcome>& outcomes, const std::vector<std::string>& failed_jobs);
+// outcome and each failed job. No two cases have one name: CI systems would show one of them.
+std::string GatesJunit(const std::string& run, const std::vector<GateOutcome>& outcomes, const std::vector<FailedJob>& failed_jobs);
 
 bool AllPassed(const std::vector<GateOutcome>& outcomes);
 

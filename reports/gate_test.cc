@@ -177,12 +177,32 @@ TEST(Gate, ComparisonsNeedAComparableBaseline) {
 TEST(Gate, JunitHoldsEachOutcome) {
   const std::vector<GateOutcome> outcomes = {{Gate(), "w4|sim", "size_mib", 72.5, "max_value 80", true, "value 72.5 <= max_value 80"},
                                              {Gate(), "ptq", "perplexity/a\"b", {}, "", false, "not <measured>"}};
-  EXPECT_EQ(GatesJunit("a & b", outcomes, {"w4 kl: no <file>"}),
+  EXPECT_EQ(GatesJunit("a & b", outcomes, {{"w4", "kl", "no <file>"}}),
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n<testsuite name=\"a &amp; b\" tests=\"3\" failures=\"2\">\n"
             "<testcase classname=\"a &amp; b.w4|sim\" name=\"size_mib: max_value 80\"/>\n"
             "<testcase classname=\"a &amp; b.ptq\" name=\"perplexity/a&quot;b\"><failure message=\"not &lt;measured&gt;\"/></testcase>\n"
-            "<testcase classname=\"a &amp; b.jobs\" name=\"w4 kl\"><failure message=\"w4 kl: no &lt;file&gt;\"/></testcase>\n"
+            "<testcase classname=\"a &amp; b.jobs\" name=\"w4 kl\"><failure message=\"no &lt;file&gt;\"/></testcase>\n"
             "</testsuite>\n</testsuites>\n");
+}
+
+TEST(Gate, JunitGivesEachCaseANameOfItsOwn) {
+  Gate earlier;
+  earlier.set_against("w4.json");
+  const std::vector<GateOutcome> outcomes = {{Gate(), "w4", "kl/a", 1, "max_ratio 2", true, "ratio 1 <= max_ratio 2"},
+                                             {earlier, "w4", "kl/a", 1, "max_ratio 2", true, "ratio 1 <= max_ratio 2"},
+                                             {Gate(), "w4", "kl/b", {}, "", false, "not measured"},
+                                             {Gate(), "w4", "kl/b", {}, "", false, "not measured"}};
+  const std::vector<FailedJob> jobs = {{"w4", "perplexity { text: \"a\" }", "no file: a"}, {"w4", "perplexity { text: \"b\" }", "no file: b"}};
+  const std::string xml = GatesJunit("run", outcomes, jobs);
+  for (const char* name : {"\"kl/a: max_ratio 2\"", "\"kl/a: max_ratio 2 against w4.json\"", "\"kl/b\"", "\"kl/b (2)\"",
+                           "\"w4 perplexity { text: &quot;a&quot; }\"", "\"w4 perplexity { text: &quot;b&quot; }\""}) {
+    EXPECT_THAT(xml, HasSubstr(absl::StrCat("name=", name)));
+  }
+}
+
+TEST(Gate, FailedJobsAreLines) {
+  const SmallRun small = MakeSmallRun();
+  EXPECT_EQ(FormatFailedJobs(FailedJobs(RunTable(small.run, small.results))), "FAIL broken perplexity wikitext: layer 3: not positive definite\n");
 }
 
 TEST(Gate, BoundsMayBeDenormal) {

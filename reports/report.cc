@@ -80,7 +80,8 @@ Report MakeReport(const RunInfo& run, const std::vector<JobResult>& results, con
       RunDocument(table, records, findings, report.plot.empty() ? "" : kPlotFile, report.loss_plot.empty() ? "" : kLossFile, kLayersFile);
   report.markdown = ToMarkdown(document);
   report.summary = ToMarkdown(SummaryDocument(table, records, findings.gates));
-  if (!findings.gates.empty()) report.junit = GatesJunit(run.name(), findings.gates, FailedJobs(table));
+  const std::vector<FailedJob> failed_jobs = FailedJobs(table);
+  if (!findings.gates.empty() || !failed_jobs.empty()) report.junit = GatesJunit(run.name(), findings.gates, failed_jobs);
   report.csv = RecordsCsv(records);
   report.json = RecordsJson(table, records, findings);
   std::vector<Chart> charts = RunCharts(table, records, findings);

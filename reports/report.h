@@ -16,7 +16,7 @@ namespace nibble {
 struct Report {
   std::string markdown;  // report.md
   std::string summary;   // summary.md, for a pull request
-  std::string junit;     // gates.xml; empty unless the run has gates
+  std::string junit;     // gates.xml; empty unless the run has gates or jobs that failed
   std::string csv;       // results.csv
   std::string json;      // results.json
   std::string plot;      // pareto.svg; empty unless some variant has size_mib and a perplexity

@@ -803,6 +803,12 @@ TEST(WriteReport, RemovesWhatTheReportHasNoMore) {
   for (const char* name : {"/gates.xml", "/layers.csv", "/pareto.svg", "/charts.json"}) EXPECT_FALSE(FileExists(dir + name)) << name;
 }
 
+TEST(MakeReport, JunitHasTheJobsThatFailedWhereThereIsNoGate) {
+  const SmallRun small = MakeSmallRun();
+  ASSERT_EQ(small.run.gate_size(), 0);
+  EXPECT_THAT(MakeReport(small.run, small.results).junit, HasSubstr("name=\"broken perplexity wikitext\"><failure message=\"layer 3"));
+}
+
 TEST(WriteReport, NamesAMissingRun) {
   EXPECT_THAT(std::string(WriteReport(TestTempDir()).message()), HasSubstr("run.json"));
 }

@@ -1,6 +1,7 @@
 // nibble bench: how fast one model runs here, beside what the machine can do.
 
 #include <cstdio>
+#include <optional>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -11,6 +12,7 @@
 #include "core/base/thread_pool.h"
 #include "core/kernels/machine.h"
 #include "core/runtime/plan.h"
+#include "eval/earlier_speeds.h"
 #include "eval/speed.h"
 #include "experiments/model.h"
 #include "tools/command.h"
@@ -82,39 +84,13 @@ Json SettingsJson(const Options& options, int threads) {
           {"cache", options.Text("cache")}, {"decode", options.Get<int>("decode")}, {"kernel_table", kernels::DescribeMachine().kernel_table}};
 }
 
-absl::StatusOr<nlohmann::json> ReadEarlier(const std::string& path) {
-  NIBBLE_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
-  NIBBLE_ASSIGN_OR_RETURN(nlohmann::json earlier, ParseJson(text, path));
-  if (earlier.is_object() && earlier.contains("speeds") && earlier["speeds"].is_array()) return earlier;
-  return absl::InvalidArgumentError(absl::StrCat("--compare ", path, ": has no speeds; give a file that `nibble bench --json` wrote"));
-}
-
-// An earlier file of other settings compares two things at once.
-void NoteOtherSettings(const nlohmann::json& earlier, const Json& settings) {
-  if (!earlier.contains("settings")) return;
-  for (const auto& [name, value] : settings.items()) {
-    const nlohmann::json before = earlier["settings"].is_object() ? earlier["settings"].value(name, nlohmann::json()) : nlohmann::json();
-    if (before != nlohmann::json(value)) std::printf("note: --compare was measured with %s %s, this with %s\n", name.c_str(), before.dump().c_str(), value.dump().c_str());
-  }
-}
-
-// Tokens a second of the same case in an earlier file, or 0; `earlier` may be null.
-double EarlierSpeed(const nlohmann::json& earlier, const std::string& name) {
-  if (earlier.is_null()) return 0;
-  for (const auto& speed : earlier["speeds"]) {
-    if (speed.is_object() && speed.contains("name") && speed["name"] == name && speed.contains("tokens_per_s") && speed["tokens_per_s"].is_number()) {
-      return speed["tokens_per_s"].get<double>();
-    }
-  }
-  return 0;
-}
-
-void PrintSpeeds(const eval::SpeedReport& report, const nlohmann::json& earlier) {
+// `earlier` may be null.
+void PrintSpeeds(const eval::SpeedReport& report, const eval::EarlierSpeeds* earlier) {
   for (const eval::Speed& speed : report.speeds) {
     std::printf("%-18s %9.2f +- %.2f tokens/s", speed.name.c_str(), speed.tokens_per_s, speed.stderr);
-    if (const double before = EarlierSpeed(earlier, speed.name); before > 0) {
+    if (const double before = earlier == nullptr ? 0 : earlier->TokensPerSecond(speed.name); before > 0) {
       std::printf("   %9.2f before, x%.3f", before, speed.tokens_per_s / before);
-    } else if (!earlier.is_null()) {
+    } else if (earlier != nullptr) {
       std::printf("   not in --compare's file");
     }
     if (speed.bandwidth_share > 0) {
@@ -156,9 +132,9 @@ absl::StatusOr<int> Bench(const Options& options) {
   if (options.Has("cache")) {
     NIBBLE_ASSIGN_OR_RETURN(speed.cache_type, ParseCacheType(options.Text("cache")));
   }
-  nlohmann::json earlier;
+  std::optional<eval::EarlierSpeeds> earlier;
   if (options.Has("compare")) {
-    NIBBLE_ASSIGN_OR_RETURN(earlier, ReadEarlier(options.Text("compare")));
+    NIBBLE_ASSIGN_OR_RETURN(earlier, eval::EarlierSpeeds::Read(options.Text("compare")));
   }
   NIBBLE_ASSIGN_OR_RETURN(OpenedModel model, OpenModel(options.Text("model")));
   NIBBLE_RETURN_IF_ERROR(SetProductInputs(options.Text("dtype"), model.graph));
@@ -175,8 +151,10 @@ absl::StatusOr<int> Bench(const Options& options) {
   std::printf("%s: %.1f MiB of weights, %s arithmetic\n", options.Text("model").c_str(), plan->weight_bytes() / 1048576.0,
               plan->arithmetic() == kernels::Arithmetic::kNative ? "native" : "simulated");
   const Json settings = SettingsJson(options, threads);
-  NoteOtherSettings(earlier, settings);
-  PrintSpeeds(report, earlier);
+  for (const std::string& other : earlier.has_value() ? earlier->OtherSettings(settings) : std::vector<std::string>()) {
+    std::printf("note: --compare was %s\n", other.c_str());
+  }
+  PrintSpeeds(report, earlier.has_value() ? &*earlier : nullptr);
   if (!speed.prefill.empty()) PrintOps(absl::StrCat("prefill of ", speed.prefill.back()).c_str(), report.prefill_ops, report.peaks);
   if (!speed.depth.empty()) PrintOps(absl::StrCat("decode of a token after ", speed.depth.back()).c_str(), report.decode_ops, report.peaks);
   if (options.Has("json")) {

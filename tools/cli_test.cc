@@ -327,7 +327,14 @@ metric { divergence { text: "quickstart/passages" window: 64 limit: 2 } }
 metric { size {} }
 )"));
   const std::string listed = " --variant bf16 --variant 'w4/group 32' --variant twice --metrics ";
-  ExpectOutcome(absl::StrCat("plan ", config, " --out ", jobs, listed, 2), 2, {"c.textproto: its build target lists", "metrics = 3"});
+  ExpectOutcome(absl::StrCat("plan ", config, " --out ", jobs, listed, 2), 2, {"c.textproto: its build target lists", "metrics = 3", "nibble plan --starlark"});
+  ExpectOutcome(absl::StrCat("plan ", config), 2, {"plan needs --out or --starlark"});
+  ExpectOutcome(absl::StrCat("plan ", config, " ", config, " --out ", jobs), 2, {"the jobs of one experiment, got 2 configs"});
+  ExpectOutcome(absl::StrCat("plan ", config, " ", config, " --starlark ", dir, "/jobs.bzl"), 2, {"is called c.textproto too"});
+  ExpectOutcome(absl::StrCat("plan ", config, " --starlark ", dir, "/jobs.bzl"), 0, {});
+  ASSERT_OK_AND_ASSIGN(const std::string list, ReadFile(dir + "/jobs.bzl"));
+  EXPECT_THAT(list, ::testing::HasSubstr("    \"c.textproto\": struct(\n        metrics = 3,\n        variants = [\n            \"bf16\",\n"
+                                         "            \"w4/group 32\",\n            \"twice\",\n        ],\n    ),\n}\n"));
   ExpectOutcome(absl::StrCat("plan ", config, " --out ", jobs, listed, 3), 0, {});
   for (const char* variant : {"bf16", "w4_group_32", "twice"}) {
     const std::string job = absl::StrCat("job ", jobs, "/", variant), stores = absl::StrCat(" --alone --store ", dir, "/", variant, " --store ", dir, "/bf16");

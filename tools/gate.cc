@@ -18,9 +18,8 @@ absl::StatusOr<int> Check(const Options& options) {
   }
   const RunTable table(log.run, log.results);
   const auto outcomes = EvaluateGates(table);
-  const std::vector<std::string> failed_jobs = FailedJobs(table);
-  std::printf("%s", FormatGates(outcomes).c_str());
-  for (const std::string& job : failed_jobs) std::printf("FAIL %s\n", job.c_str());
+  const std::vector<FailedJob> failed_jobs = FailedJobs(table);
+  std::printf("%s%s", FormatGates(outcomes).c_str(), FormatFailedJobs(failed_jobs).c_str());
   if (options.Has("junit")) NIBBLE_RETURN_IF_ERROR(WriteFile(options.Text("junit"), GatesJunit(log.run.name(), outcomes, failed_jobs)));
   return AllPassed(outcomes) && failed_jobs.empty() ? kDone : kFailed;
 }

@@ -1,0 +1,47 @@
+"""The jobs of experiments, for nibble_experiment (experiments/defs.bzl). `nibble plan --starlark` writes this file."""
+
+JOBS = {
+    "gate_passes.textproto": struct(
+        metrics = 1,
+        variants = [
+            "bf16",
+            "int4",
+        ],
+    ),
+    "novelist_gate.textproto": struct(
+        metrics = 4,
+        variants = [
+            "bf16",
+            "int8",
+            "w4",
+            "w3",
+            "w2",
+            "w8a8",
+            "w4a8",
+            "llama32",
+            "kv4",
+            "outliers_a8",
+            "hadamard_w4a4",
+            "nf4",
+            "nf4_double",
+            "fp8",
+            "static_int8",
+            "outliers_static",
+            "outliers_smooth_static",
+            "llm_int8",
+            "outliers_llm_int8",
+            "hqq_w3",
+            "quanto_qint4",
+            "q4_0",
+            "q4_k_m",
+            "aqlm_3x5",
+            "awq_w3",
+            "gptq_w3",
+            "spinquant_w4a4",
+            "sft",
+            "qat",
+            "qat_lora",
+            "qat_lora_dpo",
+        ],
+    ),
+}
