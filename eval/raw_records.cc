@@ -323,7 +323,7 @@ class FileReader {
     NIBBLE_RETURN_IF_ERROR(Deal("category", &ItemResult::category, &records.items));
     if (file_->Has("truncated")) {
       NIBBLE_RETURN_IF_ERROR(Deal("truncated", &ItemResult::truncated, &records.items));
-      NIBBLE_ASSIGN_OR_RETURN(records.max_positions, Number("positions"));
+      NIBBLE_RETURN_IF_ERROR(ReadNumber("positions", &records.max_positions));
     }
     if (HasChoices(records.description)) {
       NIBBLE_RETURN_IF_ERROR(ReadChoices(&records));
