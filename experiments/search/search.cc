@@ -259,8 +259,10 @@ absl::StatusOr<std::unique_ptr<Searcher>> Searcher::Create(const Search& search,
   return searcher;
 }
 
+std::string Searcher::KeyOf(const std::vector<Step>& steps) const { return Sha256(absl::StrCat(conditions_, StepsText(steps))); }
+
 absl::StatusOr<double> Searcher::LossOf(const std::vector<Step>& steps, const ir::Graph& changed, int first, int end) {
-  const std::string key = Sha256(absl::StrCat(conditions_, StepsText(steps)));
+  const std::string key = KeyOf(steps);
   const auto known = known_.find(key);
   if (known != known_.end()) return known->second;
   NIBBLE_ASSIGN_OR_RETURN(const double loss, probe_->Divergence(changed, first, end));
@@ -270,6 +272,7 @@ absl::StatusOr<double> Searcher::LossOf(const std::vector<Step>& steps, const ir
 
 absl::StatusOr<double> Searcher::LossOfUnit(const Search::Candidate& candidate, const SearchUnit& unit) {
   NIBBLE_ASSIGN_OR_RETURN(const std::vector<Step> steps, StepsFor(candidate, unit.linears));
+  if (const auto known = known_.find(KeyOf(steps)); known != known_.end()) return known->second;
   ir::Graph changed = graph_;
   NIBBLE_RETURN_IF_ERROR(Annotate(ApplySteps(workplace_, steps, pool_, changed), unit.name));
   const auto loss = LossOf(steps, changed, unit.layer, unit.layer + 1);

@@ -105,6 +105,8 @@ class Searcher {
   absl::StatusOr<Mix> FindMix(const Budget& budget, const Sensitivities& sensitivities);
   // Adds steps and the measured loss.
   absl::Status Finish(const Quantized& quantized, Mix* mix);
+  // Of the loss that steps make.
+  std::string KeyOf(const std::vector<Step>& steps) const;
   // What block range [first, end) under `steps` does, from the folder or measured.
   absl::StatusOr<double> LossOf(const std::vector<Step>& steps, const ir::Graph& changed, int first, int end);
 
