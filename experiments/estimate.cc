@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "core/base/memory.h"
 #include "core/base/status.h"
+#include "core/calibration/block_walk.h"
 #include "core/kernels/machine.h"
 #include "datasets/registry.h"
 #include "datasets/text.h"
@@ -32,9 +33,8 @@ constexpr double kEncodingTokens = 500;
 // How often its text passes through a method that calibrates: gptq's number; LearningTokens
 // counts every pass, what is held does not.
 constexpr double kCalibrationPasses = 6;
-// Values that wait between two linears of a block, of the size of hidden states, and the most
-// that are kept (calibration::BlockWalk::kMostKept).
-constexpr double kKeptOfHidden = 4, kMostKeptBytes = 256 << 20;
+// Values that wait between two linears of a block, of the size of hidden states.
+constexpr double kKeptOfHidden = 4;
 // Decoding reads all weights for a token, which takes as long as the arithmetic of so many.
 constexpr double kTokensOfADecode = 12;
 
@@ -79,7 +79,7 @@ double CalibrationMemory(const ir::Graph& graph, double learning_tokens) {
   double block = 0;
   for (const auto& [layer, weights] : blocks) block = std::max(block, weights);
   const double hidden = 4 * static_cast<double>(graph.hidden_size()) * learning_tokens / kCalibrationPasses;
-  return 4 * block + 2 * 8 * width * width + hidden + std::min(kMostKeptBytes, kKeptOfHidden * hidden);
+  return 4 * block + 2 * 8 * width * width + hidden + std::min<double>(calibration::BlockWalk::kMostKept, kKeptOfHidden * hidden);
 }
 
 double BytesOf(const std::vector<std::string>& texts) {

@@ -29,7 +29,7 @@ absl::StatusOr<std::vector<Metric>> MetricsFrom(const std::string& dir, const Jo
 }
 
 RecomputedMetric CompareWith(const Metric& stored, const absl::StatusOr<std::vector<Metric>>& metrics) {
-  RecomputedMetric recomputed{"", stored.name(), stored.value(), std::nullopt, ""};
+  RecomputedMetric recomputed{"", stored.name(), std::nullopt, ""};
   if (!metrics.ok()) {
     recomputed.problem = std::string(metrics.status().message());
     return recomputed;

@@ -12,7 +12,6 @@ namespace nibble {
 
 struct RecomputedMetric {
   std::string variant, metric;
-  double stored = 0;
   std::optional<double> value;  // from the records
   // Why there is none, or in what the metric differs from the stored one; "" where the two
   // are equal to the last bit, blocks and standard error included.

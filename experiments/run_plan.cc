@@ -28,16 +28,6 @@ absl::Status CheckOnly(const ExpandedExperiment& experiment, const RunPlanOption
   return absl::OkStatus();
 }
 
-// RunPlan::Check, with what has been hashed for others.
-absl::Status CheckInputs(const ExpandedExperiment& experiment, const RunPlanOptions& options, InputHashes& hashes) {
-  NIBBLE_RETURN_IF_ERROR(CheckOnly(experiment, options));
-  if (experiment.config.allow_test_data()) return absl::OkStatus();
-  for (const ExpandedVariant& variant : experiment.variants) {
-    NIBBLE_RETURN_IF_ERROR(Annotate(hashes.CheckHeldOut(variant.pipeline, experiment.metrics), absl::StrCat("variant ", variant.name)));
-  }
-  return absl::OkStatus();
-}
-
 // What timings depend on beside the program.
 std::string TimingMachine(int threads) {
   const kernels::MachineInfo machine = kernels::DescribeMachine();
@@ -64,7 +54,16 @@ RunPlan::RunPlan(const ExpandedExperiment& experiment, RunPlanOptions options, O
 
 absl::Status RunPlan::Check(const ExpandedExperiment& experiment, const RunPlanOptions& options) {
   InputHashes hashes(experiment.directory);
-  return CheckInputs(experiment, options, hashes);
+  return Check(experiment, options, hashes);
+}
+
+absl::Status RunPlan::Check(const ExpandedExperiment& experiment, const RunPlanOptions& options, InputHashes& hashes) {
+  NIBBLE_RETURN_IF_ERROR(CheckOnly(experiment, options));
+  if (experiment.config.allow_test_data()) return absl::OkStatus();
+  for (const ExpandedVariant& variant : experiment.variants) {
+    NIBBLE_RETURN_IF_ERROR(Annotate(hashes.CheckHeldOut(variant.pipeline, experiment.metrics), absl::StrCat("variant ", variant.name)));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<RunPlan> RunPlan::Make(const ExpandedExperiment& experiment, RunPlanOptions options) {
@@ -74,7 +73,7 @@ absl::StatusOr<RunPlan> RunPlan::Make(const ExpandedExperiment& experiment, RunP
 
 absl::StatusOr<RunPlan> RunPlan::Make(const ExpandedExperiment& experiment, RunPlanOptions options, OpenedModel model) {
   InputHashes hashes(experiment.directory);
-  NIBBLE_RETURN_IF_ERROR(CheckInputs(experiment, options, hashes));
+  NIBBLE_RETURN_IF_ERROR(Check(experiment, options, hashes));
   NIBBLE_RETURN_IF_ERROR(CheckFitsMemory(model));
   RunPlan plan(experiment, std::move(options), std::move(model));
   NIBBLE_ASSIGN_OR_RETURN(plan.model_hash_, plan.model_.source.Hash());

@@ -53,6 +53,8 @@ class RunPlan {
   // The errors of Make that need no model: an unknown variant in `only`; data that a step
   // learns from and a metric measures, or that is not there.
   static absl::Status Check(const ExpandedExperiment& experiment, const RunPlanOptions& options);
+  // With what has been hashed for others.
+  static absl::Status Check(const ExpandedExperiment& experiment, const RunPlanOptions& options, InputHashes& hashes);
 
   // Opens the model and hashes it, this program and every file that the experiment reads;
   // `experiment` must outlive the plan. Errors: a model that does not load or fit, data

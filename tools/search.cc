@@ -54,8 +54,9 @@ absl::Status ReadConfig(const Options& options, ::nibble::Search* search) {
 absl::Status CheckComparison(const ::nibble::Search& search, const std::string& name, const std::string& directory) {
   NIBBLE_ASSIGN_OR_RETURN(const std::vector<Mix> mixes, UniformMixes(search));
   NIBBLE_ASSIGN_OR_RETURN(const ExpandedExperiment experiment, ExpandExperiment(SearchExperiment(search, mixes, 0), name, directory));
-  NIBBLE_RETURN_IF_ERROR(RunPlan::Check(experiment, {}));
-  return InputHashes(directory).CheckHeldOut(search.data(), experiment.metrics);
+  InputHashes hashes(directory);
+  NIBBLE_RETURN_IF_ERROR(RunPlan::Check(experiment, {}, hashes));
+  return hashes.CheckHeldOut(search.data(), experiment.metrics);
 }
 
 absl::StatusOr<::nibble::Search> ReadSearch(const Options& options) {

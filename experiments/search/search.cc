@@ -259,12 +259,11 @@ absl::StatusOr<std::unique_ptr<Searcher>> Searcher::Create(const Search& search,
   return searcher;
 }
 
-std::string Searcher::KeyOf(const std::vector<Step>& steps) const { return Sha256(absl::StrCat(conditions_, StepsText(steps))); }
-
-absl::StatusOr<double> Searcher::LossOf(const std::vector<Step>& steps, const ir::Graph& changed, int first, int end) {
-  const std::string key = KeyOf(steps);
+absl::StatusOr<double> Searcher::LossOf(const std::vector<Step>& steps, GraphMaker quantize, int first, int end) {
+  const std::string key = Sha256(absl::StrCat(conditions_, StepsText(steps)));
   const auto known = known_.find(key);
   if (known != known_.end()) return known->second;
+  NIBBLE_ASSIGN_OR_RETURN(const ir::Graph changed, quantize());
   NIBBLE_ASSIGN_OR_RETURN(const double loss, probe_->Divergence(changed, first, end));
   NIBBLE_RETURN_IF_ERROR(AppendLoss(out_ + kLossFile, key, loss));
   return loss;
@@ -272,10 +271,7 @@ absl::StatusOr<double> Searcher::LossOf(const std::vector<Step>& steps, const ir
 
 absl::StatusOr<double> Searcher::LossOfUnit(const Search::Candidate& candidate, const SearchUnit& unit) {
   NIBBLE_ASSIGN_OR_RETURN(const std::vector<Step> steps, StepsFor(candidate, unit.linears));
-  if (const auto known = known_.find(KeyOf(steps)); known != known_.end()) return known->second;
-  ir::Graph changed = graph_;
-  NIBBLE_RETURN_IF_ERROR(Annotate(ApplySteps(workplace_, steps, pool_, changed), unit.name));
-  const auto loss = LossOf(steps, changed, unit.layer, unit.layer + 1);
+  const auto loss = LossOf(steps, [&] { return Quantize(steps); }, unit.layer, unit.layer + 1);
   return loss.ok() ? loss : Annotate(loss.status(), absl::StrCat(unit.name, ", candidate ", candidate.name()));
 }
 
@@ -289,10 +285,13 @@ absl::Status Searcher::MeasureCosts(Sensitivities* result) {
   result->costs.assign(units, {});
   std::vector<Cost> rests;  // of each candidate, beside its units
   for (int c = 0; c < search_.candidate_size(); ++c) {
-    NIBBLE_ASSIGN_OR_RETURN(Quantized quantized, Quantize(result->units, std::vector<int>(units, c)));
-    NIBBLE_RETURN_IF_ERROR(Annotate(CheckActivations(graph_, quantized.graph), absl::StrCat("candidate ", search_.candidate(c).name())));
-    const auto model = CostOf(std::move(quantized.graph));
-    if (!model.ok()) return Annotate(model.status(), absl::StrCat("candidate ", search_.candidate(c).name()));
+    const std::string candidate = absl::StrCat("candidate ", search_.candidate(c).name());
+    NIBBLE_ASSIGN_OR_RETURN(const ChoiceSteps steps, StepsOf(result->units, std::vector<int>(units, c)));
+    auto quantized = Quantize(steps.measured);
+    if (!quantized.ok()) return Annotate(quantized.status(), candidate);
+    NIBBLE_RETURN_IF_ERROR(Annotate(CheckActivations(graph_, *quantized), candidate));
+    const auto model = CostOf(*std::move(quantized));
+    if (!model.ok()) return Annotate(model.status(), candidate);
     result->candidates.push_back(model->whole);
     Cost& rest = rests.emplace_back(model->whole);
     for (size_t u = 0; u < units; ++u) {
@@ -328,8 +327,8 @@ absl::StatusOr<Sensitivities> Searcher::Measure() {
   return result;
 }
 
-absl::StatusOr<Searcher::Quantized> Searcher::Quantize(const std::vector<SearchUnit>& units, const std::vector<int>& choice) const {
-  Quantized quantized{graph_, {}, {}};
+absl::StatusOr<Searcher::ChoiceSteps> Searcher::StepsOf(const std::vector<SearchUnit>& units, const std::vector<int>& choice) const {
+  ChoiceSteps all;
   for (int c = 0; c < search_.candidate_size(); ++c) {
     std::vector<std::string> linears;
     for (size_t u = 0; u < units.size(); ++u) {
@@ -337,14 +336,19 @@ absl::StatusOr<Searcher::Quantized> Searcher::Quantize(const std::vector<SearchU
     }
     if (linears.empty()) continue;
     const Search::Candidate& candidate = search_.candidate(c);
-    NIBBLE_ASSIGN_OR_RETURN(const std::vector<Step> steps, StepsFor(candidate, linears));
-    NIBBLE_RETURN_IF_ERROR(Annotate(ApplySteps(workplace_, steps, pool_, quantized.graph), absl::StrCat("candidate ", candidate.name())));
+    NIBBLE_ASSIGN_OR_RETURN(const std::vector<Step> measured, StepsFor(candidate, linears));
     NIBBLE_ASSIGN_OR_RETURN(const std::vector<Step> build, BuildFor(candidate, linears));
-    quantized.steps.insert(quantized.steps.end(), steps.begin(), steps.end());
+    all.measured.insert(all.measured.end(), measured.begin(), measured.end());
     for (const Step& step : build) {
-      if (quantized.build.empty() || !JoinStep(step, &quantized.build.back())) quantized.build.push_back(step);
+      if (all.build.empty() || !JoinStep(step, &all.build.back())) all.build.push_back(step);
     }
   }
+  return all;
+}
+
+absl::StatusOr<ir::Graph> Searcher::Quantize(const std::vector<Step>& steps) const {
+  ir::Graph quantized = graph_;
+  NIBBLE_RETURN_IF_ERROR(ApplySteps(workplace_, steps, pool_, quantized));
   return quantized;
 }
 
@@ -361,26 +365,28 @@ absl::StatusOr<Mix> Searcher::FindMix(const Budget& budget, const Sensitivities&
   const Knapsack knapsack = KnapsackFor(budget, sensitivities);
   double left = Limit(budget) - BytesOrSeconds(sensitivities.fixed, budget);
   Mix mix{.name = MixName(budget), .budget = budget};
-  Quantized quantized;
+  ChoiceSteps steps;
+  ir::Graph quantized;
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     const auto selection = knapsack.Best(left);
     if (!selection.ok() && attempt > 0) break;
     if (!selection.ok()) return selection.status();
     mix.choice = selection->choice;
     Predict(sensitivities, &mix);
-    NIBBLE_ASSIGN_OR_RETURN(quantized, Quantize(sensitivities.units, mix.choice));
-    NIBBLE_ASSIGN_OR_RETURN(const ModelCost cost, CostOf(quantized.graph));
+    NIBBLE_ASSIGN_OR_RETURN(steps, StepsOf(sensitivities.units, mix.choice));
+    NIBBLE_ASSIGN_OR_RETURN(quantized, Quantize(steps.measured));
+    NIBBLE_ASSIGN_OR_RETURN(const ModelCost cost, CostOf(quantized));
     mix.cost = cost.whole;
     if (!IsBeyondBudget(mix)) break;
     left -= BytesOrSeconds(mix.cost, budget) - Limit(budget);
   }
-  NIBBLE_RETURN_IF_ERROR(Finish(quantized, &mix));
+  NIBBLE_RETURN_IF_ERROR(Finish(steps, [&]() -> absl::StatusOr<ir::Graph> { return quantized; }, &mix));
   return mix;
 }
 
-absl::Status Searcher::Finish(const Quantized& quantized, Mix* mix) {
-  NIBBLE_ASSIGN_OR_RETURN(mix->loss, LossOf(quantized.steps, quantized.graph, 0, quantized.graph.num_layers()));
-  mix->pipeline = PipelineOf(search_, quantized.build);
+absl::Status Searcher::Finish(const ChoiceSteps& steps, GraphMaker quantize, Mix* mix) {
+  NIBBLE_ASSIGN_OR_RETURN(mix->loss, LossOf(steps.measured, quantize, 0, graph_.num_layers()));
+  mix->pipeline = PipelineOf(search_, steps.build);
   return absl::OkStatus();
 }
 
@@ -390,8 +396,8 @@ absl::StatusOr<std::vector<Mix>> Searcher::FindMixes(const Sensitivities& sensit
     Mix& mix = mixes.emplace_back(Mix{.name = search_.candidate(c).name(), .choice = std::vector<int>(sensitivities.units.size(), c)});
     mix.cost = sensitivities.candidates[c];
     Predict(sensitivities, &mix);
-    NIBBLE_ASSIGN_OR_RETURN(const Quantized quantized, Quantize(sensitivities.units, mix.choice));
-    NIBBLE_RETURN_IF_ERROR(Annotate(Finish(quantized, &mix), mix.name));
+    NIBBLE_ASSIGN_OR_RETURN(const ChoiceSteps steps, StepsOf(sensitivities.units, mix.choice));
+    NIBBLE_RETURN_IF_ERROR(Annotate(Finish(steps, [&] { return Quantize(steps.measured); }, &mix), mix.name));
   }
   for (const Budget& budget : BudgetsOf(search_)) {
     auto mix = FindMix(budget, sensitivities);

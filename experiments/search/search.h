@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "experiments/experiment.pb.h"
 #include "experiments/model.h"
@@ -85,6 +86,9 @@ class Searcher {
   const std::map<std::string, CountedEvent>& events() const { return events_; }
 
  private:
+  // Called only where the model is needed: quantizing it takes longer than asking for a loss.
+  using GraphMaker = absl::FunctionRef<absl::StatusOr<ir::Graph>()>;
+
   Searcher(const Search& search, Workplace workplace, ThreadPool& pool, std::string out)
       : search_(search), workplace_(std::move(workplace)), pool_(pool), out_(std::move(out)) {}
 
@@ -92,23 +96,22 @@ class Searcher {
   absl::Status MeasureCosts(Sensitivities* result);
   // Of `changed` after the last steps.
   absl::StatusOr<ModelCost> CostOf(ir::Graph changed) const;
-  // The model that a choice makes, before the last steps, its steps, and those that make the
-  // model for use.
-  struct Quantized {
-    ir::Graph graph;
-    std::vector<Step> steps, build;
+  // The steps by which a choice is measured, and those that make the model for use.
+  struct ChoiceSteps {
+    std::vector<Step> measured, build;
   };
-  absl::StatusOr<Quantized> Quantize(const std::vector<SearchUnit>& units, const std::vector<int>& choice) const;
+  absl::StatusOr<ChoiceSteps> StepsOf(const std::vector<SearchUnit>& units, const std::vector<int>& choice) const;
+  // The model that steps make, before the last steps.
+  absl::StatusOr<ir::Graph> Quantize(const std::vector<Step>& steps) const;
   void Predict(const Sensitivities& sensitivities, Mix* mix) const;
   // The mix for a budget. Where it takes more time than that as a whole, as input
   // preparation that linears of different schemes do not share, it is chosen again for less.
   absl::StatusOr<Mix> FindMix(const Budget& budget, const Sensitivities& sensitivities);
   // Adds steps and the measured loss.
-  absl::Status Finish(const Quantized& quantized, Mix* mix);
-  // Of the loss that steps make.
-  std::string KeyOf(const std::vector<Step>& steps) const;
-  // What block range [first, end) under `steps` does, from the folder or measured.
-  absl::StatusOr<double> LossOf(const std::vector<Step>& steps, const ir::Graph& changed, int first, int end);
+  absl::Status Finish(const ChoiceSteps& steps, GraphMaker quantize, Mix* mix);
+  // What block range [first, end) under `steps` does, from the folder or measured on what
+  // `quantize` gives.
+  absl::StatusOr<double> LossOf(const std::vector<Step>& steps, GraphMaker quantize, int first, int end);
 
   const Search& search_;
   const Workplace workplace_;
