@@ -5,7 +5,6 @@
 #include "core/io/safetensors.h"
 #include "eval/memory.h"
 #include "eval/testing.h"
-#include "google/protobuf/text_format.h"
 
 namespace nibble::eval {
 namespace {
@@ -28,15 +27,8 @@ PerplexityRecords Perplexities() {
   return *std::move(records);
 }
 
-TaskDescription Describe(const std::string& fields) {
-  TaskDescription description;
-  EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString("name: 'toy' version: '3' part { file: '/a/file' } " + fields, &description)) << fields;
-  return description;
-}
-
 TaskItem Item(const std::vector<std::string>& contexts, const std::vector<std::string>& continuations, int gold, const std::string& category = "") {
   TaskItem item;
-  item.place = "toy.jsonl:1";
   item.contexts = contexts;
   item.continuations = continuations;
   item.gold = gold;
@@ -46,12 +38,7 @@ TaskItem Item(const std::vector<std::string>& contexts, const std::vector<std::s
 }
 
 TaskRecords Tasks(const std::string& fields, std::vector<TaskItem> items) {
-  Task task;
-  task.label = "toy";
-  task.description = Describe(fields);
-  task.preambles = {""};
-  task.part_ends = {items.size()};
-  task.items = std::move(items);
+  Task task = TaskOf("part { file: '/a/file' } " + fields, std::move(items));
   task.shots = 2;
   ThreadPool pool(2);
   auto records = RecordTask(*MakePlan(ToyGraph(7)), pool, ToyTokenizer(), task, {.window = 4});

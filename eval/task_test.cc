@@ -8,7 +8,6 @@
 #include "eval/item_scorer.h"
 #include "eval/log_probs.h"
 #include "eval/testing.h"
-#include "google/protobuf/text_format.h"
 
 namespace nibble::eval {
 namespace {
@@ -34,23 +33,6 @@ std::vector<Choices> ToyChoices() {
 
 int64_t CodePoints(const std::string& text) {
   return std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; });
-}
-
-TaskDescription Describe(const std::string& fields) {
-  TaskDescription description;
-  EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString("name: 'toy' version: '3' " + fields, &description)) << fields;
-  return description;
-}
-
-Task TaskOf(const std::string& fields, std::vector<TaskItem> items) {
-  Task task;
-  task.label = "toy";
-  task.description = Describe(fields);
-  task.preambles = {""};
-  task.part_ends = {items.size()};
-  for (size_t i = 0; i < items.size(); ++i) items[i].place = absl::StrCat("toy.jsonl:", i + 1);
-  task.items = std::move(items);
-  return task;
 }
 
 Task ChoiceTask(const std::vector<Choices>& choices) {

@@ -13,7 +13,9 @@
 #include "core/models/llama.h"
 #include "core/runtime/plan.h"
 #include "core/text/tokenizer.h"
+#include "datasets/task.h"
 #include "eval/raw_records.h"
+#include "google/protobuf/text_format.h"
 
 namespace nibble::eval {
 
@@ -102,6 +104,24 @@ class ToyTokenizer : public text::Tokenizer {
  private:
   const std::vector<std::string> merges_;
 };
+
+// A description of a toy set with these fields, and a task of it.
+inline TaskDescription Describe(const std::string& fields) {
+  TaskDescription description;
+  EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString("name: 'toy' version: '3' " + fields, &description)) << fields;
+  return description;
+}
+
+inline datasets::Task TaskOf(const std::string& fields, std::vector<datasets::TaskItem> items) {
+  datasets::Task task;
+  task.label = "toy";
+  task.description = Describe(fields);
+  task.preambles = {""};
+  task.part_ends = {items.size()};
+  for (size_t i = 0; i < items.size(); ++i) items[i].place = absl::StrCat("toy.jsonl:", i + 1);
+  task.items = std::move(items);
+  return task;
+}
 
 inline std::string Serialized(const std::vector<Metric>& metrics) {
   std::string bytes;

@@ -11,7 +11,9 @@
 #include "core/base/progress.h"
 #include "core/base/testing.h"
 #include "core/models/llama.h"
+#include "core/runtime/plan.h"
 #include "core/runtime/reference.h"
+#include "core/runtime/session.h"
 #include "core/text/tokenizer.h"
 #include "google/protobuf/text_format.h"
 #include "methods/method.h"
@@ -92,6 +94,23 @@ inline std::vector<float> TinyLogits(const ir::Graph& graph) {
   auto logits = RunReference(graph, {5, 17, 3, 96, 0, 42});
   EXPECT_OK(logits);
   return *std::move(logits);
+}
+
+// The same as TinyLogits by a Plan; `at_once` tokens in a pass.
+inline std::vector<float> PlanLogits(const ir::Graph& graph, const kernels::KernelTable& table, int at_once = 6) {
+  const std::vector<int32_t> tokens = {5, 17, 3, 96, 0, 42};
+  ThreadPool pool(2);
+  const auto plan = Plan::Create(graph, table);
+  NIBBLE_CHECK_OK(plan.status());
+  const auto session = Session::Create(**plan, pool, {1, 6});
+  NIBBLE_CHECK_OK(session.status());
+  const size_t vocabulary = (*plan)->vocab_size();
+  std::vector<float> logits(tokens.size() * vocabulary), hidden;
+  for (size_t t = 0; t < tokens.size(); t += at_once) {
+    NIBBLE_CHECK_OK((*session)->Forward({{0, absl::MakeConstSpan(tokens).subspan(t, at_once)}}, &hidden));
+    NIBBLE_CHECK_OK((*session)->Logits(hidden.data(), at_once, logits.data() + t * vocabulary));
+  }
+  return logits;
 }
 
 // |b - a| / |a|, Euclidean.

@@ -61,6 +61,7 @@ absl::Status AddQuantized(const CheckpointParameter& parameter, Plan* plan) {
 absl::Status CheckInput(const std::string& module, const QuantScheme& scheme) {
   const std::string what = absl::StrCat("the input of ", module, " is ", SchemeToString(scheme));
   if (scheme.format() != "int8" || scheme.per() != QuantScheme::PER_TOKEN || !scheme.dynamic()) return Cannot(what, ", expected int8 per token dynamic");
+  if (scheme.outlier_threshold() > 0) return Cannot(what, "; the format has no values beside the int8 product");
   if (!scheme.asymmetric() && scheme.divisor() != QuantScheme::HALF_RANGE) {
     return Cannot(what, ", its runtimes divide by 127.5; set divisor: HALF_RANGE in [nibble.activations]");
   }

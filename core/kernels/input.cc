@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <cstring>
-#include <mutex>
 #include <numeric>
 
 #include "core/base/check.h"
 #include "core/base/divide.h"
+#include "core/base/parallel_status.h"
 #include "core/base/status.h"
 #include "core/kernels/few_tokens.h"
 #include "core/kernels/linear.h"
@@ -45,22 +45,21 @@ absl::Status PreparedInput::FakeQuantize(const float* x, bool padded, ThreadPool
   NIBBLE_CHECK(scheme.ParseFromString(form_.scheme));
   stride_ = padded ? form_.padded_cols : form_.cols;
   float_storage_.assign(tokens_ * stride_, 0.0f);
-  std::mutex mutex;
-  int64_t first_bad = tokens_;
-  absl::Status error;
-  pool.ParallelFor(tokens_, [&](int64_t t, int) {
-    std::vector<float> row(x + t * form_.cols, x + (t + 1) * form_.cols);
-    const absl::Status status = FakeQuantizeRows(scheme, 1, form_.cols, row.data());
-    if (!status.ok()) {
-      const std::lock_guard<std::mutex> lock(mutex);
-      if (t < first_bad) first_bad = t, error = status;
-      return;
+  // Tokens that lose columns together are one piece.
+  const int64_t piece = scheme.outlier_columns() ? std::max<int64_t>(tokens_, 1) : 1;
+  NIBBLE_RETURN_IF_ERROR(ParallelForStatus(&pool, CeilDiv(tokens_, piece), [&](int64_t i, int) -> absl::Status {
+    const int64_t first = i * piece;
+    std::vector<float> rows(x + first * form_.cols, x + (first + piece) * form_.cols);
+    NIBBLE_RETURN_IF_ERROR(Annotate(FakeQuantizeRows(scheme, piece, form_.cols, rows.data()), absl::StrCat("activation of token ", first)));
+    for (int64_t t = 0; t < piece; ++t) {
+      const float* const row = rows.data() + t * form_.cols;
+      float* const out = float_storage_.data() + (first + t) * stride_;
+      padded ? Spread(form_, row, out) : void(std::copy_n(row, form_.cols, out));
     }
-    float* out = float_storage_.data() + t * stride_;
-    padded ? Spread(form_, row.data(), out) : void(std::copy(row.begin(), row.end(), out));
-  });
+    return absl::OkStatus();
+  }));
   floats_ = float_storage_.data();
-  return Annotate(error, absl::StrCat("activation of token ", first_bad));
+  return absl::OkStatus();
 }
 
 void PreparedInput::PrepareFrom(const KernelTable& table, RowSource source, ThreadPool& pool) {
@@ -80,6 +79,7 @@ void PreparedInput::Quantize(const KernelTable& table, RowSource source, ThreadP
   if (form_.sum_group > 0) group_sums_.resize(tokens_ * groups);
   rows_.resize(pool.threads() * form_.cols);
   if (form_.outlier_threshold > 0) token_outliers_.resize(tokens_);
+  if (form_.outlier_columns) MarkOutlierColumns(source, pool);
   pool.ParallelFor(tokens_, [&](int64_t t, int worker) {
     int8_t* codes = codes_.data() + t * stride_;
     float* const scratch = rows_.data() + worker * form_.cols;
@@ -109,9 +109,20 @@ void PreparedInput::Quantize(const KernelTable& table, RowSource source, ThreadP
                 .term_stride = term_stride};
 }
 
+void PreparedInput::MarkOutlierColumns(RowSource source, ThreadPool& pool) {
+  std::vector<uint8_t> marks(pool.threads() * form_.cols);  // of each worker
+  pool.ParallelFor(tokens_, [&](int64_t t, int worker) {
+    const float* const row = source(t, rows_.data() + worker * form_.cols);
+    MarkColumns(form_.outlier_threshold, absl::MakeConstSpan(row, form_.cols), absl::MakeSpan(marks).subspan(worker * form_.cols, form_.cols));
+  });
+  outlier_columns_.assign(form_.cols, 0);
+  for (size_t i = 0; i < marks.size(); ++i) outlier_columns_[i % form_.cols] |= marks[i];
+}
+
 const float* PreparedInput::TakeOutliers(int64_t t, const float* row, float* scratch) {
   if (row != scratch) std::copy_n(row, form_.cols, scratch);
-  token_outliers_[t] = nibble::TakeOutliers(form_.outlier_threshold, absl::MakeSpan(scratch, form_.cols));
+  const absl::Span<float> token(scratch, form_.cols);
+  token_outliers_[t] = form_.outlier_columns ? TakeColumns(outlier_columns_, token) : nibble::TakeOutliers(form_.outlier_threshold, token);
   return scratch;
 }
 

@@ -537,6 +537,7 @@ absl::StatusOr<std::unique_ptr<Linear>> Linear::Create(const EncodedTensor& weig
     form.kind = InputForm::Kind::kQuantized;
     form.grid = *grid;
     form.outlier_threshold = activation->outlier_threshold();
+    form.outlier_columns = activation->outlier_columns();
     linear = std::make_unique<IntegerLinear>(*codes, std::move(form), table);
   }
   if (offsets == nullptr) return linear;

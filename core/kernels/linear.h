@@ -40,6 +40,7 @@ struct InputForm {
   // kQuantized: values of at least this magnitude are not among the codes but in
   // PreparedInput::outliers(); 0: none.
   float outlier_threshold = 0;
+  bool outlier_columns = false;  // nor are others of the same column
   bool operator==(const InputForm& other) const = default;
 };
 
@@ -87,6 +88,8 @@ class PreparedInput {
   void Pad(const float* x, ThreadPool& pool);
   void RoundToBf16(const KernelTable& table, RowSource source, ThreadPool& pool);
   void RoundToTiles(const KernelTable& table, RowSource source, ThreadPool& pool);
+  // Of all tokens, for TakeOutliers.
+  void MarkOutlierColumns(RowSource source, ThreadPool& pool);
   // The row without its outliers, which go to token_outliers_[t].
   const float* TakeOutliers(int64_t t, const float* row, float* scratch);
   void GatherOutliers();
@@ -104,6 +107,7 @@ class PreparedInput {
   std::vector<int32_t> zeros_, group_terms_;
   std::unique_ptr<PreparedInput> sums_;
   std::vector<std::vector<Outlier>> token_outliers_;
+  std::vector<uint8_t> outlier_columns_;
   std::vector<InputOutlier> outliers_;
 };
 

@@ -145,9 +145,13 @@ std::vector<SchemePair> SchemePairs() {
   for (const QuantScheme& activation : slow) pairs.push_back({int4, activation, Arithmetic::kSimulated});
   QuantScheme outliers = TokenScheme(8, false);
   outliers.set_outlier_threshold(1.5f);
-  for (const int bits : {2, 4, 8}) pairs.push_back({WeightScheme(bits, bits == 4, 32), outliers, Arithmetic::kNative});
-  pairs.push_back({WeightScheme(8, false, 0), outliers, Arithmetic::kNative});
-  pairs.push_back({FloatScheme("bf16"), outliers, Arithmetic::kSimulated});
+  QuantScheme columns = outliers;
+  columns.set_outlier_columns(true);
+  for (const QuantScheme& activation : {outliers, columns}) {
+    for (const int bits : {2, 4, 8}) pairs.push_back({WeightScheme(bits, bits == 4, 32), activation, Arithmetic::kNative});
+    pairs.push_back({WeightScheme(8, false, 0), activation, Arithmetic::kNative});
+    pairs.push_back({FloatScheme("bf16"), activation, Arithmetic::kSimulated});
+  }
   for (const char* format : {"test_float_offsets", "test_coded_offsets"}) {
     for (const int64_t group : {5, 16, 32, 500}) {
       QuantScheme weight = WeightScheme(3, false, group);
@@ -156,6 +160,7 @@ std::vector<SchemePair> SchemePairs() {
       pairs.push_back({weight, FloatScheme("bf16"), Arithmetic::kNative});
       pairs.push_back({weight, TokenScheme(8, group != 16), Arithmetic::kNative});
       pairs.push_back({weight, outliers, Arithmetic::kNative});
+      pairs.push_back({weight, columns, Arithmetic::kNative});
       pairs.push_back({weight, slow[0], Arithmetic::kSimulated});
     }
   }
@@ -196,6 +201,12 @@ TEST_P(EveryTable, ThreadsDoNotChangeTheResult) {
       {WeightScheme(4, false, 32), std::nullopt, {}},
       {WeightScheme(4, true, 32), TokenScheme(8, true), {}},
       {WeightScheme(4, true, 32), WeightScheme(8, true, 16), {}},
+      {WeightScheme(8, false, 0), [] {
+         QuantScheme scheme = TokenScheme(8, false);
+         scheme.set_outlier_threshold(3);
+         scheme.set_outlier_columns(true);
+         return scheme;
+       }(), {}},
       {[] {
          QuantScheme scheme = WeightScheme(3, false, 16);
          scheme.set_format("test_coded_offsets");

@@ -41,6 +41,7 @@ absl::Status ValidateScales(const QuantScheme& scheme) {
   if (scheme.outlier_threshold() > 0 && scheme.per() != QuantScheme::PER_TOKEN) {
     return absl::InvalidArgumentError("outlier_threshold is for activations with per: PER_TOKEN");
   }
+  if (scheme.outlier_columns() && scheme.outlier_threshold() == 0) return absl::InvalidArgumentError("outlier_columns needs an outlier_threshold");
   if (!scheme.has_fixed()) return absl::OkStatus();
   if (scheme.per() != QuantScheme::PER_TENSOR || scheme.has_range() || scheme.dynamic()) {
     return absl::InvalidArgumentError("fixed is a range for all: it needs per: PER_TENSOR, no range rule and not dynamic");

@@ -38,7 +38,7 @@ class Format {
   virtual int64_t row_multiple() const { return 1; }
 
   // Whether a row's encoding does not depend on other rows.
-  virtual bool encodes_rows_alone(const QuantScheme& scheme) const { return scheme.per() != QuantScheme::PER_TENSOR; }
+  virtual bool encodes_rows_alone(const QuantScheme& scheme) const { return scheme.per() != QuantScheme::PER_TENSOR && !scheme.outlier_columns(); }
 
   // The buffers of a tensor of `shape`, whose rows have a length that row_multiple()
   // divides; fixes the stored size.

@@ -230,14 +230,29 @@ void FakeQuantizeGroup(Grid grid, int32_t max_code, int64_t n, const float* in, 
   for (int64_t i = 0; i < n; ++i) out[i] = DecodeValue(grid, EncodeValue(grid, in[i], max_code));
 }
 
+template <typename IsTaken>
+std::vector<Outlier> TakeWhere(absl::Span<float> token, IsTaken is_taken) {
+  std::vector<Outlier> outliers;
+  for (size_t i = 0; i < token.size(); ++i) {
+    if (!is_taken(i)) continue;
+    outliers.push_back({static_cast<int64_t>(i), Bf16ToFloat(FloatToBf16(token[i]))});
+    token[i] = 0;
+  }
+  return outliers;
+}
+
 // FakeQuantizeRows for a scheme with an outlier threshold: outliers pass beside the grid.
 absl::Status FakeQuantizeBesideOutliers(QuantScheme scheme, int64_t rows, int64_t cols, const float* in, float* out, uint8_t* in_range) {
   const float threshold = scheme.outlier_threshold();
+  const bool whole_columns = scheme.outlier_columns();
   scheme.clear_outlier_threshold();
+  scheme.clear_outlier_columns();
+  std::vector<uint8_t> columns(whole_columns ? cols : 0);
+  for (int64_t r = 0; whole_columns && r < rows; ++r) MarkColumns(threshold, absl::MakeConstSpan(in + r * cols, cols), absl::MakeSpan(columns));
   std::vector<float> row(cols);
   for (int64_t r = 0; r < rows; ++r) {
     std::copy_n(in + r * cols, cols, row.begin());
-    const std::vector<Outlier> outliers = TakeOutliers(threshold, absl::MakeSpan(row));
+    const std::vector<Outlier> outliers = whole_columns ? TakeColumns(columns, absl::MakeSpan(row)) : TakeOutliers(threshold, absl::MakeSpan(row));
     float* to = out == nullptr ? nullptr : out + r * cols;
     NIBBLE_RETURN_IF_ERROR(FakeQuantizeRows(scheme, 1, cols, row.data(), to, in_range == nullptr ? nullptr : in_range + r * cols));
     for (const Outlier& outlier : outliers) {
@@ -250,13 +265,15 @@ absl::Status FakeQuantizeBesideOutliers(QuantScheme scheme, int64_t rows, int64_
 }  // namespace
 
 std::vector<Outlier> TakeOutliers(float threshold, absl::Span<float> token) {
-  std::vector<Outlier> outliers;
-  for (size_t i = 0; i < token.size(); ++i) {
-    if (!(std::fabs(token[i]) >= threshold)) continue;
-    outliers.push_back({static_cast<int64_t>(i), Bf16ToFloat(FloatToBf16(token[i]))});
-    token[i] = 0;
-  }
-  return outliers;
+  return TakeWhere(token, [&](size_t i) { return std::fabs(token[i]) >= threshold; });
+}
+
+std::vector<Outlier> TakeColumns(absl::Span<const uint8_t> columns, absl::Span<float> token) {
+  return TakeWhere(token, [&](size_t i) { return columns[i] != 0 && token[i] != 0; });
+}
+
+void MarkColumns(float threshold, absl::Span<const float> token, absl::Span<uint8_t> columns) {
+  for (size_t i = 0; i < token.size(); ++i) columns[i] |= std::fabs(token[i]) >= threshold ? 1 : 0;
 }
 
 absl::Status FakeQuantizeRows(const QuantScheme& scheme, int64_t rows, int64_t cols, const float* in, float* out, uint8_t* in_range) {

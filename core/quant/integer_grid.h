@@ -68,6 +68,11 @@ struct Outlier {
 // returns them, by column.
 std::vector<Outlier> TakeOutliers(float threshold, absl::Span<float> token);
 
+// The same for the values, not 0, of the columns that are marked (outlier_columns), and
+// columns[c] = 1 for each column in which a token reaches `threshold`.
+std::vector<Outlier> TakeColumns(absl::Span<const uint8_t> columns, absl::Span<float> token);
+void MarkColumns(float threshold, absl::Span<const float> token, absl::Span<uint8_t> columns);
+
 // Replaces each row of `values` [rows, cols] by its decoded encoding under an
 // integer or float scheme; rows of PER_TENSOR share one grid. Values that share a grid
 // with one that is not finite become NaN.

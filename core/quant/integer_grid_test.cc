@@ -214,6 +214,20 @@ TEST(FakeQuantize, IsEncodeThenDecodePerToken) {
   EXPECT_EQ(x, expected);
 }
 
+// Scales of 1: 127 is the largest of what is left in each token.
+TEST(FakeQuantize, OutliersPassAloneOrWithTheirColumn) {
+  QuantScheme scheme = Int(8, QuantScheme::PER_TOKEN);
+  scheme.set_outlier_threshold(200);
+  const std::vector<float> x = {127, 3.4f, 50.3f, -300,  //
+                                -127, 200.5f, 0.6f, 7.7f};
+  std::vector<float> values(8), columns(8);
+  ASSERT_OK(FakeQuantizeRows(scheme, 2, 4, x.data(), values.data(), nullptr));
+  EXPECT_THAT(values, ::testing::ElementsAre(127, 3, 50, -300, -127, 200, 1, 8));  // 200.5 in bf16 is 200
+  scheme.set_outlier_columns(true);
+  ASSERT_OK(FakeQuantizeRows(scheme, 2, 4, x.data(), columns.data(), nullptr));
+  EXPECT_THAT(columns, ::testing::ElementsAre(127, 3.40625f, 50, -300, -127, 200, 1, 7.6875f));  // 3.4 and 7.7 in bf16
+}
+
 TEST(Scheme, MistakesAreNamed) {
   QuantScheme scheme = Int(4, QuantScheme::PER_GROUP);
   EXPECT_THAT(std::string(ValidateScheme(scheme).message()), ::testing::HasSubstr("group_size"));
@@ -223,6 +237,9 @@ TEST(Scheme, MistakesAreNamed) {
   scheme = FloatScheme("bf16");
   scheme.set_asymmetric(true);
   EXPECT_FALSE(ValidateScheme(scheme).ok());
+  scheme = Int(8, QuantScheme::PER_TOKEN);
+  scheme.set_outlier_columns(true);
+  EXPECT_THAT(std::string(ValidateScheme(scheme).message()), ::testing::HasSubstr("outlier_threshold"));
 }
 
 // The clip search against every clip of the definition, by std::pow.

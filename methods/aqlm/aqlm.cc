@@ -35,7 +35,7 @@ using calibration::SecondMoment;
 using ir::ParameterId;
 
 // Raised when the same options give other weights than before.
-constexpr int kVersion = 2;
+constexpr int kVersion = 3;
 
 absl::Status Check(const AqlmOptions& options) {
   const auto error = [](auto... parts) { return absl::InvalidArgumentError(absl::StrCat(parts...)); };

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <numeric>
 #include <utility>
 
@@ -21,8 +20,12 @@ using additive::WordTable;
 namespace {
 
 // Rows of a task: enough for matrix products and to share a group's part of the
-// Hessian, few enough to share out.
+// Hessian, few enough to share out; and of a code search.
 constexpr int64_t kStrip = 64;
+
+// The same of products with the whole Hessian, which the library packs anew for each: more where
+// there are many.
+int64_t ProductRows(int64_t rows) { return std::min<int64_t>(256, RoundUp(CeilDiv(rows, 8), kStrip)); }
 
 // gradient [n] += sum over j < count of change[j] hessian[j], rows n apart.
 NIBBLE_CLONES void AddRows(const float* change, int64_t count, const float* hessian, int64_t n, float* gradient) {
@@ -74,26 +77,27 @@ AqlmProblem::AqlmProblem(int64_t rows, absl::Span<const float> weights, absl::Sp
 std::vector<float> AqlmProblem::TimesHessian(const AdditiveTensor& tensor, bool scaled, bool less_weights, std::vector<float>* change) const {
   std::vector<float> product(rows_ * n_);
   change->resize(rows_ * n_);
-  pool_.ParallelFor(CeilDiv(rows_, kStrip), [&](int64_t strip, int) {
-    const int64_t first = strip * kStrip, count = std::min(kStrip, rows_ - first);
+  const int64_t piece = ProductRows(rows_);
+  pool_.ParallelFor(CeilDiv(rows_, piece), [&](int64_t i, int) {
+    const int64_t first = i * piece, count = std::min(piece, rows_ - first);
     float* from = change->data() + first * n_;
     tensor.DecodeRows(first, first + count, scaled, from);
-    for (int64_t i = 0; less_weights && i < count * n_; ++i) from[i] -= weights_[first * n_ + i];
+    for (int64_t c = 0; less_weights && c < count * n_; ++c) from[c] -= weights_[first * n_ + c];
     blas::Sgemm(false, false, count, n_, n_, 1.0f, from, n_, hessian_.data(), n_, 0.0f, product.data() + first * n_, n_);
   });
   return product;
 }
 
-double AqlmProblem::Loss(const AdditiveTensor& tensor, std::vector<float>* gradient, std::vector<double>* rows) const {
-  std::vector<float> change, product = TimesHessian(tensor, /*scaled=*/true, /*less_weights=*/true, &change);
-  std::vector<double> losses(rows_);
-  for (int64_t r = 0; r < rows_; ++r) {
-    for (int64_t c = r * n_; c < (r + 1) * n_; ++c) losses[r] += static_cast<double>(change[c]) * static_cast<double>(product[c]) / 2;
-  }
-  const double loss = std::accumulate(losses.begin(), losses.end(), 0.0);
-  if (gradient != nullptr) *gradient = std::move(product);
-  if (rows != nullptr) *rows = std::move(losses);
-  return loss;
+double AqlmState::loss() const { return std::accumulate(row_losses.begin(), row_losses.end(), 0.0); }
+
+AqlmState AqlmProblem::StateOf(AdditiveTensor tensor) const {
+  AqlmState state{std::move(tensor), {}, std::vector<double>(rows_)};
+  std::vector<float> change;
+  state.gradient = TimesHessian(state.tensor, /*scaled=*/true, /*less_weights=*/true, &change);
+  pool_.ParallelFor(rows_, [&](int64_t r, int) {
+    for (int64_t c = r * n_; c < (r + 1) * n_; ++c) state.row_losses[r] += static_cast<double>(change[c]) * static_cast<double>(state.gradient[c]) / 2;
+  });
+  return state;
 }
 
 // A beam search over the codes of a tensor. With G = D H of a row, d the change of
@@ -255,46 +259,37 @@ class AqlmProblem::Search {
   std::vector<std::vector<float>> forms_;   // of each codebook, for the group at hand
 };
 
-void AqlmProblem::SearchCodes(int beam, AdditiveTensor* tensor) const {
-  std::vector<float> gradient;
-  std::vector<double> before, after;
-  Loss(*tensor, &gradient, &before);
-  const std::vector<uint16_t> codes = tensor->codes;
-  Search(*this, beam, tensor).Run(gradient);
-  Loss(*tensor, nullptr, &after);
-  const int64_t row_codes = tensor->codes_per_row();
+void AqlmProblem::SearchCodes(int beam, AqlmState* state) const {
+  AdditiveTensor found = state->tensor;
+  Search(*this, beam, &found).Run(state->gradient);
+  const AqlmState after = StateOf(std::move(found));
+  const int64_t codes = after.tensor.codes_per_row();
   for (int64_t r = 0; r < rows_; ++r) {
-    if (!(after[r] < before[r])) std::copy_n(codes.begin() + r * row_codes, row_codes, tensor->codes.begin() + r * row_codes);
+    if (!(after.row_losses[r] < state->row_losses[r])) continue;
+    std::copy_n(after.tensor.codes_of(r, 0), codes, state->tensor.codes_of(r, 0));
+    std::copy_n(after.gradient.begin() + r * n_, n_, state->gradient.begin() + r * n_);
+    state->row_losses[r] = after.row_losses[r];
   }
 }
 
-void AqlmProblem::FitByAdam(const AqlmSettings& settings, AdditiveTensor* tensor) const {
-  Adam words(tensor->words.size()), scales(tensor->scales.size());
-  AdditiveTensor best = *tensor;
-  double least = std::numeric_limits<double>::infinity();
-  std::vector<float> gradient, word_gradient, scale_gradient;
-  for (int step = 1;; ++step) {
-    const double loss = Loss(*tensor, &gradient);
-    if (loss < least) {
-      least = loss;
-      best.words = tensor->words;
-      best.scales = tensor->scales;
-    }
-    if (step > settings.adam_steps) break;
-    tensor->Gradients(gradient, &pool_, &word_gradient, &scale_gradient);
-    words.Step(settings, step, word_gradient, &tensor->words);
-    scales.Step(settings, step, scale_gradient, &tensor->scales);
+void AqlmProblem::FitByAdam(const AqlmSettings& settings, AqlmState* state) const {
+  Adam words(state->tensor.words.size()), scales(state->tensor.scales.size());
+  AqlmState at = *state;
+  std::vector<float> word_gradient, scale_gradient;
+  for (int step = 1; step <= settings.adam_steps; ++step) {
+    at.tensor.Gradients(at.gradient, &pool_, &word_gradient, &scale_gradient);
+    words.Step(settings, step, word_gradient, &at.tensor.words);
+    scales.Step(settings, step, scale_gradient, &at.tensor.scales);
+    at = StateOf(std::move(at.tensor));
+    if (at.loss() < state->loss()) *state = at;
   }
-  *tensor = std::move(best);
 }
 
-void AqlmProblem::FitByLeastSquares(int steps, AdditiveTensor* tensor) const {
-  std::vector<float> gradient, residual, product, decoded;
-  const AdditiveTensor before = *tensor;
-  const double loss = Loss(*tensor, &gradient);
-  tensor->Gradients(gradient, &pool_, &residual, nullptr);
+void AqlmProblem::FitByLeastSquares(int steps, AqlmState* state) const {
+  std::vector<float> residual, product, decoded;
+  state->tensor.Gradients(state->gradient, &pool_, &residual, nullptr);
   for (float& r : residual) r = -r;
-  AdditiveTensor direction = *tensor;
+  AdditiveTensor fitted = state->tensor, direction = state->tensor;
   direction.words = residual;
   double length = Dot(residual, residual);
   for (int step = 0; step < steps && length > 0; ++step) {
@@ -303,15 +298,16 @@ void AqlmProblem::FitByLeastSquares(int steps, AdditiveTensor* tensor) const {
     if (!(curvature > 0)) break;
     const float pace = static_cast<float>(length / curvature);
     for (size_t i = 0; i < residual.size(); ++i) {
-      tensor->words[i] += pace * direction.words[i];
+      fitted.words[i] += pace * direction.words[i];
       residual[i] -= pace * product[i];
     }
     const double next = Dot(residual, residual);
     for (size_t i = 0; i < residual.size(); ++i) direction.words[i] = residual[i] + static_cast<float>(next / length) * direction.words[i];
     length = next;
   }
-  FitScales(tensor);
-  if (!(Loss(*tensor) < loss)) *tensor = before;
+  FitScales(&fitted);
+  AqlmState after = StateOf(std::move(fitted));
+  if (after.loss() < state->loss()) *state = std::move(after);
 }
 
 // The scale s of a row with weights w and words v: v H w / v H v.
@@ -337,23 +333,24 @@ absl::StatusOr<AqlmSolution> SolveAqlm(const QuantScheme& scheme, int64_t rows, 
   const AqlmProblem problem(rows, weights, hessian, pool);
   AqlmSolution solution;
   NIBBLE_ASSIGN_OR_RETURN(AdditiveTensor tensor, additive::ResidualKMeans(scheme, rows, n, weights, settings.kmeans_iterations, settings.seed, &pool));
-  double loss = solution.initial_loss = problem.Loss(tensor);
   solution.tensor = tensor;
+  AqlmState state = problem.StateOf(std::move(tensor));
+  solution.initial_loss = state.loss();
   while (solution.rounds < settings.rounds) {
-    const double before = loss;
+    const double before = state.loss();
     ++solution.rounds;
-    if (settings.fit == AqlmSettings::Fit::kAdam) problem.FitByAdam(settings, &tensor);
-    else problem.FitByLeastSquares(settings.least_squares_steps, &tensor);
-    seen(problem.Loss(tensor));
-    problem.SearchCodes(settings.beam, &tensor);
-    loss = problem.Loss(tensor);
-    seen(loss);
-    if (before - loss <= settings.tolerance * before) break;
+    if (settings.fit == AqlmSettings::Fit::kAdam) problem.FitByAdam(settings, &state);
+    else problem.FitByLeastSquares(settings.least_squares_steps, &state);
+    seen(state.loss());
+    problem.SearchCodes(settings.beam, &state);
+    seen(state.loss());
+    if (before - state.loss() <= settings.tolerance * before) break;
   }
-  NIBBLE_RETURN_IF_ERROR(additive::RoundToStored(scheme, &tensor));
-  solution.loss = problem.Loss(tensor);
+  NIBBLE_RETURN_IF_ERROR(additive::RoundToStored(scheme, &state.tensor));
+  state = problem.StateOf(std::move(state.tensor));
+  solution.loss = state.loss();
   // Rounding may take back what a last round gained.
-  if (solution.loss < solution.initial_loss) solution.tensor = std::move(tensor);
+  if (solution.loss < solution.initial_loss) solution.tensor = std::move(state.tensor);
   else solution.loss = solution.initial_loss;
   return solution;
 }

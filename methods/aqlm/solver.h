@@ -46,27 +46,35 @@ struct AqlmSolution {
 absl::StatusOr<AqlmSolution> SolveAqlm(const QuantScheme& scheme, int64_t rows, absl::Span<const float> weights, absl::Span<const double> hessian,
                                        const AqlmSettings& settings, ThreadPool& pool, absl::FunctionRef<void(double loss)> seen);
 
-// The loss of a tensor and its steps, for SolveAqlm and for tests.
+// A tensor and what a step on it starts from.
+struct AqlmState {
+  additive::AdditiveTensor tensor;
+  std::vector<float> gradient;     // D H [rows, n], the loss's with respect to the decoded weights
+  std::vector<double> row_losses;  // [rows]
+
+  double loss() const;
+};
+
+// The loss of a tensor and the steps that lower it, for SolveAqlm and for tests. None makes it
+// larger.
 class AqlmProblem {
  public:
   AqlmProblem(int64_t rows, absl::Span<const float> weights, absl::Span<const double> hessian, ThreadPool& pool);
 
-  // The loss, a row each where `rows` is given. `gradient` (may be null) becomes D H
-  // [rows, n], the loss's gradient with respect to the decoded weights.
-  double Loss(const additive::AdditiveTensor& tensor, std::vector<float>* gradient = nullptr, std::vector<double>* rows = nullptr) const;
+  AqlmState StateOf(additive::AdditiveTensor tensor) const;
 
   // Goes through the groups of each row in order and through the codebooks of each
   // group, keeping the `beam` best rows of codes (section 3.3). A row for which that
   // gives no less stays as it was.
-  void SearchCodes(int beam, additive::AdditiveTensor* tensor) const;
+  void SearchCodes(int beam, AqlmState* state) const;
 
   // Adam with the running maximum of second moments (AMSGrad) on codewords and scales; the best
   // of all steps is kept.
-  void FitByAdam(const AqlmSettings& settings, additive::AdditiveTensor* tensor) const;
+  void FitByAdam(const AqlmSettings& settings, AqlmState* state) const;
 
   // Conjugate gradients on the codewords, for which the loss is quadratic, then the best
   // scale of each row.
-  void FitByLeastSquares(int steps, additive::AdditiveTensor* tensor) const;
+  void FitByLeastSquares(int steps, AqlmState* state) const;
 
  private:
   class Search;

@@ -1,6 +1,7 @@
 #include "methods/aqlm/solver.h"
 
 #include <cmath>
+#include <functional>
 #include <numeric>
 #include <set>
 
@@ -54,10 +55,8 @@ TEST(AqlmProblem, LossIsTheQuadraticForm) {
   const std::vector<double> h = Hessian(20, 2);
   const AqlmProblem problem(35, w, h, pool);
   const AdditiveTensor tensor = *additive::ResidualKMeans(SchemeOf(2, 4, 8), 35, 20, w, 10, 0, &pool);
-  std::vector<double> rows;
-  const double loss = problem.Loss(tensor, nullptr, &rows), expected = Quadratic(tensor.Decode(), w, h, 20);
-  EXPECT_NEAR(loss, expected, 1e-4 * expected);
-  EXPECT_NEAR(std::accumulate(rows.begin(), rows.end(), 0.0), loss, 1e-9 * loss);
+  const double expected = Quadratic(tensor.Decode(), w, h, 20);
+  EXPECT_NEAR(problem.StateOf(tensor).loss(), expected, 1e-4 * expected);
 }
 
 // A gradient of the loss with respect to codewords and scales against differences.
@@ -66,15 +65,14 @@ TEST(AqlmProblem, GradientsAgreeWithDifferences) {
   const std::vector<float> w = Gaussian(12 * 18, 1);
   const AqlmProblem problem(12, w, Hessian(18, 2), pool);
   AdditiveTensor tensor = *additive::ResidualKMeans(SchemeOf(2, 3, 8), 12, 18, w, 10, 0, &pool);
-  std::vector<float> gradient, words, scales;
-  problem.Loss(tensor, &gradient);
-  tensor.Gradients(gradient, &pool, &words, &scales);
+  std::vector<float> words, scales;
+  tensor.Gradients(problem.StateOf(tensor).gradient, &pool, &words, &scales);
   const auto slope = [&](float& parameter) {
     const float at = parameter, step = 0.01f * std::max(0.1f, std::fabs(at));
     parameter = at + step;
-    const double up = problem.Loss(tensor);
+    const double up = problem.StateOf(tensor).loss();
     parameter = at - step;
-    const double down = problem.Loss(tensor);
+    const double down = problem.StateOf(tensor).loss();
     parameter = at;
     return (up - down) / (2 * static_cast<double>(step));
   };
@@ -87,13 +85,13 @@ double BruteForce(const AqlmProblem& problem, AdditiveTensor tensor) {
   const int64_t places = tensor.codes_per_row(), words = tensor.words_per_codebook();
   int64_t combinations = 1;
   for (int64_t i = 0; i < places; ++i) combinations *= words;
-  std::vector<double> best(tensor.rows, 1e30), rows;
+  std::vector<double> best(tensor.rows, 1e30);
   for (int64_t c = 0; c < combinations; ++c) {
     for (int64_t r = 0; r < tensor.rows; ++r) {
       int64_t rest = c;
       for (int64_t i = 0; i < places; ++i, rest /= words) tensor.codes[r * places + i] = static_cast<uint16_t>(rest % words);
     }
-    problem.Loss(tensor, nullptr, &rows);
+    const std::vector<double> rows = problem.StateOf(tensor).row_losses;
     for (int64_t r = 0; r < tensor.rows; ++r) best[r] = std::min(best[r], rows[r]);
   }
   return std::accumulate(best.begin(), best.end(), 0.0);
@@ -106,12 +104,13 @@ TEST(BeamSearch, AWideBeamFindsTheBestCodes) {
     const AqlmProblem problem(5, w, Hessian(cols, 5), pool);
     const AdditiveTensor start = *additive::ResidualKMeans(SchemeOf(codebooks, bits, 8), 5, cols, w, 10, 0, &pool);
     const double best = BruteForce(problem, start);
-    AdditiveTensor wide = start, narrow = start;
+    const AqlmState before = problem.StateOf(start);
+    AqlmState wide = before, narrow = before;
     problem.SearchCodes(256, &wide);
     problem.SearchCodes(1, &narrow);
-    EXPECT_NEAR(problem.Loss(wide), best, 1e-4 * best);
-    EXPECT_GE(problem.Loss(narrow), best * (1 - 1e-6));
-    EXPECT_LE(problem.Loss(narrow), problem.Loss(start));
+    EXPECT_NEAR(wide.loss(), best, 1e-4 * best);
+    EXPECT_GE(narrow.loss(), best * (1 - 1e-6));
+    EXPECT_LE(narrow.loss(), before.loss());
   }
 }
 
@@ -120,19 +119,39 @@ TEST(BeamSearch, NoSingleCodeIsBetterOnceItIsDone) {
   ThreadPool pool(1);
   const std::vector<float> w = Gaussian(3 * 16, 6);
   const AqlmProblem problem(3, w, Hessian(16, 7), pool);
-  AdditiveTensor tensor = *additive::ResidualKMeans(SchemeOf(2, 3, 8), 3, 16, w, 10, 0, &pool);
-  for (int i = 0; i < 30; ++i) problem.SearchCodes(1, &tensor);
-  std::vector<double> settled, rows;
-  problem.Loss(tensor, nullptr, &settled);
+  AqlmState state = problem.StateOf(*additive::ResidualKMeans(SchemeOf(2, 3, 8), 3, 16, w, 10, 0, &pool));
+  for (int i = 0; i < 30; ++i) problem.SearchCodes(1, &state);
+  AdditiveTensor tensor = state.tensor;
+  const std::vector<double> settled = state.row_losses;
   for (size_t i = 0; i < tensor.codes.size(); ++i) {
     const uint16_t kept = tensor.codes[i];
     for (uint16_t code = 0; code < 8; ++code) {
       tensor.codes[i] = code;
-      problem.Loss(tensor, nullptr, &rows);
+      const std::vector<double> rows = problem.StateOf(tensor).row_losses;
       const size_t row = i / tensor.codes_per_row();
       EXPECT_GE(rows[row], settled[row] * (1 - 1e-5));
     }
     tensor.codes[i] = kept;
+  }
+}
+
+// Every step hands on the state of its tensor, and none makes the loss larger.
+TEST(AqlmProblem, StepsLeaveTheStateOfTheirTensor) {
+  ThreadPool pool(2);
+  const std::vector<float> w = Gaussian(300 * 40, 8);
+  const AqlmProblem problem(300, w, Hessian(40, 9), pool);
+  AqlmState state = problem.StateOf(*additive::ResidualKMeans(SchemeOf(2, 4, 8), 300, 40, w, 10, 0, &pool));
+  AqlmSettings settings;
+  settings.adam_steps = 5;
+  const std::vector<std::function<void()>> steps = {[&] { problem.FitByLeastSquares(10, &state); }, [&] { problem.SearchCodes(1, &state); },
+                                                    [&] { problem.FitByAdam(settings, &state); }, [&] { problem.SearchCodes(3, &state); }};
+  for (size_t i = 0; i < steps.size(); ++i) {
+    const double before = state.loss();
+    steps[i]();
+    EXPECT_LT(state.loss(), before) << "step " << i;
+    const AqlmState anew = problem.StateOf(state.tensor);
+    EXPECT_EQ(state.gradient, anew.gradient) << "step " << i;
+    EXPECT_EQ(state.row_losses, anew.row_losses) << "step " << i;
   }
 }
 

@@ -64,6 +64,10 @@ Candidate MakeCandidate(const QuantScheme& weight, bool int8_activations) {
 
 }  // namespace
 
+std::optional<QuantScheme> ActivationOf(const Candidate& candidate) {
+  return candidate.has_activation() ? std::optional<QuantScheme>(candidate.activation()) : std::nullopt;
+}
+
 absl::StatusOr<std::vector<Candidate>> NativeCandidates(const kernels::KernelTable& table) {
   std::vector<Candidate> candidates;
   std::set<std::string> names;
@@ -74,8 +78,7 @@ absl::StatusOr<std::vector<Candidate>> NativeCandidates(const kernels::KernelTab
       if (!FillsContainer(*format, probe)) continue;
       for (const bool int8_activations : {false, true}) {
         Candidate candidate = MakeCandidate(scheme, int8_activations);
-        const auto activation = int8_activations ? std::optional<QuantScheme>(candidate.activation()) : std::nullopt;
-        NIBBLE_ASSIGN_OR_RETURN(const auto linear, kernels::Linear::Create(probe, activation, table));
+        NIBBLE_ASSIGN_OR_RETURN(const auto linear, kernels::Linear::Create(probe, ActivationOf(candidate), table));
         if (linear->arithmetic() != kernels::Arithmetic::kNative || !names.insert(candidate.name()).second) continue;
         candidates.push_back(std::move(candidate));
       }

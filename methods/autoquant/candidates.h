@@ -3,6 +3,7 @@
 #define NIBBLE_METHODS_AUTOQUANT_CANDIDATES_H_
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -15,6 +16,9 @@ namespace nibble {
 // each with float activations and with int8 ones by token, where those run so too. Of schemes
 // that kernels see as the same product one is there: the one with the least error.
 absl::StatusOr<std::vector<AutoquantOptions::Candidate>> NativeCandidates(const kernels::KernelTable& table);
+
+// nullopt: floating point.
+std::optional<QuantScheme> ActivationOf(const AutoquantOptions::Candidate& candidate);
 
 // Whether one of them is of use to rows of `cols` columns that are stored as `source`: its
 // blocks or groups divide them, a row has more than one group (else PER_ROW is the same), and

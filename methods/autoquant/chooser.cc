@@ -13,13 +13,6 @@
 #include "methods/encode_ops.h"
 
 namespace nibble {
-namespace {
-
-std::optional<QuantScheme> ActivationOf(const AutoquantOptions::Candidate& candidate) {
-  return candidate.has_activation() ? std::optional<QuantScheme>(candidate.activation()) : std::nullopt;
-}
-
-}  // namespace
 
 ProductTimer MeasuringTimer(int rounds, train::Machine machine) {
   return [rounds, machine](const std::string&, const kernels::Linear& linear, int64_t tokens) {

@@ -28,7 +28,10 @@ class LlmInt8Method : public Method {
     NIBBLE_RETURN_IF_ERROR(EncodeOps(context, graph, layers, IntegerScheme(8, 0, false)));
     NIBBLE_ASSIGN_OR_RETURN(const std::vector<size_t> ops, ir::SelectOps(graph, layers));
     QuantScheme activation = TokenScheme(8, false);
-    if (options_.threshold() > 0) activation.set_outlier_threshold(options_.threshold());
+    if (options_.threshold() > 0) {
+      activation.set_outlier_threshold(options_.threshold());
+      if (options_.outliers() == LlmInt8Options::COLUMNS) activation.set_outlier_columns(true);
+    }
     return ir::AttachActivation(graph, ops, activation);
   }
 

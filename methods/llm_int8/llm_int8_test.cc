@@ -14,6 +14,31 @@ TEST(LlmInt8, WithoutOutliersIsPlainInt8) {
   EXPECT_EQ(TinyLogits(mixed), TinyLogits(plain));
 }
 
+ir::Graph TinyLlmInt8(const std::string& options) {
+  ir::Graph graph = TinyGraph();
+  EXPECT_OK(ApplyText(absl::StrCat("step { [nibble.llm_int8] { threshold: 1.5 ", options, " } }"), graph));
+  return graph;
+}
+
+// What shares a column with an outlier leaves the int8 product too, so that a prompt's tokens
+// differ from the same ones one by one; values alone do not.
+TEST(LlmInt8, ColumnsDependOnTheBatchValuesDoNot) {
+  for (const kernels::KernelTable* table : kernels::AvailableTables()) {
+    const ir::Graph columns = TinyLlmInt8(""), values = TinyLlmInt8("outliers: VALUES");
+    EXPECT_GT(RelativeChange(PlanLogits(columns, *table, 1), PlanLogits(columns, *table)), 1e-3) << table->name;
+    EXPECT_LT(RelativeChange(PlanLogits(values, *table, 1), PlanLogits(values, *table)), 1e-5) << table->name;
+  }
+}
+
+TEST(LlmInt8, PlanAgreesWithTheReferenceBesideOutliers) {
+  for (const char* outliers : {"outliers: COLUMNS", "outliers: VALUES"}) {
+    const ir::Graph graph = TinyLlmInt8(outliers);
+    for (const kernels::KernelTable* table : kernels::AvailableTables()) {
+      EXPECT_LT(RelativeChange(TinyLogits(graph), PlanLogits(graph, *table)), 5e-3) << outliers << ", " << table->name;
+    }
+  }
+}
+
 TEST(LlmInt8, ThresholdZeroIsPlainInt8) {
   ir::Graph graph = TinyGraph();
   ASSERT_OK(ApplyText("step { [nibble.llm_int8] { threshold: 0 } }", graph));

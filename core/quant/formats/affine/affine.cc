@@ -39,9 +39,9 @@ class AffineFormat : public Format {
 
   absl::Status Validate(const QuantScheme& scheme) const override {
     if (scheme.asymmetric() || scheme.has_divisor() || scheme.has_range() || scheme.has_rounding() || scheme.has_fixed() ||
-        scheme.has_scale_floor() || scheme.has_outlier_threshold()) {
+        scheme.has_scale_floor() || scheme.has_outlier_threshold() || scheme.has_outlier_columns()) {
       return absl::InvalidArgumentError(absl::StrCat(
-          name(), " is a range with a real zero: asymmetric, divisor, range, rounding, fixed, scale_floor and outlier_threshold do not apply"));
+          name(), " is a range with a real zero: asymmetric, divisor, range, rounding, fixed, scale_floor, outlier_threshold and outlier_columns do not apply"));
     }
     return ValidateScales(scheme);
   }

@@ -18,9 +18,10 @@ class FloatFormat : public Format {
   std::string Describe(const QuantScheme&) const override { return name_; }
 
   absl::Status Validate(const QuantScheme& scheme) const override {
-    if (scheme.has_group_size() || scheme.has_range() || scheme.asymmetric() || scheme.has_scale_type() || scheme.has_outlier_threshold()) {
+    if (scheme.has_group_size() || scheme.has_range() || scheme.asymmetric() || scheme.has_scale_type() || scheme.has_outlier_threshold() ||
+        scheme.has_outlier_columns()) {
       return absl::InvalidArgumentError(
-          absl::StrCat(name_, " has no scale: group_size, range, asymmetric, scale_type and outlier_threshold do not apply"));
+          absl::StrCat(name_, " has no scale: group_size, range, asymmetric, scale_type, outlier_threshold and outlier_columns do not apply"));
     }
     return absl::OkStatus();
   }

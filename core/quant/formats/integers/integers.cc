@@ -50,7 +50,7 @@ class IntegerFormat : public Format {
     absl::StrAppend(&text, RangeToString(scheme.range()));
     absl::StrAppend(&text, ", ", ScaleTypeName(scheme.scale_type()), " scales");
     if (scheme.rounding() == QuantScheme::DIVISION) absl::StrAppend(&text, ", dividing");
-    if (scheme.outlier_threshold() > 0) absl::StrAppend(&text, ", from ", scheme.outlier_threshold(), " on in bf16");
+    if (scheme.outlier_threshold() > 0) absl::StrAppend(&text, scheme.outlier_columns() ? ", columns from " : ", from ", scheme.outlier_threshold(), " on in bf16");
     return text;
   }
 
