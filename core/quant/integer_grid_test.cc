@@ -249,12 +249,15 @@ TEST(MseRange, IsTheBestOfAllClips) {
     QuantScheme scheme = IntegerScheme(2 + i % 5, 0, i % 2 == 1);
     auto& mse = *scheme.mutable_range()->mutable_mse();
     if (i % 3 == 1) mse.set_norm(i % 2 == 0 ? 2 : 3.5);
+    if (i % 9 == 2) mse.set_norm(i % 2 == 0 ? 0.7 : 9);
     if (i % 7 == 0) scheme.set_scale_type(QuantScheme::BF16);
     if (i % 5 == 0 && i % 2 == 0) scheme.set_divisor(QuantScheme::HALF_RANGE);
     const int bits = 2 + i % 5, max_code = (1 << bits) - 1;
     std::vector<float> values(1 + rng.Below(70));
     for (float& v : values) v = rng.Normal() * (i % 11 == 0 ? 1e-3f : 1.0f);
     if (i % 4 == 0) values[rng.Below(values.size())] *= 8;
+    const float magnitude = i % 13 == 3 ? 1e-20f : i % 13 == 7 ? 1e18f : 1.0f;
+    if (scheme.scale_type() == QuantScheme::FP32) for (float& v : values) v *= magnitude;
     // One value far below many small ones above zero.
     if (i % 6 == 0) {
       values.resize(575);
