@@ -90,15 +90,17 @@ inline QuantScheme WeightScheme(const ir::Graph& graph, const std::string& op) {
   return graph.parameter(*graph.FindOp(op)->weight).Load()->scheme;
 }
 
+inline std::vector<int32_t> TinyTokens() { return {5, 17, 3, 96, 0, 42}; }
+
 inline std::vector<float> TinyLogits(const ir::Graph& graph) {
-  auto logits = RunReference(graph, {5, 17, 3, 96, 0, 42});
+  auto logits = RunReference(graph, TinyTokens());
   EXPECT_OK(logits);
   return *std::move(logits);
 }
 
 // The same as TinyLogits by a Plan; `at_once` tokens in a pass.
 inline std::vector<float> PlanLogits(const ir::Graph& graph, const kernels::KernelTable& table, int at_once = 6) {
-  const std::vector<int32_t> tokens = {5, 17, 3, 96, 0, 42};
+  const std::vector<int32_t> tokens = TinyTokens();
   ThreadPool pool(2);
   const auto plan = Plan::Create(graph, table);
   NIBBLE_CHECK_OK(plan.status());

@@ -79,6 +79,7 @@ void PreparedInput::Quantize(const KernelTable& table, RowSource source, ThreadP
   if (form_.sum_group > 0) group_sums_.resize(tokens_ * groups);
   rows_.resize(pool.threads() * form_.cols);
   if (form_.outlier_threshold > 0) token_outliers_.resize(tokens_);
+  outlier_columns_.clear();  // those of an earlier form too
   if (form_.outlier_columns) MarkOutlierColumns(source, pool);
   pool.ParallelFor(tokens_, [&](int64_t t, int worker) {
     int8_t* codes = codes_.data() + t * stride_;
@@ -121,8 +122,7 @@ void PreparedInput::MarkOutlierColumns(RowSource source, ThreadPool& pool) {
 
 const float* PreparedInput::TakeOutliers(int64_t t, const float* row, float* scratch) {
   if (row != scratch) std::copy_n(row, form_.cols, scratch);
-  const absl::Span<float> token(scratch, form_.cols);
-  token_outliers_[t] = form_.outlier_columns ? TakeColumns(outlier_columns_, token) : nibble::TakeOutliers(form_.outlier_threshold, token);
+  token_outliers_[t] = nibble::TakeOutliers(form_.outlier_threshold, outlier_columns_, absl::MakeSpan(scratch, form_.cols));
   return scratch;
 }
 

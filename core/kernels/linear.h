@@ -107,7 +107,7 @@ class PreparedInput {
   std::vector<int32_t> zeros_, group_terms_;
   std::unique_ptr<PreparedInput> sums_;
   std::vector<std::vector<Outlier>> token_outliers_;
-  std::vector<uint8_t> outlier_columns_;
+  std::vector<uint8_t> outlier_columns_;  // of all tokens; none where values are taken alone
   std::vector<InputOutlier> outliers_;
 };
 

@@ -110,6 +110,13 @@ struct SchemePair {
   Arithmetic arithmetic;
 };
 
+QuantScheme OutlierScheme(float threshold, bool columns) {
+  QuantScheme scheme = TokenScheme(8, false);
+  scheme.set_outlier_threshold(threshold);
+  scheme.set_outlier_columns(columns);
+  return scheme;
+}
+
 std::vector<SchemePair> SchemePairs() {
   std::vector<SchemePair> pairs;
   for (const char* weight : {"fp32", "bf16", "fp16"}) {
@@ -143,10 +150,7 @@ std::vector<SchemePair> SchemePairs() {
   slow[4].set_per(QuantScheme::PER_GROUP);
   slow[4].set_group_size(16);
   for (const QuantScheme& activation : slow) pairs.push_back({int4, activation, Arithmetic::kSimulated});
-  QuantScheme outliers = TokenScheme(8, false);
-  outliers.set_outlier_threshold(1.5f);
-  QuantScheme columns = outliers;
-  columns.set_outlier_columns(true);
+  const QuantScheme outliers = OutlierScheme(1.5f, false), columns = OutlierScheme(1.5f, true);
   for (const QuantScheme& activation : {outliers, columns}) {
     for (const int bits : {2, 4, 8}) pairs.push_back({WeightScheme(bits, bits == 4, 32), activation, Arithmetic::kNative});
     pairs.push_back({WeightScheme(8, false, 0), activation, Arithmetic::kNative});
@@ -201,12 +205,7 @@ TEST_P(EveryTable, ThreadsDoNotChangeTheResult) {
       {WeightScheme(4, false, 32), std::nullopt, {}},
       {WeightScheme(4, true, 32), TokenScheme(8, true), {}},
       {WeightScheme(4, true, 32), WeightScheme(8, true, 16), {}},
-      {WeightScheme(8, false, 0), [] {
-         QuantScheme scheme = TokenScheme(8, false);
-         scheme.set_outlier_threshold(3);
-         scheme.set_outlier_columns(true);
-         return scheme;
-       }(), {}},
+      {WeightScheme(8, false, 0), OutlierScheme(3, true), {}},
       {[] {
          QuantScheme scheme = WeightScheme(3, false, 16);
          scheme.set_format("test_coded_offsets");
@@ -263,9 +262,7 @@ TEST_P(EveryTable, OutliersOfAnEarlierInputAreGone) {
   Rng rng(9);
   const int64_t rows = 20, cols = 64;
   const EncodedTensor weight = RandomWeight(WeightScheme(8, false, 0), rows, cols, rng);
-  QuantScheme outliers = TokenScheme(8, false);
-  outliers.set_outlier_threshold(0.5f);
-  ASSERT_OK_AND_ASSIGN(const auto mixed, Linear::Create(weight, outliers, table()));
+  ASSERT_OK_AND_ASSIGN(const auto mixed, Linear::Create(weight, OutlierScheme(0.5f, false), table()));
   ASSERT_OK_AND_ASSIGN(const auto plain, Linear::Create(weight, TokenScheme(8, false), table()));
   const std::vector<float> many = RandomFloats(3 * cols, rng), one = RandomFloats(cols, rng);
   ThreadPool pool(1);

@@ -240,8 +240,9 @@ double ClippingError(const MinMax& range, float scale, absl::Span<const float> v
 // CodingError. Lower bounds leave few clips for which that is computed.
 class ClipSearch {
  public:
-  ClipSearch(const QuantScheme& scheme, int bits, absl::Span<const float> values)
-      : mse_(scheme.range().mse()), rule_(scheme, bits), bits_(bits), values_(values), padded_(values.begin(), values.end()), range_(RangeOf(values)) {
+  // `range`: of the values.
+  ClipSearch(const QuantScheme& scheme, int bits, absl::Span<const float> values, const MinMax& range)
+      : mse_(scheme.range().mse()), rule_(scheme, bits), bits_(bits), values_(values), padded_(values.begin(), values.end()), range_(range) {
     padded_.resize(RoundUp(values.size(), kLanes));
     // What a grid of the whole range covers: a symmetric one reaches as far on both sides.
     const float reach = std::max(std::fabs(range_.min), std::fabs(range_.max));
@@ -309,7 +310,7 @@ absl::StatusOr<Grid> ChooseGrid(const QuantScheme& scheme, int bits, absl::Span<
       scheme.range().has_percentile() ? PercentileRange(values, scheme.range().percentile().share()) : RangeOf(values);
   NIBBLE_ASSIGN_OR_RETURN(const Grid grid, GridForRange(scheme, bits, range.min, range.max));
   // A range that fits its type does so clipped, too.
-  return scheme.range().has_mse() ? ClipSearch(scheme, bits, values).Run() : grid;
+  return scheme.range().has_mse() ? ClipSearch(scheme, bits, values, range).Run() : grid;
 }
 
 namespace {
@@ -333,17 +334,6 @@ void FakeQuantizeGroup(Grid grid, int32_t max_code, int64_t n, const float* in, 
   for (int64_t i = 0; i < n; ++i) out[i] = DecodeValue(grid, EncodeValue(grid, in[i], max_code));
 }
 
-template <typename IsTaken>
-std::vector<Outlier> TakeWhere(absl::Span<float> token, IsTaken is_taken) {
-  std::vector<Outlier> outliers;
-  for (size_t i = 0; i < token.size(); ++i) {
-    if (!is_taken(i)) continue;
-    outliers.push_back({static_cast<int64_t>(i), Bf16ToFloat(FloatToBf16(token[i]))});
-    token[i] = 0;
-  }
-  return outliers;
-}
-
 // FakeQuantizeRows for a scheme with an outlier threshold: outliers pass beside the grid.
 absl::Status FakeQuantizeBesideOutliers(QuantScheme scheme, int64_t rows, int64_t cols, const float* in, float* out, uint8_t* in_range) {
   const float threshold = scheme.outlier_threshold();
@@ -355,7 +345,7 @@ absl::Status FakeQuantizeBesideOutliers(QuantScheme scheme, int64_t rows, int64_
   std::vector<float> row(cols);
   for (int64_t r = 0; r < rows; ++r) {
     std::copy_n(in + r * cols, cols, row.begin());
-    const std::vector<Outlier> outliers = whole_columns ? TakeColumns(columns, absl::MakeSpan(row)) : TakeOutliers(threshold, absl::MakeSpan(row));
+    const std::vector<Outlier> outliers = TakeOutliers(threshold, columns, absl::MakeSpan(row));
     float* to = out == nullptr ? nullptr : out + r * cols;
     NIBBLE_RETURN_IF_ERROR(FakeQuantizeRows(scheme, 1, cols, row.data(), to, in_range == nullptr ? nullptr : in_range + r * cols));
     for (const Outlier& outlier : outliers) {
@@ -367,12 +357,15 @@ absl::Status FakeQuantizeBesideOutliers(QuantScheme scheme, int64_t rows, int64_
 
 }  // namespace
 
-std::vector<Outlier> TakeOutliers(float threshold, absl::Span<float> token) {
-  return TakeWhere(token, [&](size_t i) { return std::fabs(token[i]) >= threshold; });
-}
-
-std::vector<Outlier> TakeColumns(absl::Span<const uint8_t> columns, absl::Span<float> token) {
-  return TakeWhere(token, [&](size_t i) { return columns[i] != 0 && token[i] != 0; });
+std::vector<Outlier> TakeOutliers(float threshold, absl::Span<const uint8_t> columns, absl::Span<float> token) {
+  std::vector<Outlier> outliers;
+  for (size_t i = 0; i < token.size(); ++i) {
+    const bool taken = columns.empty() ? std::fabs(token[i]) >= threshold : columns[i] != 0 && token[i] != 0;
+    if (!taken) continue;
+    outliers.push_back({static_cast<int64_t>(i), Bf16ToFloat(FloatToBf16(token[i]))});
+    token[i] = 0;
+  }
+  return outliers;
 }
 
 void MarkColumns(float threshold, absl::Span<const float> token, absl::Span<uint8_t> columns) {

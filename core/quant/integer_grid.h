@@ -64,13 +64,11 @@ struct Outlier {
   float value;
 };
 
-// Replaces the values of a token that are at least `threshold` in magnitude by 0 and
-// returns them, by column.
-std::vector<Outlier> TakeOutliers(float threshold, absl::Span<float> token);
+// Replaces by 0, and returns by column, the values of a token that are at least `threshold`
+// in magnitude; where `columns` are given (outlier_columns), what is not 0 in those marked.
+std::vector<Outlier> TakeOutliers(float threshold, absl::Span<const uint8_t> columns, absl::Span<float> token);
 
-// The same for the values, not 0, of the columns that are marked (outlier_columns), and
-// columns[c] = 1 for each column in which a token reaches `threshold`.
-std::vector<Outlier> TakeColumns(absl::Span<const uint8_t> columns, absl::Span<float> token);
+// columns[c] = 1 for each column in which a token is at least `threshold` in magnitude.
 void MarkColumns(float threshold, absl::Span<const float> token, absl::Span<uint8_t> columns);
 
 // Replaces each row of `values` [rows, cols] by its decoded encoding under an

@@ -19,12 +19,12 @@ using additive::WordTable;
 
 namespace {
 
-// Rows of a task: enough for matrix products and to share a group's part of the
-// Hessian, few enough to share out; and of a code search.
+// Rows of a task of a code search: enough to share a group's part of the Hessian, few enough to
+// share out.
 constexpr int64_t kStrip = 64;
 
-// The same of products with the whole Hessian, which the library packs anew for each: more where
-// there are many.
+// Of products with the whole Hessian, which the library packs anew for each: more where there
+// are many.
 int64_t ProductRows(int64_t rows) { return std::min<int64_t>(256, RoundUp(CeilDiv(rows, 8), kStrip)); }
 
 // gradient [n] += sum over j < count of change[j] hessian[j], rows n apart.
