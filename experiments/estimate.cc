@@ -30,9 +30,6 @@ constexpr double kPeaksSeconds = 1;
 // A build that learns nothing rounds, encodes and writes every weight: as long as so many
 // tokens take.
 constexpr double kEncodingTokens = 500;
-// How often its text passes through a method that calibrates: gptq's number; LearningTokens
-// counts every pass, what is held does not.
-constexpr double kCalibrationPasses = 6;
 // Values that wait between two linears of a block, of the size of hidden states.
 constexpr double kKeptOfHidden = 4;
 // Decoding reads all weights for a token, which takes as long as the arithmetic of so many.
@@ -67,7 +64,7 @@ double LargestParameter(const ir::Graph& graph) {
 // What a method holds that calibrates a block at a time (core/calibration): the block's
 // weights in fp32, second moments of its widest input and their factors in fp64, and of its
 // text the hidden states between blocks and the values that wait for the next linear.
-double CalibrationMemory(const ir::Graph& graph, double learning_tokens) {
+double CalibrationMemory(const ir::Graph& graph, double tokens) {
   std::map<int, double> blocks;  // weights
   double width = 0;
   for (const ir::Op& op : graph.ops()) {
@@ -78,7 +75,7 @@ double CalibrationMemory(const ir::Graph& graph, double learning_tokens) {
   }
   double block = 0;
   for (const auto& [layer, weights] : blocks) block = std::max(block, weights);
-  const double hidden = 4 * static_cast<double>(graph.hidden_size()) * learning_tokens / kCalibrationPasses;
+  const double hidden = 4 * static_cast<double>(graph.hidden_size()) * tokens;
   return 4 * block + 2 * 8 * width * width + hidden + std::min<double>(calibration::BlockWalk::kMostKept, kKeptOfHidden * hidden);
 }
 
@@ -97,9 +94,9 @@ double BuildMemory(const OpenedModel& model, const Pipeline& pipeline) {
   for (const Step& step : pipeline.step()) {
     const auto method = MakeMethod(step);
     if (!method.ok()) continue;
-    const double copies = (*method)->LearningCopies();
-    if (copies > 0) learning = std::max(learning, copies * 4 * WeightsOf(model.graph));
-    else if ((*method)->learns()) learning = std::max(learning, CalibrationMemory(model.graph, (*method)->LearningTokens()));
+    const LearningCost cost = (*method)->Learning();
+    const double calibration = cost.held_tokens > 0 ? CalibrationMemory(model.graph, cost.held_tokens) : 0;
+    learning = std::max(learning, cost.copies * 4 * WeightsOf(model.graph) + calibration);
   }
   return kProcessBytes + static_cast<double>(model.source.weight_bytes) + 4 * LargestParameter(model.graph) + learning;
 }
@@ -125,7 +122,7 @@ double TimeEstimator::OfBuild(const PlannedVariant& variant) const {
   double tokens = kEncodingTokens;
   for (const Step& step : variant.variant->pipeline.step()) {
     const auto method = MakeMethod(step);
-    if (method.ok()) tokens += (*method)->LearningTokens();
+    if (method.ok()) tokens += (*method)->Learning().tokens;
   }
   return kStartSeconds + 2 * weights_ * tokens / operations_per_second_;
 }

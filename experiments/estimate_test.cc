@@ -42,6 +42,14 @@ TEST_F(EstimateTest, WhatLearnsTakesMore) {
   EXPECT_GT(MemoryOf(*model_, "step { [nibble.sft] { data { text: \"t.txt\" } training { steps: 500 learning_rate: 1e-4 } } }"), calibrating(128) + 1e10);
 }
 
+// AWQ's text passes 21 times through a model, an importance matrix's once.
+TEST_F(EstimateTest, WhatPassesManyTimesIsHeldOnce) {
+  const std::string data = "samples: 16 data { text: \"t.txt\" window: 2048 }";
+  const double awq = MemoryOf(*model_, absl::StrCat("step { [nibble.awq] { ", data, " } }"));
+  EXPECT_EQ(awq, MemoryOf(*model_, absl::StrCat("step { [nibble.kquants] { ", data, " } }")));
+  EXPECT_GT(awq, MemoryOf(*model_, "step { [nibble.awq] { samples: 1 data { text: \"t.txt\" window: 2048 } } }") + 4.0 * 15 * 2048 * 2048);
+}
+
 TEST(MeasurementMemoryTest, TimingsReadABufferForTheBandwidth) {
   MetricRequest size, latency;
   size.mutable_size();

@@ -108,18 +108,20 @@ class Context {
   BuildRecord record_;
 };
 
+// About what learning or calibrating takes; estimates of time and memory go by it.
+struct LearningCost {
+  double tokens = 0;       // that pass through the model, forward; a backward pass counts as two
+  double held_tokens = 0;  // whose hidden states a calibration holds between blocks
+  double copies = 0;       // fp32 copies of all weights held at once: they, gradients, moments
+};
+
 class Method {
  public:
   virtual ~Method() = default;
 
-  // About how many tokens of data pass through the model, forward, while the method
-  // learns or calibrates; a backward pass counts as two. Estimates of time go by it.
-  virtual double LearningTokens() const { return 0; }
-  // About how many fp32 copies of all weights learning holds at once: weights, gradients, an
-  // optimizer's moments. Estimates of memory go by it.
-  virtual double LearningCopies() const { return 0; }
+  virtual LearningCost Learning() const { return {}; }
   // Whether the method needs a tokenizer and data.
-  bool learns() const { return LearningTokens() > 0; }
+  bool learns() const { return Learning().tokens > 0; }
 
   // Whether what it makes depends on the machine that makes it, as timings do. Keys of built
   // models then name the CPU and the threads.

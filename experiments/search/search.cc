@@ -83,7 +83,7 @@ absl::Status ApplySteps(const Workplace& workplace, const std::vector<Step>& ste
 // `where`: "last".
 absl::Status CheckUntrained(const Step& step, absl::string_view where) {
   NIBBLE_ASSIGN_OR_RETURN(const auto method, MakeMethod(step));
-  if (method->LearningCopies() == 0) return absl::OkStatus();
+  if (method->Learning().copies == 0) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat(where, ": a step that trains would run for each candidate; run it on the mix that the search writes"));
 }

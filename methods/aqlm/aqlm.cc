@@ -282,7 +282,12 @@ class AqlmMethod : public Method {
     return std::make_unique<AqlmMethod>(options, std::move(scheme));
   }
 
-  double LearningTokens() const override { return CalibrationTokens(options_, 6) + 3 * options_.fine_tuning().epochs() * CalibrationTokens(options_, 1); }
+  // Fine-tuning holds what a block shall give, too.
+  LearningCost Learning() const override {
+    LearningCost cost = CalibrationCost(options_, 6.0 + 3 * options_.fine_tuning().epochs());
+    if (options_.fine_tuning().epochs() > 0) cost.held_tokens *= 3;
+    return cost;
+  }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     NIBBLE_ASSIGN_OR_RETURN(std::vector<size_t> selected, SelectBlockLinears(graph, options_.layers()));

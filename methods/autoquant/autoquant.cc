@@ -89,7 +89,7 @@ class AutoquantMethod : public Method {
     return std::make_unique<AutoquantMethod>(options);
   }
 
-  double LearningTokens() const override { return CalibrationTokens(options_, 2); }
+  LearningCost Learning() const override { return CalibrationCost(options_, 2); }
   bool depends_on_machine() const override { return true; }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {

@@ -228,7 +228,7 @@ class AwqMethod : public Method {
     return std::make_unique<AwqMethod>(options, std::move(scheme));
   }
 
-  double LearningTokens() const override { return CalibrationTokens(options_, 1 + options_.grid()); }
+  LearningCost Learning() const override { return CalibrationCost(options_, 1 + options_.grid()); }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     const auto& ops = graph.ops();

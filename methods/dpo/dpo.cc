@@ -23,9 +23,10 @@ class DpoMethod : public Method {
     return std::make_unique<DpoMethod>(options);
   }
 
-  double LearningTokens() const override { return 2 * TrainingTokens(options_.data().window(), options_.training()); }
   // Quantized weights multiply as rounded copies.
-  double LearningCopies() const override { return kTrainingCopies + 1; }
+  LearningCost Learning() const override {
+    return {.tokens = 2 * TrainingTokens(options_.data().window(), options_.training()), .copies = kTrainingCopies + 1};
+  }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     NIBBLE_ASSIGN_OR_RETURN(const train::Sequences pairs, ReadPreferenceData(context, options_.data()));

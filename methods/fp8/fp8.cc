@@ -47,7 +47,7 @@ class Fp8Method : public Method {
     return std::make_unique<Fp8Method>(options, std::move(ranges));
   }
 
-  double LearningTokens() const override { return ranges_.has_value() ? ranges_->LearningTokens() : 0; }
+  LearningCost Learning() const override { return ranges_.has_value() ? ranges_->Cost() : LearningCost(); }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     const std::vector<std::string> layers = LayersOrBlocks(options_.layers());

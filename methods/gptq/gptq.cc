@@ -173,7 +173,7 @@ class GptqMethod : public Method {
     return std::make_unique<GptqMethod>(options, std::move(scheme), std::move(others));
   }
 
-  double LearningTokens() const override { return CalibrationTokens(options_, 6); }
+  LearningCost Learning() const override { return CalibrationCost(options_, 6); }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     NIBBLE_ASSIGN_OR_RETURN(Schemes schemes, SchemesFor(graph));

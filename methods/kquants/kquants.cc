@@ -66,7 +66,7 @@ class KquantsMethod : public Method {
     return std::make_unique<KquantsMethod>(options);
   }
 
-  double LearningTokens() const override { return options_.has_data() ? CalibrationTokens(options_, 1) : 0; }
+  LearningCost Learning() const override { return options_.has_data() ? CalibrationCost(options_, 1) : LearningCost(); }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     Importance importance;

@@ -52,8 +52,10 @@ class LoraMethod : public Method {
     return std::make_unique<LoraMethod>(options);
   }
 
-  double LearningTokens() const override { return options_.has_data() ? TrainingTokens(options_.data().window(), options_.training()) : 0; }
-  double LearningCopies() const override { return options_.has_data() ? kFrozenCopies : 0; }
+  LearningCost Learning() const override {
+    if (!options_.has_data()) return {};
+    return {.tokens = TrainingTokens(options_.data().window(), options_.training()), .copies = kFrozenCopies};
+  }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     if (options_.has_data() && !ir::AdaptersOf(graph).empty()) {

@@ -43,9 +43,10 @@ class QatMethod : public Method {
     return std::make_unique<QatMethod>(options);
   }
 
-  double LearningTokens() const override { return TrainingTokens(options_.data().window(), options_.training()); }
   // The weights of the forward pass are rounded copies.
-  double LearningCopies() const override { return kTrainingCopies + 1 + (options_.has_distill() ? kFrozenCopies : 0); }
+  LearningCost Learning() const override {
+    return {.tokens = TrainingTokens(options_.data().window(), options_.training()), .copies = kTrainingCopies + 1 + (options_.has_distill() ? kFrozenCopies : 0)};
+  }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     NIBBLE_ASSIGN_OR_RETURN(const train::Sequences sequences, ReadTrainingData(context, options_.data()));

@@ -87,7 +87,7 @@ class QuantoMethod : public Method {
     return std::make_unique<QuantoMethod>(options, std::move(ranges));
   }
 
-  double LearningTokens() const override { return ranges_.has_value() ? ranges_->LearningTokens() : 0; }
+  LearningCost Learning() const override { return ranges_.has_value() ? ranges_->Cost() : LearningCost(); }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     NIBBLE_RETURN_IF_ERROR(EncodeOps(context, graph, LayersOrBlocks(options_.layers()), WeightScheme(options_)));

@@ -18,8 +18,7 @@ class SftMethod : public Method {
     return std::make_unique<SftMethod>(options);
   }
 
-  double LearningTokens() const override { return TrainingTokens(options_.data().window(), options_.training()); }
-  double LearningCopies() const override { return kTrainingCopies; }
+  LearningCost Learning() const override { return {.tokens = TrainingTokens(options_.data().window(), options_.training()), .copies = kTrainingCopies}; }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     NIBBLE_ASSIGN_OR_RETURN(const train::Sequences sequences, ReadTrainingData(context, options_.data()));

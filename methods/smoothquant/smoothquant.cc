@@ -64,7 +64,7 @@ class SmoothquantMethod : public Method {
     return std::make_unique<SmoothquantMethod>(options);
   }
 
-  double LearningTokens() const override { return CalibrationTokens(options_, 1 + options_.search_size()); }
+  LearningCost Learning() const override { return CalibrationCost(options_, 1 + options_.search_size()); }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     NIBBLE_ASSIGN_OR_RETURN(std::vector<Batch> batches, CalibrationBatches(context, graph, options_.data(), options_.samples(), options_.seed()));

@@ -89,11 +89,11 @@ class SpinquantMethod : public Method {
     return std::make_unique<SpinquantMethod>(options);
   }
 
-  double LearningTokens() const override {
-    return options_.has_learn() ? TrainingTokens(options_.learn().data().window(), options_.learn()) : 0;
-  }
   // Weights, what rotating and rounding makes of them, and gradients.
-  double LearningCopies() const override { return options_.has_learn() ? 3 : 0; }
+  LearningCost Learning() const override {
+    if (!options_.has_learn()) return {};
+    return {.tokens = TrainingTokens(options_.learn().data().window(), options_.learn()), .copies = 3};
+  }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     NIBBLE_RETURN_IF_ERROR(CheckGraph(graph));

@@ -51,7 +51,7 @@ class StaticInt8Method : public Method {
     return std::make_unique<StaticInt8Method>(options);
   }
 
-  double LearningTokens() const override { return CalibrationTokens(options_, 1); }
+  LearningCost Learning() const override { return CalibrationCost(options_, 1); }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     NIBBLE_ASSIGN_OR_RETURN(const std::vector<size_t> selected, SelectBlockLinears(graph, options_.layers()));

@@ -18,8 +18,11 @@ struct StaticRanges {
   QuantScheme scheme;     // PER_TENSOR, without its fixed range
   std::function<absl::StatusOr<FixedRange>(const calibration::RangeObserver&)> range;
 
-  // Method::LearningTokens of the observation.
-  double LearningTokens() const { return static_cast<double>(samples * data.window()); }
+  // Of the observation.
+  LearningCost Cost() const {
+    const auto tokens = static_cast<double>(samples * data.window());
+    return {.tokens = tokens, .held_tokens = tokens};
+  }
 };
 
 // Observes what the linears `selected` of the graph as it is read, one block at a time,

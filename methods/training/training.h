@@ -42,18 +42,19 @@ absl::Status CheckCalibration(const Options& options, absl::string_view method) 
   return CheckData(options.data());
 }
 
-// Method::LearningTokens of a calibration whose batches pass through the model so often.
+// Of a calibration whose batches pass through the model so often.
 template <typename Options>
-double CalibrationTokens(const Options& options, double passes) {
-  return passes * options.samples() * options.data().window();
+LearningCost CalibrationCost(const Options& options, double passes) {
+  const double tokens = static_cast<double>(options.samples()) * static_cast<double>(options.data().window());
+  return {.tokens = passes * tokens, .held_tokens = tokens};
 }
-// The same of a training; Options: TrainingOptions or what has its fields.
+// LearningCost::tokens of a training; Options: TrainingOptions or what has its fields.
 template <typename Options>
 double TrainingTokens(int64_t window, const Options& options) {
   const double forward = static_cast<double>(options.steps()) * options.batch() * static_cast<double>(window);
   return (options.recompute_blocks() ? 4 : 3) * forward;
 }
-// Method::LearningCopies of a training of all weights: they, their gradients and AdamW's
+// LearningCost::copies of a training of all weights: they, their gradients and AdamW's
 // two moments.
 constexpr double kTrainingCopies = 4;
 // Of one that learns something else: the weights.
