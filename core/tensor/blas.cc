@@ -3,10 +3,6 @@
 #include <cblas.h>
 #include <f77blas.h>
 
-#include <algorithm>
-#include <cmath>
-#include <vector>
-
 namespace nibble::blas {
 namespace {
 
@@ -38,23 +34,41 @@ void DtrsmRightUpper(int64_t m, int64_t n, const double* u, int64_t ldu, double*
   cblas_dtrsm(CblasRowMajor, CblasRight, CblasUpper, CblasNoTrans, CblasNonUnit, Int(m), Int(n), 1.0, u, Int(ldu), c, Int(ldc));
 }
 
-bool InverseCholesky(int64_t n, double* a) {
+void DtrmmRightLower(int64_t m, int64_t n, double alpha, const double* l, int64_t ldl, double* c, int64_t ldc) {
   OneThread();
-  std::vector<double> diagonal(n);
-  for (int64_t i = 0; i < n; ++i) diagonal[i] = a[i * n + i];
-  // LAPACK's upper triangle by columns is ours below the diagonal by rows.
+  cblas_dtrmm(CblasRowMajor, CblasRight, CblasLower, CblasNoTrans, CblasNonUnit, Int(m), Int(n), alpha, l, Int(ldl), c, Int(ldc));
+}
+
+void DtrsmRightLowerTransposed(int64_t m, int64_t n, const double* l, int64_t ldl, double* c, int64_t ldc) {
+  OneThread();
+  cblas_dtrsm(CblasRowMajor, CblasRight, CblasLower, CblasTrans, CblasNonUnit, Int(m), Int(n), 1.0, l, Int(ldl), c, Int(ldc));
+}
+
+void DtrsmLeftLower(int64_t n, int64_t m, const double* l, int64_t ldl, double* c, int64_t ldc) {
+  OneThread();
+  cblas_dtrsm(CblasRowMajor, CblasLeft, CblasLower, CblasNoTrans, CblasNonUnit, Int(n), Int(m), 1.0, l, Int(ldl), c, Int(ldc));
+}
+
+void DsyrkLower(int64_t n, int64_t k, double alpha, const double* a, int64_t lda, double beta, double* c, int64_t ldc) {
+  OneThread();
+  cblas_dsyrk(CblasRowMajor, CblasLower, CblasNoTrans, Int(n), Int(k), alpha, a, Int(lda), beta, c, Int(ldc));
+}
+
+// LAPACK's upper triangle by columns is ours below the diagonal by rows.
+bool Cholesky(int64_t n, double* a, int64_t lda) {
+  OneThread();
+  char upper = 'U';
+  blasint size = Int(n), stride = Int(lda), info = 0;
+  dpotrf_(&upper, &size, a, &stride, &info);
+  return info == 0;
+}
+
+bool InvertLower(int64_t n, double* l, int64_t ldl) {
+  OneThread();
   char upper = 'U', unit = 'N';
-  blasint size = Int(n), info = 0;
-  dpotrf_(&upper, &size, a, &size, &info);
-  if (info == 0) dtrtri_(&upper, &unit, &size, a, &size, &info);
-  bool finite = info == 0;
-  for (int64_t i = 0; finite && i < n; ++i) finite = std::all_of(a + i * n, a + i * n + i + 1, [](double v) { return std::isfinite(v); });
-  if (finite) return true;
-  for (int64_t i = 0; i < n; ++i) {
-    a[i * n + i] = diagonal[i];
-    for (int64_t j = 0; j < i; ++j) a[i * n + j] = a[j * n + i];
-  }
-  return false;
+  blasint size = Int(n), stride = Int(ldl), info = 0;
+  dtrtri_(&upper, &unit, &size, l, &stride, &info);
+  return info == 0;
 }
 
 }  // namespace nibble::blas

@@ -17,10 +17,18 @@ void Dgemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, 
 // c [m, n] <- c U^-1 for an upper triangular u [n, n].
 void DtrsmRightUpper(int64_t m, int64_t n, const double* u, int64_t ldu, double* c, int64_t ldc);
 
-// a [n, n] symmetric, positive definite <- the inverse of its Cholesky factor L
-// (a = L L^T), lower triangular, above it a as it was. False when a is not
-// positive definite: then nothing has changed.
-bool InverseCholesky(int64_t n, double* a);
+// Of a triangular l [n, n] what is below and on its diagonal; nothing else is read or written.
+// c [m, n] <- alpha c l, c [m, n] <- c l^-T, c [n, m] <- l^-1 c.
+void DtrmmRightLower(int64_t m, int64_t n, double alpha, const double* l, int64_t ldl, double* c, int64_t ldc);
+void DtrsmRightLowerTransposed(int64_t m, int64_t n, const double* l, int64_t ldl, double* c, int64_t ldc);
+void DtrsmLeftLower(int64_t n, int64_t m, const double* l, int64_t ldl, double* c, int64_t ldc);
+// c [n, n] = alpha * a a^T + beta * c on and below the diagonal; a is [n, k].
+void DsyrkLower(int64_t n, int64_t k, double alpha, const double* a, int64_t lda, double beta, double* c, int64_t ldc);
+
+// The factor L of a = L L^T, and the inverse of a lower triangle, in place, on and below the
+// diagonal. False when a is not positive definite, or a diagonal entry 0.
+bool Cholesky(int64_t n, double* a, int64_t lda);
+bool InvertLower(int64_t n, double* l, int64_t ldl);
 
 }  // namespace nibble::blas
 

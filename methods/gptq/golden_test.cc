@@ -25,13 +25,13 @@ TEST_P(GptqGolden, CodesScalesAndLoss) {
   const std::string prefix = absl::StrCat("gptq.", golden.name, ".");
   const Tensor h = Golden("gptq.H"), w = Golden("gptq.W");
   const GptqSettings settings = {0.01, golden.act_order, false, 128};
-  ASSERT_OK_AND_ASSIGN(const HessianFactor factor, FactorHessian({h.as<double>().begin(), h.as<double>().end()}, settings));
+  ThreadPool pool(1);
+  ASSERT_OK_AND_ASSIGN(const HessianFactor factor, FactorHessian({h.as<double>().begin(), h.as<double>().end()}, settings, pool));
   EXPECT_TRUE(factor.dead[40]);
   QuantScheme scheme;
   scheme.set_format(absl::StrCat("int", golden.bits));
   scheme.set_per(golden.group > 0 ? QuantScheme::PER_GROUP : QuantScheme::PER_ROW);
   if (golden.group > 0) scheme.set_group_size(golden.group);
-  ThreadPool pool(1);
   const std::vector<float> weights(w.as<double>().begin(), w.as<double>().end());
   ASSERT_OK_AND_ASSIGN(const GptqSolution solution, SolveGptq(scheme, 16, weights, factor, settings, pool));
   ASSERT_OK_AND_ASSIGN(const CodeView view, AsIntegers(solution.encoded));

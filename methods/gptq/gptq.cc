@@ -117,7 +117,7 @@ class Pass {
       for (size_t i = 0; i < moved.size(); ++i) moved[i] -= x[i];
       change.Add(machine_, moved, x);
     }
-    auto factor = FactorHessian(moment.TakeMean(), settings_);
+    auto factor = FactorHessian(moment.TakeMean(), settings_, machine_.pool);
     if (!factor.ok()) return Annotate(factor.status(), graph_.ops()[reader].name);
     if (factor->retries > 0) {
       context_.CountEvent("gptq.more_damping", 1, absl::StrFormat("%s: %g", graph_.ops()[reader].name, factor->damping));

@@ -12,12 +12,14 @@
 #include "core/quant/format.h"
 #include "core/quant/integer_grid.h"
 #include "core/tensor/blas.h"
+#include "core/tensor/cholesky.h"
 
 namespace nibble {
 namespace {
 
-// Rows that a task solves: enough for matrix products, few enough to share out.
-constexpr int64_t kStrip = 32;
+// Rows that a task solves: many, as products with the factor pack it anew for each task, but
+// few enough to share out.
+int64_t StripRows(int64_t rows) { return std::min<int64_t>(128, RoundUp(CeilDiv(rows, 16), 16)); }
 
 double MeanDiagonal(const std::vector<double>& h, int64_t n) {
   double sum = 0;
@@ -69,9 +71,9 @@ std::vector<double> InOrder(const HessianFactor& factor, int64_t rows, const T* 
 // U from H in its order, in place. With rows and columns in reverse, H is L L^T;
 // L^-1 in reverse is upper triangular and its Gram matrix is H^-1. False when H
 // is not positive definite, which then is as it was.
-bool UpperFactor(int64_t n, std::vector<double>* h) {
+bool UpperFactor(int64_t n, std::vector<double>* h, ThreadPool& pool) {
   std::reverse(h->begin(), h->end());
-  const bool factored = blas::InverseCholesky(n, h->data());
+  const bool factored = InverseCholesky(n, h->data(), pool);
   std::reverse(h->begin(), h->end());
   for (int64_t i = 0; factored && i < n; ++i) std::fill_n(h->begin() + i * n, i, 0.0);
   return factored;
@@ -178,7 +180,7 @@ std::vector<float> WithoutDeadColumns(absl::Span<const float> weights, const Hes
 
 }  // namespace
 
-absl::StatusOr<HessianFactor> FactorHessian(std::vector<double> hessian, const GptqSettings& settings) {
+absl::StatusOr<HessianFactor> FactorHessian(std::vector<double> hessian, const GptqSettings& settings, ThreadPool& pool) {
   HessianFactor factor;
   const int64_t n = factor.size = static_cast<int64_t>(std::llround(std::sqrt(static_cast<double>(hessian.size()))));
   NIBBLE_CHECK(static_cast<int64_t>(hessian.size()) == n * n);
@@ -198,7 +200,7 @@ absl::StatusOr<HessianFactor> FactorHessian(std::vector<double> hessian, const G
   for (factor.damping = settings.damping;; factor.damping = std::min(1.0, 10 * factor.damping), ++factor.retries) {
     for (int64_t i = 0; i < n; ++i) factor.upper[i * n + i] += (factor.damping - added) * mean;
     added = factor.damping;
-    if (UpperFactor(n, &factor.upper)) return factor;
+    if (UpperFactor(n, &factor.upper, pool)) return factor;
     if (factor.damping >= 1 || factor.damping == 0) break;
   }
   return absl::FailedPreconditionError(absl::StrCat("the Hessian cannot be factored with a damping of ", factor.damping,
@@ -222,12 +224,12 @@ absl::StatusOr<GptqSolution> SolveGptq(const QuantScheme& scheme, int64_t rows, 
   }
   NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor rounded, Encode(scheme, {rows, n}, alive, &pool));
   const bool choose_grids = per_group && !settings.static_groups;
-  const int64_t groups = GroupsPerRow(scheme, n), strips = CeilDiv(rows, kStrip);
+  const int64_t groups = GroupsPerRow(scheme, n), strip_rows = StripRows(rows), strips = CeilDiv(rows, strip_rows);
   std::vector<float> met(rows * n);
   std::vector<Grid> grids(rows * groups);
   std::vector<double> losses(strips), rounding_losses(strips);
   NIBBLE_RETURN_IF_ERROR(ParallelForStatus(&pool, strips, [&](int64_t strip, int) -> absl::Status {
-    const int64_t first = strip * kStrip, count = std::min(kStrip, rows - first);
+    const int64_t first = strip * strip_rows, count = std::min(strip_rows, rows - first);
     const auto strip_weights = absl::MakeConstSpan(alive).subspan(first * n, count * n);
     StripSolver solver(scheme, *format->integer_bits(), count, strip_weights, factor, settings);
     if (!choose_grids) NIBBLE_RETURN_IF_ERROR(solver.ChooseStaticGrids(whole));
@@ -252,8 +254,9 @@ std::vector<float> PropagateError(absl::Span<const float> weights, int64_t rows,
                                   const HessianFactor& factor, ThreadPool& pool) {
   const int64_t n = factor.size;
   std::vector<float> result(weights.begin(), weights.end());
-  pool.ParallelFor(CeilDiv(rows, kStrip), [&](int64_t strip, int) {
-    const int64_t first = strip * kStrip, count = std::min(kStrip, rows - first);
+  const int64_t strip_rows = StripRows(rows);
+  pool.ParallelFor(CeilDiv(rows, strip_rows), [&](int64_t strip, int) {
+    const int64_t first = strip * strip_rows, count = std::min(strip_rows, rows - first);
     float* at = result.data() + first * n;
     const std::vector<double> w(at, at + count * n);
     std::vector<double> y(count * n);

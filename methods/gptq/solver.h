@@ -34,7 +34,7 @@ struct HessianFactor {
 
 // hessian: [size, size], symmetric, not damped. An error when it cannot be
 // factored with a damping of 1 either, or is not finite.
-absl::StatusOr<HessianFactor> FactorHessian(std::vector<double> hessian, const GptqSettings& settings);
+absl::StatusOr<HessianFactor> FactorHessian(std::vector<double> hessian, const GptqSettings& settings, ThreadPool& pool);
 
 struct GptqSolution {
   EncodedTensor encoded;

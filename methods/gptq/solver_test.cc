@@ -52,7 +52,7 @@ class SolverTest : public ::testing::Test {
  protected:
   GptqSolution Solved(const QuantScheme& scheme, int64_t rows, const std::vector<float>& weights, const std::vector<double>& hessian,
                       const GptqSettings& settings) {
-    const auto factor = FactorHessian(hessian, settings);
+    const auto factor = FactorHessian(hessian, settings, pool_);
     EXPECT_OK(factor);
     auto solution = SolveGptq(scheme, rows, weights, *factor, settings, pool_);
     EXPECT_OK(solution);
@@ -120,7 +120,7 @@ TEST_F(SolverTest, LossIsTheQuadraticForm) {
     for (const bool static_groups : {false, true}) {
       const GptqSettings settings = {0.01, static_groups, static_groups, 16};
       std::vector<double> h = CorrelatedHessian(n, 5);
-      ASSERT_OK_AND_ASSIGN(const HessianFactor factor, FactorHessian(h, settings));
+      ASSERT_OK_AND_ASSIGN(const HessianFactor factor, FactorHessian(h, settings, pool_));
       Damp(n, settings.damping, &h);
       ASSERT_OK_AND_ASSIGN(const GptqSolution solution, SolveGptq(scheme, rows, weights, factor, settings, pool_));
       const std::vector<float> decoded = Decode(solution.encoded);
@@ -168,10 +168,10 @@ TEST_F(SolverTest, ColumnsThatSeeNothingBecomeZero) {
 TEST_F(SolverTest, AHessianThatWillNotFactorTakesMoreDampingAndSaysSo) {
   GptqSettings settings;
   settings.damping = 0;
-  EXPECT_THAT(std::string(FactorHessian({1, 1, 1, 1}, settings).status().message()), HasSubstr("cannot be factored"));
+  EXPECT_THAT(std::string(FactorHessian({1, 1, 1, 1}, settings, pool_).status().message()), HasSubstr("cannot be factored"));
   settings.damping = 0.01;
   // Not positive: the diagonal's mean is 1, the off-diagonal entry 1.05.
-  ASSERT_OK_AND_ASSIGN(const HessianFactor factor, FactorHessian({1, 1.05, 1.05, 1}, settings));
+  ASSERT_OK_AND_ASSIGN(const HessianFactor factor, FactorHessian({1, 1.05, 1.05, 1}, settings, pool_));
   EXPECT_EQ(factor.retries, 1);
   EXPECT_NEAR(factor.damping, 0.1, 1e-12);
   // H^-1 = U^T U with 1.1 on the diagonal of H.
@@ -179,13 +179,13 @@ TEST_F(SolverTest, AHessianThatWillNotFactorTakesMoreDampingAndSaysSo) {
   EXPECT_NEAR(factor.upper[0] * factor.upper[0], 1.1 / determinant, 1e-9);
   EXPECT_NEAR(factor.upper[0] * factor.upper[1], -1.05 / determinant, 1e-9);
   EXPECT_EQ(factor.upper[2], 0);
-  EXPECT_FALSE(FactorHessian({1, 5, 5, 1}, settings).ok());
-  EXPECT_THAT(std::string(FactorHessian({1, std::nan(""), 0, 1}, settings).status().message()), HasSubstr("not finite"));
+  EXPECT_FALSE(FactorHessian({1, 5, 5, 1}, settings, pool_).ok());
+  EXPECT_THAT(std::string(FactorHessian({1, std::nan(""), 0, 1}, settings, pool_).status().message()), HasSubstr("not finite"));
 }
 
 TEST_F(SolverTest, ActOrderWithMovingGroupsIsRefused) {
   const GptqSettings settings = {0.01, true, false, 128};
-  ASSERT_OK_AND_ASSIGN(const HessianFactor factor, FactorHessian(Identity(8), settings));
+  ASSERT_OK_AND_ASSIGN(const HessianFactor factor, FactorHessian(Identity(8), settings, pool_));
   EXPECT_FALSE(SolveGptq(Scheme(4, 4), 1, RandomWeights(8, 1), factor, settings, pool_).ok());
 }
 
@@ -195,7 +195,7 @@ TEST_F(SolverTest, PropagationIsLeastSquares) {
   const std::vector<double> h = CorrelatedHessian(n, 10);
   GptqSettings settings;
   settings.damping = 0;
-  ASSERT_OK_AND_ASSIGN(const HessianFactor factor, FactorHessian(h, settings));
+  ASSERT_OK_AND_ASSIGN(const HessianFactor factor, FactorHessian(h, settings, pool_));
   const std::vector<float> weights = RandomWeights(2 * n, 11), map = RandomWeights(n * n, 12);
   EXPECT_EQ(PropagateError(weights, 2, std::vector<double>(n * n, 0.0), 1, factor, pool_), weights);
   std::vector<double> change(n * n, 0.0);  // M H
