@@ -11,13 +11,15 @@
 //
 // A block is `blocksize` elements of the flat weight. Where blocks do not lie inside
 // rows the weight is decoded to its dtype. 8 bits (LLM.int8(): Dettmers et al.,
-// 2022): X.weight I8 [N, K] and X.SCB F32 [N], w = code SCB / 127.
+// 2022): X.weight I8 [N, K] and X.SCB F32 [N], w = code SCB / 127; columns of inputs with a value
+// from llm_int8_threshold on leave the int8 product.
 //
 // Established from bitsandbytes 0.50.2 (functional.QuantState, backends/default); its
 // CPU kernel takes other blocks' scales where blocks cross rows of some widths.
 
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -236,6 +238,12 @@ absl::StatusOr<EncodedTensor> Load8Bit(const std::string& module, const Shape& s
 
 absl::Status Open8Bit(const Settings& settings, std::shared_ptr<const TensorFiles> files, QuantizedLayout* layout) {
   NIBBLE_ASSIGN_OR_RETURN(const double threshold, settings.Number("llm_int8_threshold", 6.0));
+  if (!(threshold >= 0) || threshold > std::numeric_limits<float>::max()) return settings.Bad("llm_int8_threshold", "0 or more");
+  QuantScheme activation = TokenScheme(8, false);
+  if (threshold > 0) {
+    activation.set_outlier_threshold(static_cast<float>(threshold));
+    activation.set_outlier_columns(true);
+  }
   for (const std::string& module : files->NamesBefore(".SCB")) {
     NIBBLE_ASSIGN_OR_RETURN(const Tensor weight, files->Get(module + ".weight"));
     if (weight.dtype() != DType::kI8 || weight.shape().size() != 2 || weight.elements() == 0) {
@@ -250,9 +258,8 @@ absl::Status Open8Bit(const Settings& settings, std::shared_ptr<const TensorFile
       }
     }
     layout->weights[module] = [=, shape = weight.shape()] { return Load8Bit(module, shape, *files); };
-    if (threshold == 0) layout->activations[module] = TokenScheme(8, false);
+    layout->activations[module] = activation;
   }
-  if (threshold != 0) absl::StrAppend(&layout->note, "; weights only: inputs stay floats, LLM.int8()'s split at ", threshold, " is not imitated");
   return absl::OkStatus();
 }
 

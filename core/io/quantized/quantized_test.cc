@@ -71,7 +71,8 @@ const Case kCases[] = {
     {"bnb_nf4_dq", "nf4 per group of 32, 8-bit scales in blocks of 256", ""},
     {"bnb_fp4", "fp32", ""},
     // bitsandbytes multiplies by SCB and then by 1/127.
-    {"bnb_int8", "int8 per row, symmetric absmax/(2^(b-1)-1), fp32 scales", "", 3e-7},
+    {"bnb_int8", "int8 per row, symmetric absmax/(2^(b-1)-1), fp32 scales",
+     "int8 per token dynamic, symmetric absmax/(2^(b-1)-1), fp32 scales, columns from 6 on in bf16", 3e-7},
     {"ct_w4g32", "int4 per group of 32, symmetric absmax/(2^(b-1)-1), fp16 scales", ""},
     {"ct_w4g32_asym", "int4 per group of 32, asymmetric, bf16 scales", ""},
     {"ct_w3", "int3 per row, asymmetric, fp32 scales", ""},
@@ -223,6 +224,7 @@ TEST(Layout, SettingsThatAreNotSupportedAreNamed) {
   EXPECT_THAT(MessageWith("ct_w4g32", "/config_groups/group_0/targets", json::array({"re:.*q_proj"})), HasSubstr("no config group"));
   EXPECT_THAT(MessageWith("ct_w4g32", "/transform_config", json{{"a", 1}}), HasSubstr("transform_config"));
   EXPECT_THAT(MessageWith("ct_w8a8", "/config_groups/group_0/input_activations/strategy", "group"), HasSubstr("'group'"));
+  EXPECT_THAT(MessageWith("bnb_int8", "/llm_int8_threshold", -1), HasSubstr("llm_int8_threshold is -1, expected 0 or more"));
   EXPECT_THAT(MessageWith("ct_fp8", "/config_groups/group_0/weights/type", "int"), HasSubstr("F8_E4M3"));
 }
 
@@ -234,7 +236,6 @@ TEST(Layout, NotesSayWhatWasDecodedOrLeftOut) {
   EXPECT_EQ(note("gptq_w4g32"), "GPTQ checkpoint");
   EXPECT_THAT(note("gptq_act_order"), HasSubstr("1 of 1 weights decoded to floats: act-order"));
   EXPECT_THAT(note("bnb_fp4"), HasSubstr("1 weights decoded to floats"));
-  EXPECT_THAT(note("bnb_int8"), HasSubstr("split at 6 is not imitated"));
 }
 
 TEST(Layout, ClassesOfTorchAoThatAreNotReadAreNamed) {
