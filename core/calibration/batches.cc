@@ -13,6 +13,7 @@ absl::StatusOr<std::vector<Batch>> EmbedBatches(const ir::Graph& graph, const tr
     const auto sequence = sequences.tokens(train::ShuffledIndex(i, sequences.size(), seed));
     NIBBLE_ASSIGN_OR_RETURN(const std::vector<float> rows, ir::EmbedTokens(graph, sequence));
     Batch& batch = batches.back();
+    batch.tokens.insert(batch.tokens.end(), sequence.begin(), sequence.end());
     batch.hidden.insert(batch.hidden.end(), rows.begin(), rows.end());
     batch.starts.push_back(batch.starts.back() + static_cast<int64_t>(sequence.size()));
   }

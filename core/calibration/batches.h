@@ -17,6 +17,7 @@ inline constexpr int64_t kBatchTokens = 2048;
 
 struct Batch {
   std::vector<int64_t> starts = {0};  // first tokens of sequences, then the number of tokens
+  std::vector<int32_t> tokens;
   std::vector<float> hidden;          // [tokens, hidden], what the next block reads
 };
 

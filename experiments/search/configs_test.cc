@@ -25,7 +25,7 @@ TEST(SearchConfigs, PassTheChecks) {
     EXPECT_TRUE(status.ok()) << path << ": " << status;
     ++checked;
   }
-  EXPECT_GE(checked, 2);
+  EXPECT_GE(checked, 3);
 }
 
 }  // namespace

@@ -17,7 +17,7 @@ constexpr double kMib = 1 << 20;
 
 struct DecodeTime {
   double seconds = 0;                // of a token
-  std::vector<double> step_seconds;  // of a token, a plan step each
+  std::vector<double> step_seconds;  // of a token, a plan step each; the head last
 };
 
 absl::StatusOr<DecodeTime> TimeDecode(const Plan& plan, const DecodeTiming& timing, ThreadPool& pool) {
@@ -35,13 +35,13 @@ absl::StatusOr<DecodeTime> TimeDecode(const Plan& plan, const DecodeTiming& timi
   return best;
 }
 
-// "q_proj [576, 576] {weight} {activation}": linears that do the same.
+// "q_proj [576, 576] {weight} {activation}": ops that do the same.
 std::string KindOf(const ir::Op& op, const EncodedTensor& weight) {
   return absl::StrCat(op.name.substr(op.name.rfind('.') + 1), " ", ShapeToString(weight.shape), " ", SchemeToString(weight.scheme), " ",
                       op.activation.has_value() ? SchemeToString(*op.activation) : "");
 }
 
-// `kinds`: of each linear of `cost`.
+// `kinds`: of each op of `cost`.
 absl::Status AddTimes(const ir::Graph& graph, const std::map<std::string, std::string>& kinds, const DecodeTiming& timing, ThreadPool& pool, ModelCost* cost) {
   NIBBLE_ASSIGN_OR_RETURN(const auto* table, kernels::ChooseTable());
   NIBBLE_ASSIGN_OR_RETURN(const auto plan, Plan::Create(graph, *table));
@@ -56,15 +56,18 @@ absl::Status AddTimes(const ir::Graph& graph, const std::map<std::string, std::s
     int count = 0;
   };
   std::map<std::string, Mean> means;
+  const auto add = [&](const std::string& name, double seconds) {
+    Mean& mean = means[kinds.at(name)];
+    mean.sum += seconds;
+    ++mean.count;
+  };
   for (size_t i = 0; i < plan->steps().size(); ++i) {
     const PlanStep& step = plan->steps()[i];
-    const auto kind = kinds.find(step.op.name);
-    if (step.kind != PlanStep::Kind::kLinear || kind == kinds.end()) continue;
-    Mean& mean = means[kind->second];
-    mean.sum += time.step_seconds[i];
-    ++mean.count;
+    const bool is_part = step.kind == PlanStep::Kind::kLinear || step.kind == PlanStep::Kind::kEmbed;
+    if (is_part && kinds.count(step.op.name) > 0) add(step.op.name, time.step_seconds[i]);
   }
-  for (const auto& [name, kind] : kinds) cost->linears.at(name).seconds = means.at(kind).sum / means.at(kind).count;
+  add(graph.head().name, time.step_seconds[plan->steps().size()]);
+  for (const auto& [name, kind] : kinds) cost->ops.at(name).seconds = means.at(kind).sum / means.at(kind).count;
   return absl::OkStatus();
 }
 
@@ -76,9 +79,10 @@ absl::StatusOr<ModelCost> MeasureModelCost(const ir::Graph& graph, const std::op
   cost.whole.bytes = size[0].value() * kMib;
   std::map<std::string, std::string> kinds;
   for (const ir::Op& op : graph.ops()) {
-    if (op.kind != ir::OpKind::kLinear || op.adapter || op.layer < 0) continue;
+    if (!(op.is_linear() || op.kind == ir::OpKind::kEmbed) || op.adapter) continue;
     NIBBLE_ASSIGN_OR_RETURN(const EncodedTensor weight, graph.parameter(*op.weight).Load());
-    cost.linears[op.name].bytes = static_cast<double>(weight.byte_size());
+    const bool shares = op.kind == ir::OpKind::kLogits && graph.tied();
+    cost.ops[op.name].bytes = shares ? 0 : static_cast<double>(weight.byte_size());
     kinds[op.name] = KindOf(op, weight);
   }
   if (timing.has_value()) NIBBLE_RETURN_IF_ERROR(AddTimes(graph, kinds, *timing, pool, &cost));

@@ -21,7 +21,8 @@ struct Cost {
 
 struct ModelCost {
   Cost whole;
-  std::map<std::string, Cost> linears;  // inside the blocks, by name
+  // Linears, embedding and head, by name; what a tied head shares counts as the embedding's.
+  std::map<std::string, Cost> ops;
 };
 
 // How a decode is timed.

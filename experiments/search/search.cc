@@ -50,22 +50,59 @@ absl::Status SetLayers(const std::vector<std::string>& layers, Step* step) {
 
 using Steps = google::protobuf::RepeatedPtrField<Step>;
 
-// Some of a candidate's steps for some linears.
-absl::StatusOr<std::vector<Step>> StepsFor(const Search::Candidate& candidate, const Steps& given, const std::vector<std::string>& linears) {
+// Some of a candidate's steps for some ops.
+absl::StatusOr<std::vector<Step>> StepsFor(const Search::Candidate& candidate, const Steps& given, const std::vector<std::string>& ops) {
   std::vector<Step> steps(given.begin(), given.end());
-  for (Step& step : steps) NIBBLE_RETURN_IF_ERROR(Annotate(SetLayers(linears, &step), absl::StrCat("candidate ", candidate.name())));
+  for (Step& step : steps) NIBBLE_RETURN_IF_ERROR(Annotate(SetLayers(ops, &step), absl::StrCat("candidate ", candidate.name())));
   return steps;
 }
 
-absl::StatusOr<std::vector<Step>> StepsFor(const Search::Candidate& candidate, const std::vector<std::string>& linears) {
-  return StepsFor(candidate, candidate.step(), linears);
+// What a candidate is chosen for: selectors of the embedding and the head, and of linears
+// inside the blocks.
+struct Chosen {
+  std::vector<std::string> ends, blocks;
+};
+
+Chosen Everything(const Search& search) {
+  Chosen all{{}, {"blocks"}};
+  if (search.embedding_and_head()) all.ends = {"embedding", "head"};
+  return all;
 }
 
-absl::StatusOr<std::vector<Step>> BuildFor(const Search::Candidate& candidate, const std::vector<std::string>& linears) {
-  return StepsFor(candidate, candidate.build().empty() ? candidate.step() : candidate.build(), linears);
+// The steps by which a choice is measured.
+absl::StatusOr<std::vector<Step>> MeasuredFor(const Search::Candidate& candidate, const Chosen& chosen) {
+  std::vector<std::string> ops = chosen.ends;
+  ops.insert(ops.end(), chosen.blocks.begin(), chosen.blocks.end());
+  return StepsFor(candidate, candidate.step(), ops);
 }
 
-// A mix's pipeline around what makes its linears.
+// The steps that make the model for use: the ends first, so that what calibrates the blocks
+// has them as they will be.
+struct BuildSteps {
+  std::vector<Step> ends, blocks;
+
+  std::vector<Step> all() const {
+    std::vector<Step> steps = ends;
+    steps.insert(steps.end(), blocks.begin(), blocks.end());
+    return steps;
+  }
+};
+
+absl::Status AddBuild(const Search::Candidate& candidate, const Chosen& chosen, BuildSteps* build) {
+  if (!chosen.ends.empty()) {
+    NIBBLE_ASSIGN_OR_RETURN(const std::vector<Step> ends, StepsFor(candidate, candidate.step(), chosen.ends));
+    build->ends.insert(build->ends.end(), ends.begin(), ends.end());
+  }
+  if (chosen.blocks.empty()) return absl::OkStatus();
+  NIBBLE_ASSIGN_OR_RETURN(const std::vector<Step> blocks,
+                          StepsFor(candidate, candidate.build().empty() ? candidate.step() : candidate.build(), chosen.blocks));
+  for (const Step& step : blocks) {
+    if (build->blocks.empty() || !JoinStep(step, &build->blocks.back())) build->blocks.push_back(step);
+  }
+  return absl::OkStatus();
+}
+
+// A mix's pipeline around what makes its units.
 Pipeline PipelineOf(const Search& search, const std::vector<Step>& build) {
   Pipeline pipeline;
   *pipeline.mutable_step() = search.first();
@@ -91,15 +128,17 @@ absl::Status CheckUntrained(const Step& step, absl::string_view where) {
 absl::Status CheckCandidate(const Search::Candidate& candidate) {
   if (candidate.name().empty()) return absl::InvalidArgumentError("a candidate has no name");
   if (candidate.step().empty()) return absl::InvalidArgumentError(absl::StrCat("candidate ", candidate.name(), " has no step"));
-  NIBBLE_ASSIGN_OR_RETURN(const std::vector<Step> steps, StepsFor(candidate, {"blocks"}));
+  const Chosen blocks{{}, {"blocks"}};
+  NIBBLE_ASSIGN_OR_RETURN(const std::vector<Step> steps, MeasuredFor(candidate, blocks));
   for (const Step& step : steps) {
     NIBBLE_ASSIGN_OR_RETURN(const auto method, MakeMethod(step));
     if (!method->learns()) continue;
     return absl::InvalidArgumentError(
         absl::StrCat("candidate ", candidate.name(), " learns from data; a search measures with methods that do not, as rtn, and builds with it: build { ... }"));
   }
-  NIBBLE_ASSIGN_OR_RETURN(const std::vector<Step> build, BuildFor(candidate, {"blocks"}));
-  for (const Step& step : build) NIBBLE_RETURN_IF_ERROR(CheckUntrained(step, absl::StrCat("candidate ", candidate.name(), ", build")));
+  BuildSteps build;
+  NIBBLE_RETURN_IF_ERROR(AddBuild(candidate, blocks, &build));
+  for (const Step& step : build.all()) NIBBLE_RETURN_IF_ERROR(CheckUntrained(step, absl::StrCat("candidate ", candidate.name(), ", build")));
   return absl::OkStatus();
 }
 
@@ -210,15 +249,28 @@ absl::Status CheckSearch(const Search& search) {
   return search.metric().empty() ? error("a search needs a metric to check its result with") : absl::OkStatus();
 }
 
-std::vector<SearchUnit> SearchUnits(const ir::Graph& graph, Search::Unit unit) {
+namespace {
+
+// The embedding and the head, which are one unit where they are tied.
+std::vector<SearchUnit> EndUnits(const ir::Graph& graph) {
+  const std::string &embedding = graph.embedding().name, &head = graph.head().name;
+  const int layers = graph.num_layers();
+  if (graph.tied()) return {{"embedding and head", {.embedding = true, .head = true}, {embedding, head}}};
+  return {{embedding, {.embedding = true}, {embedding}}, {head, {.first = layers, .end = layers, .head = true}, {head}}};
+}
+
+}  // namespace
+
+std::vector<SearchUnit> SearchUnits(const ir::Graph& graph, Search::Unit unit, bool embedding_and_head) {
   std::vector<SearchUnit> units;
+  if (embedding_and_head) units = EndUnits(graph);
   for (const ir::Op& op : graph.ops()) {
     if (op.kind != ir::OpKind::kLinear || op.adapter || op.layer < 0) continue;
     std::string name = op.name;
     if (unit != Search::LINEAR) name = name.substr(0, name.rfind('.'));
     if (unit == Search::BLOCK) name = name.substr(0, name.rfind('.'));
-    if (units.empty() || units.back().name != name) units.push_back({name, op.layer, {}});
-    units.back().linears.push_back(op.name);
+    if (units.empty() || units.back().name != name) units.push_back({name, {.first = op.layer, .end = op.layer + 1}, {}});
+    units.back().ops.push_back(op.name);
   }
   return units;
 }
@@ -259,19 +311,19 @@ absl::StatusOr<std::unique_ptr<Searcher>> Searcher::Create(const Search& search,
   return searcher;
 }
 
-absl::StatusOr<double> Searcher::LossOf(const std::vector<Step>& steps, GraphMaker quantize, int first, int end) {
+absl::StatusOr<double> Searcher::LossOf(const std::vector<Step>& steps, GraphMaker quantize, const ModelPart& part) {
   const std::string key = Sha256(absl::StrCat(conditions_, StepsText(steps)));
   const auto known = known_.find(key);
   if (known != known_.end()) return known->second;
   NIBBLE_ASSIGN_OR_RETURN(const ir::Graph changed, quantize());
-  NIBBLE_ASSIGN_OR_RETURN(const double loss, probe_->Divergence(changed, first, end));
+  NIBBLE_ASSIGN_OR_RETURN(const double loss, probe_->Divergence(changed, part));
   NIBBLE_RETURN_IF_ERROR(AppendLoss(out_ + kLossFile, key, loss));
   return loss;
 }
 
 absl::StatusOr<double> Searcher::LossOfUnit(const Search::Candidate& candidate, const SearchUnit& unit) {
-  NIBBLE_ASSIGN_OR_RETURN(const std::vector<Step> steps, StepsFor(candidate, unit.linears));
-  const auto loss = LossOf(steps, [&] { return Quantize(steps); }, unit.layer, unit.layer + 1);
+  NIBBLE_ASSIGN_OR_RETURN(const std::vector<Step> steps, StepsFor(candidate, candidate.step(), unit.ops));
+  const auto loss = LossOf(steps, [&] { return Quantize(steps); }, unit.part);
   return loss.ok() ? loss : Annotate(loss.status(), absl::StrCat(unit.name, ", candidate ", candidate.name()));
 }
 
@@ -296,7 +348,7 @@ absl::Status Searcher::MeasureCosts(Sensitivities* result) {
     Cost& rest = rests.emplace_back(model->whole);
     for (size_t u = 0; u < units; ++u) {
       Cost& cost = result->costs[u].emplace_back();
-      for (const std::string& linear : result->units[u].linears) cost = Sum(cost, model->linears.at(linear));
+      for (const std::string& op : result->units[u].ops) cost = Sum(cost, model->ops.at(op));
       rest = {rest.bytes - cost.bytes, rest.seconds - cost.seconds};
     }
   }
@@ -312,7 +364,7 @@ absl::Status Searcher::MeasureCosts(Sensitivities* result) {
 
 absl::StatusOr<Sensitivities> Searcher::Measure() {
   Sensitivities result;
-  result.units = SearchUnits(graph_, search_.unit());
+  result.units = SearchUnits(graph_, search_.unit(), search_.embedding_and_head());
   NIBBLE_RETURN_IF_ERROR(MeasureCosts(&result));
   for (const Budget& budget : BudgetsOf(search_)) NIBBLE_RETURN_IF_ERROR(CheckBudget(budget, result));
   Progress progress("units", static_cast<int64_t>(result.units.size()));
@@ -329,20 +381,20 @@ absl::StatusOr<Sensitivities> Searcher::Measure() {
 
 absl::StatusOr<Searcher::ChoiceSteps> Searcher::StepsOf(const std::vector<SearchUnit>& units, const std::vector<int>& choice) const {
   ChoiceSteps all;
+  BuildSteps build;
   for (int c = 0; c < search_.candidate_size(); ++c) {
-    std::vector<std::string> linears;
+    Chosen chosen;
     for (size_t u = 0; u < units.size(); ++u) {
-      if (choice[u] == c) linears.insert(linears.end(), units[u].linears.begin(), units[u].linears.end());
+      if (choice[u] != c) continue;
+      std::vector<std::string>& ops = units[u].in_blocks() ? chosen.blocks : chosen.ends;
+      ops.insert(ops.end(), units[u].ops.begin(), units[u].ops.end());
     }
-    if (linears.empty()) continue;
-    const Search::Candidate& candidate = search_.candidate(c);
-    NIBBLE_ASSIGN_OR_RETURN(const std::vector<Step> measured, StepsFor(candidate, linears));
-    NIBBLE_ASSIGN_OR_RETURN(const std::vector<Step> build, BuildFor(candidate, linears));
+    if (chosen.ends.empty() && chosen.blocks.empty()) continue;
+    NIBBLE_ASSIGN_OR_RETURN(const std::vector<Step> measured, MeasuredFor(search_.candidate(c), chosen));
     all.measured.insert(all.measured.end(), measured.begin(), measured.end());
-    for (const Step& step : build) {
-      if (all.build.empty() || !JoinStep(step, &all.build.back())) all.build.push_back(step);
-    }
+    NIBBLE_RETURN_IF_ERROR(AddBuild(search_.candidate(c), chosen, &build));
   }
+  all.build = build.all();
   return all;
 }
 
@@ -385,7 +437,8 @@ absl::StatusOr<Mix> Searcher::FindMix(const Budget& budget, const Sensitivities&
 }
 
 absl::Status Searcher::Finish(const ChoiceSteps& steps, GraphMaker quantize, Mix* mix) {
-  NIBBLE_ASSIGN_OR_RETURN(mix->loss, LossOf(steps.measured, quantize, 0, graph_.num_layers()));
+  const ModelPart whole{search_.embedding_and_head(), 0, graph_.num_layers(), search_.embedding_and_head()};
+  NIBBLE_ASSIGN_OR_RETURN(mix->loss, LossOf(steps.measured, quantize, whole));
   mix->pipeline = PipelineOf(search_, steps.build);
   return absl::OkStatus();
 }
@@ -410,8 +463,9 @@ absl::StatusOr<std::vector<Mix>> Searcher::FindMixes(const Sensitivities& sensit
 absl::StatusOr<std::vector<Mix>> UniformMixes(const Search& search) {
   std::vector<Mix> mixes;
   for (const Search::Candidate& candidate : search.candidate()) {
-    NIBBLE_ASSIGN_OR_RETURN(const std::vector<Step> build, BuildFor(candidate, {"blocks"}));
-    mixes.push_back({.name = candidate.name(), .pipeline = PipelineOf(search, build)});
+    BuildSteps build;
+    NIBBLE_RETURN_IF_ERROR(AddBuild(candidate, Everything(search), &build));
+    mixes.push_back({.name = candidate.name(), .pipeline = PipelineOf(search, build.all())});
   }
   return mixes;
 }

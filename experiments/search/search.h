@@ -1,4 +1,4 @@
-// Finds for each linear the scheme that lets a model keep most within a size or a time:
+// Finds for each linear, and for embedding and head, the scheme that lets a model keep most within a size or a time:
 // measured costs and losses of single units, the best mix by dynamic programming, and an
 // experiment that measures what was predicted.
 #ifndef NIBBLE_EXPERIMENTS_SEARCH_SEARCH_H_
@@ -21,11 +21,13 @@
 
 namespace nibble {
 
-// Linears that are quantized alike.
+// Linears that are quantized alike, or the embedding, the head, or both.
 struct SearchUnit {
-  std::string name;                 // "model.layers.3.mlp"
-  int layer = 0;
-  std::vector<std::string> linears;  // names of ops
+  std::string name;  // "model.layers.3.mlp"
+  ModelPart part;
+  std::vector<std::string> ops;
+
+  bool in_blocks() const { return part.first < part.end; }
 };
 
 // What a search measured, [unit][candidate]; a loss is a mean KL divergence in nats.
@@ -64,7 +66,7 @@ absl::Status CheckSearch(const Search& search);
 // starts from.
 extern const char kDefaultSearch[];
 
-std::vector<SearchUnit> SearchUnits(const ir::Graph& graph, Search::Unit unit);
+std::vector<SearchUnit> SearchUnits(const ir::Graph& graph, Search::Unit unit, bool embedding_and_head);
 
 class Searcher {
  public:
@@ -109,9 +111,8 @@ class Searcher {
   absl::StatusOr<Mix> FindMix(const Budget& budget, const Sensitivities& sensitivities);
   // Adds steps and the measured loss.
   absl::Status Finish(const ChoiceSteps& steps, GraphMaker quantize, Mix* mix);
-  // What block range [first, end) under `steps` does, from the folder or measured on what
-  // `quantize` gives.
-  absl::StatusOr<double> LossOf(const std::vector<Step>& steps, GraphMaker quantize, int first, int end);
+  // What `part` under `steps` does, from the folder or measured on what `quantize` gives.
+  absl::StatusOr<double> LossOf(const std::vector<Step>& steps, GraphMaker quantize, const ModelPart& part);
 
   const Search& search_;
   const Workplace workplace_;
@@ -124,7 +125,7 @@ class Searcher {
   std::unique_ptr<OutputProbe> probe_;
 };
 
-// Each candidate for all linears of the blocks, without costs and losses: what a search will
+// Each candidate for all that is searched, without costs and losses: what a search will
 // compare at least.
 absl::StatusOr<std::vector<Mix>> UniformMixes(const Search& search);
 

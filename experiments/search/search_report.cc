@@ -13,13 +13,14 @@
 namespace nibble {
 namespace {
 
-// How many weights of each kind of linear, or of each block, went to each candidate.
+// How many ops of each kind, or of each block, went to each candidate.
 std::string ChoiceTable(const Search& search, const Sensitivities& sensitivities, const Mix& mix, bool by_block) {
   std::map<std::string, std::vector<int>> counts;
   std::vector<std::string> order;
   for (size_t u = 0; u < sensitivities.units.size(); ++u) {
-    for (const std::string& linear : sensitivities.units[u].linears) {
-      const std::string row = by_block ? absl::StrCat("block ", sensitivities.units[u].layer) : linear.substr(linear.rfind('.') + 1);
+    const SearchUnit& unit = sensitivities.units[u];
+    for (const std::string& op : unit.ops) {
+      const std::string row = by_block && unit.in_blocks() ? absl::StrCat("block ", unit.part.first) : op.substr(op.rfind('.') + 1);
       auto [it, added] = counts.emplace(row, std::vector<int>(search.candidate_size()));
       if (added) order.push_back(row);
       ++it->second[mix.choice[u]];
@@ -82,7 +83,7 @@ absl::Status WriteSearchReport(const Search& search, const Sensitivities& sensit
   for (const Mix& mix : mixes) {
     NIBBLE_RETURN_IF_ERROR(WriteFile(absl::StrCat(out, "/", mix.name, ".textproto"), ProtoToText(mix.pipeline)));
     if (!mix.budget.has_value()) continue;
-    absl::StrAppend(&text, "\n## ", mix.name, "\n\nLinears by candidate; `nibble quantize --pipeline ", mix.name, ".textproto` makes the model.\n\n",
+    absl::StrAppend(&text, "\n## ", mix.name, "\n\nLinears and tables by candidate; `nibble quantize --pipeline ", mix.name, ".textproto` makes the model.\n\n",
                     ChoiceTable(search, sensitivities, mix, false), "\n", ChoiceTable(search, sensitivities, mix, true));
   }
   NIBBLE_RETURN_IF_ERROR(WriteFront(sensitivities, mixes, Budget::Kind::kMib, out + "/front"));

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "absl/strings/match.h"
 #include "core/base/file.h"
 #include "core/base/proto.h"
 #include "experiments/text_config.h"
@@ -102,8 +103,8 @@ TEST_F(SearchTest, TheMixIsAPipelineThatMakesIt) {
   ASSERT_OK(ApplyPipeline(context, mixes.back().pipeline.step(), model.graph));
   double bytes = 0;
   for (const SearchUnit& unit : sensitivities.units) {
-    for (const std::string& linear : unit.linears) {
-      const ir::Op& op = *model.graph.FindOp(linear);
+    for (const std::string& name : unit.ops) {
+      const ir::Op& op = *model.graph.FindOp(name);
       bytes += static_cast<double>(model.graph.parameter(*op.weight).Load()->byte_size());
       EXPECT_TRUE(op.activation.has_value());
     }
@@ -161,12 +162,60 @@ TEST_F(SearchTest, TheExperimentComparesWithTheBestCandidateThatFits) {
 TEST_F(SearchTest, UnitsAreLinearsModulesOrBlocks) {
   ASSERT_OK_AND_ASSIGN(const OpenedModel model, OpenModel("configs/models/novelist"));
   const size_t layers = model.graph.num_layers();
-  EXPECT_EQ(SearchUnits(model.graph, Search::LINEAR).size(), 7 * layers);
-  EXPECT_EQ(SearchUnits(model.graph, Search::MODULE).size(), 2 * layers);
-  const auto blocks = SearchUnits(model.graph, Search::BLOCK);
+  EXPECT_EQ(SearchUnits(model.graph, Search::LINEAR, false).size(), 7 * layers);
+  EXPECT_EQ(SearchUnits(model.graph, Search::MODULE, false).size(), 2 * layers);
+  const auto blocks = SearchUnits(model.graph, Search::BLOCK, false);
   ASSERT_EQ(blocks.size(), layers);
   EXPECT_EQ(blocks[1].name, "model.layers.1");
-  EXPECT_EQ(blocks[1].linears.size(), 7u);
+  EXPECT_EQ(blocks[1].ops.size(), 7u);
+}
+
+TEST_F(SearchTest, TiedEmbeddingAndHeadAreOneUnit) {
+  const auto tied = SearchUnits(TinyGraph(), Search::BLOCK, true), untied = SearchUnits(TinyGraph(false), Search::BLOCK, true);
+  ASSERT_EQ(tied.size(), 3u);
+  EXPECT_EQ(tied[0].ops, (std::vector<std::string>{"model.embed_tokens", "lm_head"}));
+  ASSERT_EQ(untied.size(), 4u);
+  EXPECT_EQ(untied[0].ops, (std::vector<std::string>{"model.embed_tokens"}));
+  EXPECT_EQ(untied[1].ops, (std::vector<std::string>{"lm_head"}));
+  EXPECT_FALSE(untied[1].in_blocks());
+  EXPECT_TRUE(untied[2].in_blocks());
+}
+
+// A quarter of the reference checkpoint is its embedding, so bf16 there would not fit.
+TEST_F(SearchTest, EmbeddingAndHeadAreChosenToo) {
+  const Search search = Parse("unit: BLOCK embedding_and_head: true budget_mib: 2.2");
+  Sensitivities sensitivities;
+  const std::vector<Mix> mixes = Find(search, &sensitivities);
+  const Mix &int4 = mixes[1], &int8 = mixes[2], &mix = mixes[3];
+  EXPECT_LE(mix.cost.bytes, 2.2 * (1 << 20));
+  EXPECT_EQ(mix.cost.bytes, mix.predicted_cost.bytes);
+  EXPECT_GT(int4.loss, int8.loss);
+  EXPECT_NEAR(int8.loss, int8.predicted_loss, 0.5 * int8.loss);
+  OpenedModel model = *OpenModel(search.model().source());
+  ThreadPool pool(2);
+  Context context(pool);
+  ASSERT_OK(ApplyPipeline(context, mix.pipeline.step(), model.graph));
+  EXPECT_TRUE(model.graph.tied());
+  ASSERT_OK_AND_ASSIGN(const ModelCost cost, MeasureModelCost(model.graph, std::nullopt, pool));
+  EXPECT_EQ(cost.whole.bytes, mix.cost.bytes);
+  ASSERT_OK_AND_ASSIGN(const std::vector<Mix> before, UniformMixes(search));
+  for (size_t i = 0; i < before.size(); ++i) EXPECT_EQ(before[i].pipeline.step_size(), 2);
+  ASSERT_OK_AND_ASSIGN(const std::string report, ReadFile(folder_ + "/out/search.md"));
+  EXPECT_THAT(report, HasSubstr("| embed_tokens | "));
+  EXPECT_THAT(ErrorOfMeasure(Parse("embedding_and_head: true budget_mib: 2.2 first { [nibble.rtn] { layers: \"embedding\" } }")), HasSubstr("candidate int2"));
+}
+
+// GPTQ builds the blocks, after the tables it calibrates on are as they will be.
+TEST_F(SearchTest, StepMakesTheEmbeddingWhereBuildMakesTheBlocks) {
+  const std::string gptq = "build { [nibble.gptq] { bits: 4 group_size: 32 data { text: \"text.txt\" window: 64 } samples: 2 } }";
+  const Search search = Parse(absl::StrCat("unit: BLOCK embedding_and_head: true budget_mib: 2.2 candidate { name: \"gptq\" step { [nibble.rtn] { bits: 4 group_size: 32 } } ", gptq, " }"));
+  ASSERT_OK(CheckSearch(search));
+  ASSERT_OK_AND_ASSIGN(const std::vector<Mix> mixes, UniformMixes(search));
+  const Pipeline& pipeline = mixes[3].pipeline;
+  ASSERT_EQ(pipeline.step_size(), 2);
+  EXPECT_THAT(ProtoToLine(pipeline.step(0)), HasSubstr("embedding"));
+  EXPECT_THAT(ProtoToLine(pipeline.step(0)), HasSubstr("rtn"));
+  EXPECT_THAT(ProtoToLine(pipeline.step(1)), HasSubstr("gptq"));
 }
 
 TEST_F(SearchTest, MistakesAreNamed) {
@@ -245,7 +294,7 @@ TEST_F(SearchTest, AMixForATimeLosesLeastWithinIt) {
   ThreadPool pool(2);
   ASSERT_OK_AND_ASSIGN(const auto searcher, Searcher::Create(search, model, folder_, TestTempDir() + "/out", pool));
   Sensitivities sensitivities;
-  sensitivities.units = SearchUnits(model.graph, Search::BLOCK);
+  sensitivities.units = SearchUnits(model.graph, Search::BLOCK, false);
   sensitivities.candidates.resize(3);
   for (size_t u = 0; u < sensitivities.units.size(); ++u) {
     sensitivities.costs.push_back({{1, 0.4}, {2, 0.6}, {4, 1}});
@@ -265,7 +314,7 @@ TEST_F(SearchTest, AMixBeyondItsBudgetSaysSo) {
   ThreadPool pool(2);
   ASSERT_OK_AND_ASSIGN(const auto searcher, Searcher::Create(search, model, folder_, folder_ + "/beyond", pool));
   Sensitivities sensitivities;
-  sensitivities.units = SearchUnits(model.graph, Search::BLOCK);
+  sensitivities.units = SearchUnits(model.graph, Search::BLOCK, false);
   sensitivities.candidates.resize(3);
   sensitivities.costs.assign(sensitivities.units.size(), {{1, 1e-10}, {2, 1e-9}, {4, 1e-9}});
   sensitivities.losses.assign(sensitivities.units.size(), {1, 0.1, 0});
@@ -283,12 +332,15 @@ TEST_F(SearchTest, LinearsOfAKindShareTheirTime) {
   timing.depth = 8;
   ASSERT_OK_AND_ASSIGN(const ModelCost cost, MeasureModelCost(model.graph, timing, pool));
   double sum = 0;
-  for (const auto& [name, linear] : cost.linears) {
+  for (const auto& [name, op] : cost.ops) {
+    EXPECT_GT(op.seconds, 0) << name;
+    sum += op.seconds;
+    if (!absl::StartsWith(name, "model.layers.")) continue;
     const std::string first = absl::StrCat("model.layers.0", name.substr(name.find('.', 13)));
-    EXPECT_EQ(linear.seconds, cost.linears.at(first).seconds) << name;
-    EXPECT_GT(linear.seconds, 0) << name;
-    sum += linear.seconds;
+    EXPECT_EQ(op.seconds, cost.ops.at(first).seconds) << name;
   }
+  EXPECT_EQ(cost.ops.at("lm_head").bytes, 0);  // tied
+  EXPECT_GT(cost.ops.at("model.embed_tokens").bytes, 0);
   EXPECT_LT(sum, cost.whole.seconds);
 }
 

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "absl/strings/str_cat.h"
+#include "core/base/check.h"
 #include "core/base/progress.h"
 #include "core/base/status.h"
 #include "eval/divergence.h"
@@ -30,7 +31,10 @@ absl::StatusOr<std::unique_ptr<OutputProbe>> OutputProbe::Create(const ir::Graph
   probe->eps_ = graph.ops()[*norm].eps;
   NIBBLE_ASSIGN_OR_RETURN(probe->gain_, graph.parameter(*graph.ops()[*norm].weight).LoadFloats());
   NIBBLE_ASSIGN_OR_RETURN(probe->head_, graph.parameter(*head.weight).LoadFloats());
-  for (const calibration::Batch& batch : batches) probe->starts_.push_back(batch.starts);
+  for (const calibration::Batch& batch : batches) {
+    probe->starts_.push_back(batch.starts);
+    probe->tokens_.push_back(batch.tokens);
+  }
   probe->reads_.resize(batches.size());
   Progress progress("original", graph.num_layers());
   for (int layer = 0; layer < graph.num_layers(); ++layer) {
@@ -42,7 +46,10 @@ absl::StatusOr<std::unique_ptr<OutputProbe>> OutputProbe::Create(const ir::Graph
     probe->runners_.push_back(std::move(runner));
     progress.Update(layer + 1);
   }
-  for (const calibration::Batch& batch : batches) probe->normed_.push_back(probe->FinalNorm(batch.hidden));
+  for (size_t b = 0; b < batches.size(); ++b) {
+    probe->normed_.push_back(probe->FinalNorm(batches[b].hidden));
+    probe->reads_[b].push_back(std::move(batches[b].hidden));
+  }
   return probe;
 }
 
@@ -53,12 +60,12 @@ std::vector<float> OutputProbe::FinalNorm(const std::vector<float>& hidden) cons
   return normed;
 }
 
-void OutputProbe::Logits(const std::vector<float>& normed, int64_t first, int64_t count, float* logits) const {
+void OutputProbe::Logits(const std::vector<float>& head, const std::vector<float>& normed, int64_t first, int64_t count, float* logits) const {
   const int64_t width = graph_.hidden_size();
-  train::Multiply(machine_, {false, true, count, graph_.vocab_size(), width}, normed.data() + first * width, head_.data(), false, logits);
+  train::Multiply(machine_, {false, true, count, graph_.vocab_size(), width}, normed.data() + first * width, head.data(), false, logits);
 }
 
-absl::StatusOr<double> OutputProbe::SumOfDivergences(size_t batch, const std::vector<float>& hidden) const {
+absl::StatusOr<double> OutputProbe::SumOfDivergences(size_t batch, const std::vector<float>& head, const std::vector<float>& hidden) const {
   const std::vector<float> normed = FinalNorm(hidden);
   const int64_t vocab = graph_.vocab_size(), tokens = starts_[batch].back();
   const int64_t chunk = std::max<int64_t>(1, kLogitBytes / (2 * 4 * vocab));
@@ -66,8 +73,8 @@ absl::StatusOr<double> OutputProbe::SumOfDivergences(size_t batch, const std::ve
   std::vector<double> kl(tokens);
   for (int64_t first = 0; first < tokens; first += chunk) {
     const int64_t count = std::min(chunk, tokens - first);
-    Logits(normed_[batch], first, count, p.data());
-    Logits(normed, first, count, q.data());
+    Logits(head_, normed_[batch], first, count, p.data());
+    Logits(head, normed, first, count, q.data());
     machine_.pool.ParallelFor(count, [&](int64_t i, int) { kl[first + i] = eval::KlDivergence(p.data() + i * vocab, q.data() + i * vocab, vocab); });
   }
   const auto bad = std::find_if(kl.begin(), kl.end(), [](double v) { return !std::isfinite(v); });
@@ -75,22 +82,39 @@ absl::StatusOr<double> OutputProbe::SumOfDivergences(size_t batch, const std::ve
   return std::accumulate(kl.begin(), kl.end(), 0.0);
 }
 
-absl::StatusOr<double> OutputProbe::Divergence(const ir::Graph& changed, int first, int end) {
-  std::vector<std::vector<float>> hidden;
-  for (const auto& reads : reads_) hidden.push_back(reads[first]);
+absl::StatusOr<std::vector<std::vector<float>>> OutputProbe::ReadsOf(const ir::Graph& changed, const ModelPart& part) const {
+  std::vector<std::vector<float>> all;
+  for (size_t b = 0; b < reads_.size(); ++b) {
+    if (!part.embedding) {
+      all.push_back(reads_[b][part.first]);
+      continue;
+    }
+    NIBBLE_ASSIGN_OR_RETURN(std::vector<float> rows, ir::EmbedTokens(changed, tokens_[b]));
+    all.push_back(std::move(rows));
+  }
+  return all;
+}
+
+absl::StatusOr<double> OutputProbe::Divergence(const ir::Graph& changed, const ModelPart& part) {
+  NIBBLE_CHECK(!part.embedding || part.first == 0);
+  NIBBLE_ASSIGN_OR_RETURN(std::vector<std::vector<float>> hidden, ReadsOf(changed, part));
   const auto run = [&](calibration::BlockRunner& runner) -> absl::Status {
     for (size_t b = 0; b < hidden.size(); ++b) NIBBLE_RETURN_IF_ERROR(runner.Run(starts_[b], &hidden[b], Ignore));
     return absl::OkStatus();
   };
-  for (int layer = first; layer < end; ++layer) {
+  for (int layer = part.first; layer < part.end; ++layer) {
     NIBBLE_ASSIGN_OR_RETURN(calibration::BlockRunner own, calibration::BlockRunner::Create(changed, layer, machine_));
     NIBBLE_RETURN_IF_ERROR(run(own));
   }
-  for (size_t layer = end; layer < runners_.size(); ++layer) NIBBLE_RETURN_IF_ERROR(run(runners_[layer]));
+  for (size_t layer = part.end; layer < runners_.size(); ++layer) NIBBLE_RETURN_IF_ERROR(run(runners_[layer]));
+  std::vector<float> own_head;
+  if (part.head) {
+    NIBBLE_ASSIGN_OR_RETURN(own_head, changed.parameter(*changed.head().weight).LoadFloats());
+  }
   double sum = 0;
   int64_t tokens = 0;
   for (size_t b = 0; b < hidden.size(); ++b) {
-    NIBBLE_ASSIGN_OR_RETURN(const double part, SumOfDivergences(b, hidden[b]));
+    NIBBLE_ASSIGN_OR_RETURN(const double part, SumOfDivergences(b, part.head ? own_head : head_, hidden[b]));
     sum += part;
     tokens += starts_[b].back();
   }
