@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <boost/math/distributions/students_t.hpp>
 #include <cmath>
+#include <numeric>
 #include <vector>
 
 #include "absl/algorithm/container.h"
@@ -15,6 +16,8 @@ namespace nibble {
 namespace {
 
 constexpr double kHalfPi = 1.5707963267948966;
+// More is no estimate: of a trend few blocks are left.
+constexpr double kMostCorrelation = 0.9;
 
 struct Mean {
   double value = 0;
@@ -27,23 +30,39 @@ double Sum(const std::vector<double>& values) {
   return sum;
 }
 
+enum class Blocks { kIndependent, kOfAText };
+
+Blocks BlocksOf(const Metric& metric) { return IsTiming(metric) || IsScore(metric) ? Blocks::kIndependent : Blocks::kOfAText; }
+
+// By how much a standard error grows where neighbouring residuals correlate.
+double CorrelationFactor(const std::vector<double>& residuals) {
+  const double squares = std::inner_product(residuals.begin(), residuals.end(), residuals.begin(), 0.0);
+  if (!(squares > 0)) return 1;
+  const double neighbours = std::inner_product(residuals.begin() + 1, residuals.end(), residuals.begin(), 0.0) / squares;
+  const double correlation = neighbours + (1 + 4 * neighbours) / static_cast<double>(residuals.size());
+  const double r = std::clamp(correlation, 0.0, kMostCorrelation);
+  return std::sqrt((1 + r) / (1 - r));
+}
+
 // sum(sums) / sum(weights) and its standard error.
-Mean WeightedMean(const std::vector<double>& sums, const std::vector<double>& weights) {
+Mean WeightedMean(const std::vector<double>& sums, const std::vector<double>& weights, Blocks blocks) {
   const double total = Sum(weights);
   Mean mean{Sum(sums) / total, std::nullopt};
   const double n = static_cast<double>(sums.size());
   if (n < 2) return mean;
+  std::vector<double> residuals;
   double squares = 0;
   for (size_t i = 0; i < sums.size(); ++i) {
-    const double residual = sums[i] - mean.value * weights[i];
-    squares += residual * residual;
+    residuals.push_back(sums[i] - mean.value * weights[i]);
+    squares += residuals[i] * residuals[i];
   }
-  mean.error = std::sqrt(n / (n - 1) * squares) / total;
+  const double factor = blocks == Blocks::kOfAText ? CorrelationFactor(residuals) : 1;
+  mean.error = factor * std::sqrt(n / (n - 1) * squares) / total;
   return mean;
 }
 
 Mean PlainMean(const std::vector<double>& values) {
-  return WeightedMean(values, std::vector<double>(values.size(), 1.0));
+  return WeightedMean(values, std::vector<double>(values.size(), 1.0), Blocks::kIndependent);
 }
 
 double Median(std::vector<double> values) {
@@ -119,7 +138,7 @@ absl::Status FillTiming(Metric* metric) {
 
 absl::Status FillMean(Metric* metric) {
   NIBBLE_RETURN_IF_ERROR(CheckWeights(*metric));
-  const Mean mean = WeightedMean(Sums(*metric), Weights(*metric));
+  const Mean mean = WeightedMean(Sums(*metric), Weights(*metric), BlocksOf(*metric));
   const bool exponential = metric->aggregate() == Metric::EXP_MEAN;
   metric->set_value(exponential ? std::exp(mean.value) : mean.value);
   metric->set_count(std::llround(Sum(Weights(*metric))));
@@ -169,7 +188,7 @@ std::string WhyNotPaired(const Metric& variant, const Metric& baseline) {
 Mean MeanOfDifferences(const Metric& variant, const Metric& baseline) {
   std::vector<double> differences = Sums(variant);
   for (size_t i = 0; i < differences.size(); ++i) differences[i] -= baseline.block_sum(i);
-  return WeightedMean(differences, Weights(variant));
+  return WeightedMean(differences, Weights(variant), BlocksOf(variant));
 }
 
 Mean MeanOfLogRatios(const Metric& variant, const Metric& baseline) {
@@ -237,12 +256,16 @@ class Shortened {
 
 double Share(double untrained, double trained, double reference) { return 100 * (untrained - trained) / (untrained - reference); }
 
-Interval JackknifeInterval(double value, const std::vector<double>& shares) {
+Interval JackknifeInterval(double value, std::vector<double> shares, Blocks blocks) {
   const int n = static_cast<int>(shares.size());
   const double mean = Sum(shares) / n;
   double squares = 0;
-  for (const double share : shares) squares += (share - mean) * (share - mean);
-  const double reach = StudentT975(n - 1) * std::sqrt(squares * (n - 1) / n);
+  for (double& share : shares) {
+    share -= mean;
+    squares += share * share;
+  }
+  const double factor = blocks == Blocks::kOfAText ? CorrelationFactor(shares) : 1;
+  const double reach = StudentT975(n - 1) * factor * std::sqrt(squares * (n - 1) / n);
   return {value - reach, value + reach};
 }
 
@@ -290,7 +313,7 @@ Recovery RecoveryOf(const Metric& untrained, const Metric& trained, const Metric
   std::vector<double> shares;
   for (int i = 0; i < untrained.block_sum_size(); ++i) shares.push_back(Share(u.Value(i), t.Value(i), r.Value(i)));
   if (absl::c_all_of(shares, [](double share) { return std::isfinite(share); })) {
-    recovery.share->interval = JackknifeInterval(recovery.share->value, shares);
+    recovery.share->interval = JackknifeInterval(recovery.share->value, shares, BlocksOf(untrained));
   } else {
     recovery.why = "without one of the blocks rounding would have lost nothing";
   }

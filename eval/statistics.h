@@ -1,6 +1,6 @@
 // Standard errors of metrics and paired comparisons with the baseline.
 //
-// A metric is recorded as blocks that repeat independently: block i has a sum
+// A metric is recorded as blocks that repeat: block i has a sum
 // s_i and a weight w_i (a window's negative log-likelihood and tokens, an item's
 // score and 1, a timing round's time and tokens). n is the number of blocks,
 // W = sum(w_i), m = sum(s_i) / W.
@@ -10,6 +10,18 @@
 // is the linearised (delta method) standard error of a ratio of two sums; with
 // all weights 1 it is s / sqrt(n). Source: W. G. Cochran, "Sampling Techniques",
 // 3rd edition, 1977, section 6.4, without the finite population correction.
+//
+// Blocks of a text (windows, documents; not items that are scored, nor rounds) follow one
+// another, and a difficult page is followed by another. Their standard errors take a factor
+// sqrt((1 + r) / (1 - r)), r from 0 to 0.9 the correlation of neighbouring residuals
+// e_i = s_i - m w_i,
+//
+//   r = r' + (1 + 4 r') / n,    r' = sum(e_i e_(i+1)) / sum(e_i^2)
+//
+// as in an autoregressive process of order 1 (Bayley & Hammersley, "The effective number of
+// independent observations in an autocorrelated time series", 1946); the second term takes
+// off the bias of r' (Marriott & Pope, "Bias in the estimation of autocorrelations", 1954).
+// experiments/null_test.cc holds the intervals against draws of both kinds.
 //
 // A variant and the baseline saw the same blocks, so that what an easy or a hard
 // block adds to both cancels in the differences d_i = s_i(variant) -
@@ -76,7 +88,8 @@ Comparison Compare(const Metric& variant, const Metric* baseline);
 // back: 100 (untrained - trained) / (untrained - reference), of values
 // (perplexities, accuracies) over the same blocks. The interval is the
 // jackknife's over blocks (Efron & Tibshirani, "An Introduction to the
-// Bootstrap", 1993, chapter 11). Without a value where rounding lost nothing.
+// Bootstrap", 1993, chapter 11), with the factor of a text. Without a value where rounding
+// lost nothing.
 struct Recovery {
   std::optional<Estimate> share;
   std::string why;  // it is missing, or has no interval

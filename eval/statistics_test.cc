@@ -39,6 +39,26 @@ TEST(FillMetric, WeightedMeanCountsWeights) {
   EXPECT_EQ(metric.count(), 30);
 }
 
+// Residuals -3, -1, 1, 3: r' = (3 - 1 + 3) / 20 = 1/4, r = 1/4 + 2/4, the factor sqrt(7).
+TEST(FillMetric, NeighboursOfATextThatAreAlikeWidenTheError) {
+  Metric rising = MakeMetric("perplexity/x", Metric::EXP_MEAN, 0, {17, 19, 21, 23}, {10, 10, 10, 10});
+  EXPECT_OK(FillMetric(&rising));
+  EXPECT_NEAR(rising.stderr(), std::exp(2.0) * std::sqrt(7.0) * std::sqrt(20.0 / 3 / 4) / 10, 1e-12);
+  // Residuals -3, 3, -1, 1: r' = -13/20.
+  Metric alternating = MakeMetric("perplexity/x", Metric::EXP_MEAN, 0, {17, 23, 19, 21}, {10, 10, 10, 10});
+  EXPECT_OK(FillMetric(&alternating));
+  EXPECT_NEAR(alternating.stderr(), std::exp(2.0) * std::sqrt(20.0 / 3 / 4) / 10, 1e-12);
+  // Items have no order.
+  Metric items = MakeMetric("accuracy/x", Metric::MEAN, 0, {0, 0, 1, 1}, {1, 1, 1, 1});
+  items.set_unit("fraction");
+  EXPECT_OK(FillMetric(&items));
+  EXPECT_NEAR(items.stderr(), std::sqrt(1.0 / 3 / 4), 1e-12);
+  Metric trend = MakeMetric("perplexity/x", Metric::EXP_MEAN, 0, std::vector<double>(100), std::vector<double>(100, 1.0));
+  for (int i = 0; i < 100; ++i) trend.set_block_sum(i, i);
+  EXPECT_OK(FillMetric(&trend));
+  EXPECT_NEAR(trend.stderr() / trend.value(), std::sqrt(19.0) * std::sqrt(100 * 101 / 12.0) / 10, 1e-9);
+}
+
 TEST(FillMetric, PerplexityIsTheExponentialWithItsError) {
   Metric metric = MakeMetric("perplexity/x", Metric::EXP_MEAN, 0, {20, 30}, {10, 10});
   EXPECT_OK(FillMetric(&metric));

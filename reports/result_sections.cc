@@ -99,7 +99,7 @@ Text Legend(const RunTable& table) {
   Text text = Words("value ± standard error; below it, against the baseline");
   if (!table.baseline().empty()) text.Words(" ").Code(table.baseline());
   text.Words(": × the ratio or ± the difference (pp: percentage points) with its 95 % confidence interval, paired by window, "
-             "item or round. ↓ smaller is better, ↑ larger.");
+             "item or round; of a text both allow for neighbouring windows that are alike. ↓ smaller is better, ↑ larger.");
   if (HasWithheld(table)) {
     text.Words(" simulated: the variant has a scheme without a packed kernel; its quality is right, its speed would say nothing and is withheld.");
   }
