@@ -34,10 +34,12 @@ enum class Blocks { kIndependent, kOfAText };
 
 Blocks BlocksOf(const Metric& metric) { return IsTiming(metric) || IsScore(metric) ? Blocks::kIndependent : Blocks::kOfAText; }
 
+double SumOfSquares(const std::vector<double>& values) { return std::inner_product(values.begin(), values.end(), values.begin(), 0.0); }
+
 // By how much a standard error grows where neighbouring residuals correlate.
-double CorrelationFactor(const std::vector<double>& residuals) {
-  const double squares = std::inner_product(residuals.begin(), residuals.end(), residuals.begin(), 0.0);
-  if (!(squares > 0)) return 1;
+double CorrelationFactor(const std::vector<double>& residuals, Blocks blocks) {
+  const double squares = SumOfSquares(residuals);
+  if (blocks == Blocks::kIndependent || !(squares > 0)) return 1;
   const double neighbours = std::inner_product(residuals.begin() + 1, residuals.end(), residuals.begin(), 0.0) / squares;
   const double correlation = neighbours + (1 + 4 * neighbours) / static_cast<double>(residuals.size());
   const double r = std::clamp(correlation, 0.0, kMostCorrelation);
@@ -50,14 +52,9 @@ Mean WeightedMean(const std::vector<double>& sums, const std::vector<double>& we
   Mean mean{Sum(sums) / total, std::nullopt};
   const double n = static_cast<double>(sums.size());
   if (n < 2) return mean;
-  std::vector<double> residuals;
-  double squares = 0;
-  for (size_t i = 0; i < sums.size(); ++i) {
-    residuals.push_back(sums[i] - mean.value * weights[i]);
-    squares += residuals[i] * residuals[i];
-  }
-  const double factor = blocks == Blocks::kOfAText ? CorrelationFactor(residuals) : 1;
-  mean.error = factor * std::sqrt(n / (n - 1) * squares) / total;
+  std::vector<double> residuals = sums;
+  for (size_t i = 0; i < sums.size(); ++i) residuals[i] -= mean.value * weights[i];
+  mean.error = CorrelationFactor(residuals, blocks) * std::sqrt(n / (n - 1) * SumOfSquares(residuals)) / total;
   return mean;
 }
 
@@ -259,13 +256,8 @@ double Share(double untrained, double trained, double reference) { return 100 * 
 Interval JackknifeInterval(double value, std::vector<double> shares, Blocks blocks) {
   const int n = static_cast<int>(shares.size());
   const double mean = Sum(shares) / n;
-  double squares = 0;
-  for (double& share : shares) {
-    share -= mean;
-    squares += share * share;
-  }
-  const double factor = blocks == Blocks::kOfAText ? CorrelationFactor(shares) : 1;
-  const double reach = StudentT975(n - 1) * factor * std::sqrt(squares * (n - 1) / n);
+  for (double& share : shares) share -= mean;
+  const double reach = StudentT975(n - 1) * CorrelationFactor(shares, blocks) * std::sqrt(SumOfSquares(shares) * (n - 1) / n);
   return {value - reach, value + reach};
 }
 

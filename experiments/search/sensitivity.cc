@@ -46,10 +46,7 @@ absl::StatusOr<std::unique_ptr<OutputProbe>> OutputProbe::Create(const ir::Graph
     probe->runners_.push_back(std::move(runner));
     progress.Update(layer + 1);
   }
-  for (size_t b = 0; b < batches.size(); ++b) {
-    probe->normed_.push_back(probe->FinalNorm(batches[b].hidden));
-    probe->reads_[b].push_back(std::move(batches[b].hidden));
-  }
+  for (size_t b = 0; b < batches.size(); ++b) probe->reads_[b].push_back(std::move(batches[b].hidden));
   return probe;
 }
 
@@ -66,14 +63,14 @@ void OutputProbe::Logits(const std::vector<float>& head, const std::vector<float
 }
 
 absl::StatusOr<double> OutputProbe::SumOfDivergences(size_t batch, const std::vector<float>& head, const std::vector<float>& hidden) const {
-  const std::vector<float> normed = FinalNorm(hidden);
+  const std::vector<float> own = FinalNorm(reads_[batch].back()), normed = FinalNorm(hidden);
   const int64_t vocab = graph_.vocab_size(), tokens = starts_[batch].back();
   const int64_t chunk = std::max<int64_t>(1, kLogitBytes / (2 * 4 * vocab));
   std::vector<float> p(chunk * vocab), q(chunk * vocab);
   std::vector<double> kl(tokens);
   for (int64_t first = 0; first < tokens; first += chunk) {
     const int64_t count = std::min(chunk, tokens - first);
-    Logits(head_, normed_[batch], first, count, p.data());
+    Logits(head_, own, first, count, p.data());
     Logits(head, normed, first, count, q.data());
     machine_.pool.ParallelFor(count, [&](int64_t i, int) { kl[first + i] = eval::KlDivergence(p.data() + i * vocab, q.data() + i * vocab, vocab); });
   }

@@ -39,7 +39,7 @@ class OutputProbe {
   void Logits(const std::vector<float>& head, const std::vector<float>& normed, int64_t first, int64_t count, float* logits) const;
   // What the first block of a part reads, or the head, of each batch.
   absl::StatusOr<std::vector<std::vector<float>>> ReadsOf(const ir::Graph& changed, const ModelPart& part) const;
-  // Where the model with `head` gives `hidden` after its last block.
+  // Of the model with `head` that gives `hidden` after its last block.
   absl::StatusOr<double> SumOfDivergences(size_t batch, const std::vector<float>& head, const std::vector<float>& hidden) const;
 
   const ir::Graph& graph_;
@@ -48,7 +48,6 @@ class OutputProbe {
   std::vector<std::vector<int64_t>> starts_;          // of each batch
   std::vector<std::vector<int32_t>> tokens_;          // of each batch
   std::vector<std::vector<std::vector<float>>> reads_;  // [batch][layer], what the block reads; last, what the last one gives
-  std::vector<std::vector<float>> normed_;            // of each batch, what the head reads
   std::vector<float> gain_, head_;
   float eps_ = 0;
 };
