@@ -752,6 +752,24 @@ TEST(RunLog, SkipsTornLinesAndKeepsTheLastOfAKey) {
   EXPECT_THAT(log.notes, ElementsAre("log:4: skipped a line that is not whole; its job must run again"));
 }
 
+// An earlier program may have had another formula; where the blocks are not what the value
+// is of, nothing is touched.
+TEST(RunLog, StandardErrorsAreOfTheBlocks) {
+  const Metric whole = Accuracy({1, 0, 1, 1});
+  Metric other = whole;
+  other.set_value(0.5);
+  RunLog log;
+  ASSERT_OK(ParseResultLines(ToLine(MakeResult("ptq", "arc", {whole, other})), "log", &log));
+  EXPECT_DOUBLE_EQ(whole.stderr(), 0.25);
+  EXPECT_DOUBLE_EQ(log.results[0].metric(1).stderr(), 0.25);
+  Metric old = whole;
+  old.set_stderr(0.1);
+  other.set_stderr(0.1);
+  ASSERT_OK(ParseResultLines(ToLine(MakeResult("w4", "arc", {old, other})), "log", &log));
+  EXPECT_DOUBLE_EQ(log.results[1].metric(0).stderr(), 0.25);
+  EXPECT_DOUBLE_EQ(log.results[1].metric(1).stderr(), 0.1);
+}
+
 TEST(RunLog, AWholeLastLineWithoutNewlineCounts) {
   RunLog log;
   EXPECT_OK(ParseResultLines(ToLine(MakeResult("ptq", "size", {Size(1)})), "log", &log));
@@ -783,7 +801,8 @@ TEST(WriteReport, WritesEveryFile) {
   ASSERT_OK(WriteReport(dir));
   ASSERT_OK_AND_ASSIGN(const std::string markdown, ReadFile(dir + "/report.md"));
   EXPECT_THAT(markdown, HasSubstr("results.jsonl:15: skipped a line"));
-  const Report report = MakeReport(small.run, small.results);
+  ASSERT_OK_AND_ASSIGN(const RunLog log, ReadRunLog(dir));
+  const Report report = MakeReport(log.run, log.results);
   ASSERT_OK_AND_ASSIGN(const std::string csv, ReadFile(dir + "/results.csv"));
   EXPECT_EQ(csv, report.csv);
   ASSERT_OK_AND_ASSIGN(const std::string plot, ReadFile(dir + "/pareto.svg"));

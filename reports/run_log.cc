@@ -1,6 +1,7 @@
 #include "reports/run_log.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <utility>
 
@@ -11,9 +12,13 @@
 #include "core/base/json.h"
 #include "core/base/proto.h"
 #include "core/base/status.h"
+#include "eval/statistics.h"
 
 namespace nibble {
 namespace {
+
+// How far two machines' exp() may set one value apart.
+constexpr double kSameValue = 1e-12;
 
 // Keeps the last result of each key, in the order in which the keys came.
 void KeepLastOfEachKey(std::vector<JobResult>* results) {
@@ -28,6 +33,17 @@ void KeepLastOfEachKey(std::vector<JobResult>* results) {
     }
   }
   *results = std::move(kept);
+}
+
+// What follows from the blocks does not stay as an earlier program computed it: a report
+// shows one formula throughout. A metric whose blocks are refused is left for what compares
+// it, which says why.
+void ComputeErrorsAnew(JobResult* result) {
+  for (Metric& metric : *result->mutable_metric()) {
+    Metric anew = metric;
+    if (!FillMetric(&anew).ok() || std::abs(anew.value() - metric.value()) > kSameValue * std::abs(metric.value())) continue;
+    metric.Swap(&anew);
+  }
 }
 
 // A run that another version of the program made may have fields that this one does not
@@ -61,6 +77,7 @@ absl::Status ParseResultLines(absl::string_view text, absl::string_view source, 
     }
     NIBBLE_RETURN_IF_ERROR(Annotate(ReadRecord(json, &log->results.emplace_back(), log), place));
     if (log->results.back().variant().empty()) return absl::InvalidArgumentError(place + ": not a nibble.JobResult: it names no variant");
+    ComputeErrorsAnew(&log->results.back());
   }
   KeepLastOfEachKey(&log->results);
   return absl::OkStatus();

@@ -28,6 +28,7 @@ void MarkMissingRecords(const std::string& dir, std::vector<JobResult>* results)
 // Appends the lines of `text` to `log`. A line that is no whole JSON document (a
 // kill tore it, or its disk was full) is skipped with a note, as are fields that
 // another version wrote; JSON that is no JobResult is an error. Of several lines with one key the last counts.
+// Standard errors are computed anew from the blocks (FillMetric).
 // `source` (a path) starts every message.
 absl::Status ParseResultLines(absl::string_view text, absl::string_view source, RunLog* log);
 

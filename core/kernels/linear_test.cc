@@ -110,13 +110,6 @@ struct SchemePair {
   Arithmetic arithmetic;
 };
 
-QuantScheme OutlierScheme(float threshold, bool columns) {
-  QuantScheme scheme = TokenScheme(8, false);
-  scheme.set_outlier_threshold(threshold);
-  scheme.set_outlier_columns(columns);
-  return scheme;
-}
-
 std::vector<SchemePair> SchemePairs() {
   std::vector<SchemePair> pairs;
   for (const char* weight : {"fp32", "bf16", "fp16"}) {

@@ -44,6 +44,14 @@ QuantScheme TokenScheme(int bits, bool asymmetric) {
   return scheme;
 }
 
+QuantScheme OutlierScheme(float threshold, bool whole_columns) {
+  QuantScheme scheme = TokenScheme(8, false);
+  if (threshold == 0) return scheme;
+  scheme.set_outlier_threshold(threshold);
+  if (whole_columns) scheme.set_outlier_columns(true);
+  return scheme;
+}
+
 QuantScheme FloatScheme(const std::string& format) {
   QuantScheme scheme;
   scheme.set_format(format);

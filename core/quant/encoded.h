@@ -70,6 +70,9 @@ QuantScheme IntegerScheme(int bits, int group_size, bool asymmetric);
 
 // "int<bits>" activations with a scale per token, from the token itself.
 QuantScheme TokenScheme(int bits, bool asymmetric);
+// The symmetric int8 one with values beyond `threshold`, or with `whole_columns` the columns
+// that hold one, left out and multiplied as they are (LLM.int8()); 0: nothing is left out.
+QuantScheme OutlierScheme(float threshold, bool whole_columns);
 bool IsFloatFormat(const QuantScheme& scheme);
 bool SameScheme(const QuantScheme& a, const QuantScheme& b);
 

@@ -25,7 +25,7 @@ class DpoMethod : public Method {
 
   // Quantized weights multiply as rounded copies.
   LearningCost Learning() const override {
-    return {.tokens = 2 * TrainingTokens(options_.data().window(), options_.training()), .copies = kTrainingCopies + 1};
+    return TrainingCost(2 * options_.data().window(), options_.training(), kTrainingCopies + 1);
   }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {

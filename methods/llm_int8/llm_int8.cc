@@ -27,12 +27,7 @@ class LlmInt8Method : public Method {
     const std::vector<std::string> layers = LayersOrBlocks(options_.layers());
     NIBBLE_RETURN_IF_ERROR(EncodeOps(context, graph, layers, IntegerScheme(8, 0, false)));
     NIBBLE_ASSIGN_OR_RETURN(const std::vector<size_t> ops, ir::SelectOps(graph, layers));
-    QuantScheme activation = TokenScheme(8, false);
-    if (options_.threshold() > 0) {
-      activation.set_outlier_threshold(options_.threshold());
-      if (options_.outliers() == LlmInt8Options::COLUMNS) activation.set_outlier_columns(true);
-    }
-    return ir::AttachActivation(graph, ops, activation);
+    return ir::AttachActivation(graph, ops, OutlierScheme(options_.threshold(), options_.outliers() == LlmInt8Options::COLUMNS));
   }
 
  private:

@@ -54,7 +54,7 @@ class LoraMethod : public Method {
 
   LearningCost Learning() const override {
     if (!options_.has_data()) return {};
-    return {.tokens = TrainingTokens(options_.data().window(), options_.training()), .copies = kFrozenCopies};
+    return TrainingCost(options_.data().window(), options_.training(), kFrozenCopies);
   }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {

@@ -45,7 +45,8 @@ class QatMethod : public Method {
 
   // The weights of the forward pass are rounded copies.
   LearningCost Learning() const override {
-    return {.tokens = TrainingTokens(options_.data().window(), options_.training()), .copies = kTrainingCopies + 1 + (options_.has_distill() ? kFrozenCopies : 0)};
+    const double teacher = options_.has_distill() ? kFrozenCopies : 0;
+    return TrainingCost(options_.data().window(), options_.training(), kTrainingCopies + 1 + teacher);
   }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {

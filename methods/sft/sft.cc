@@ -18,7 +18,7 @@ class SftMethod : public Method {
     return std::make_unique<SftMethod>(options);
   }
 
-  LearningCost Learning() const override { return {.tokens = TrainingTokens(options_.data().window(), options_.training()), .copies = kTrainingCopies}; }
+  LearningCost Learning() const override { return TrainingCost(options_.data().window(), options_.training(), kTrainingCopies); }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {
     NIBBLE_ASSIGN_OR_RETURN(const train::Sequences sequences, ReadTrainingData(context, options_.data()));

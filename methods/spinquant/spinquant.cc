@@ -92,7 +92,7 @@ class SpinquantMethod : public Method {
   // Weights, what rotating and rounding makes of them, and gradients.
   LearningCost Learning() const override {
     if (!options_.has_learn()) return {};
-    return {.tokens = TrainingTokens(options_.learn().data().window(), options_.learn()), .copies = 3};
+    return TrainingCost(options_.learn().data().window(), options_.learn(), 3);
   }
 
   absl::Status Apply(Context& context, ir::Graph& graph) const override {

@@ -19,10 +19,7 @@ struct StaticRanges {
   std::function<absl::StatusOr<FixedRange>(const calibration::RangeObserver&)> range;
 
   // Of the observation.
-  LearningCost Cost() const {
-    const auto tokens = static_cast<double>(samples * data.window());
-    return {.tokens = tokens, .held_tokens = tokens};
-  }
+  LearningCost Cost() const { return CalibrationCost(data, samples, 1); }
 };
 
 // Observes what the linears `selected` of the graph as it is read, one block at a time,

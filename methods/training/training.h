@@ -42,17 +42,21 @@ absl::Status CheckCalibration(const Options& options, absl::string_view method) 
   return CheckData(options.data());
 }
 
-// Of a calibration whose batches pass through the model so often.
-template <typename Options>
-LearningCost CalibrationCost(const Options& options, double passes) {
-  const double tokens = static_cast<double>(options.samples()) * static_cast<double>(options.data().window());
+// Of a calibration on so many samples that pass through the model so often.
+inline LearningCost CalibrationCost(const TrainingData& data, int64_t samples, double passes) {
+  const double tokens = static_cast<double>(samples) * static_cast<double>(data.window());
   return {.tokens = passes * tokens, .held_tokens = tokens};
 }
-// LearningCost::tokens of a training; Options: TrainingOptions or what has its fields.
 template <typename Options>
-double TrainingTokens(int64_t window, const Options& options) {
-  const double forward = static_cast<double>(options.steps()) * options.batch() * static_cast<double>(window);
-  return (options.recompute_blocks() ? 4 : 3) * forward;
+LearningCost CalibrationCost(const Options& options, double passes) {
+  return CalibrationCost(options.data(), options.samples(), passes);
+}
+// Of a training whose items have so many tokens; Options: TrainingOptions or what has its
+// fields.
+template <typename Options>
+LearningCost TrainingCost(int64_t item_tokens, const Options& options, double copies) {
+  const double forward = static_cast<double>(options.steps()) * options.batch() * static_cast<double>(item_tokens);
+  return {.tokens = (options.recompute_blocks() ? 4 : 3) * forward, .copies = copies};
 }
 // LearningCost::copies of a training of all weights: they, their gradients and AdamW's
 // two moments.

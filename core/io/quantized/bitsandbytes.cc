@@ -239,11 +239,7 @@ absl::StatusOr<EncodedTensor> Load8Bit(const std::string& module, const Shape& s
 absl::Status Open8Bit(const Settings& settings, std::shared_ptr<const TensorFiles> files, QuantizedLayout* layout) {
   NIBBLE_ASSIGN_OR_RETURN(const double threshold, settings.Number("llm_int8_threshold", 6.0));
   if (!(threshold >= 0) || threshold > std::numeric_limits<float>::max()) return settings.Bad("llm_int8_threshold", "0 or more");
-  QuantScheme activation = TokenScheme(8, false);
-  if (threshold > 0) {
-    activation.set_outlier_threshold(static_cast<float>(threshold));
-    activation.set_outlier_columns(true);
-  }
+  const QuantScheme activation = OutlierScheme(static_cast<float>(threshold), true);
   for (const std::string& module : files->NamesBefore(".SCB")) {
     NIBBLE_ASSIGN_OR_RETURN(const Tensor weight, files->Get(module + ".weight"));
     if (weight.dtype() != DType::kI8 || weight.shape().size() != 2 || weight.elements() == 0) {
