@@ -14,6 +14,13 @@
 #include "core/base/json.h"
 #include "core/base/testing.h"
 
+// Where a test limits the address space, or maps more than there is.
+#ifdef __SANITIZE_THREAD__
+#define SKIP_WITHOUT_ADDRESS_SPACE() GTEST_SKIP() << "ThreadSanitizer's shadow takes the address space"
+#else
+#define SKIP_WITHOUT_ADDRESS_SPACE() static_cast<void>(0)
+#endif
+
 namespace nibble {
 namespace {
 
@@ -191,6 +198,7 @@ TEST(Cli, BrokenConfigsAreOneMessage) {
 
 // A llama2.c checkpoint of holes: two trillion weights.
 TEST(Cli, AModelLargerThanMemoryIsRefused) {
+  SKIP_WITHOUT_ADDRESS_SPACE();
   const std::string path = TestTempDir() + "/huge.bin";
   const int64_t dim = 65536, ffn = 262144, layers = 32, vocab = 1 << 20, positions = 64, head = 128;
   const int32_t header[] = {dim, ffn, layers, dim / head, dim / head, vocab, positions};
@@ -281,6 +289,7 @@ TEST(Cli, AModelStaysForMeasurementsThatFailed) {
 }
 
 TEST(Cli, AJobThatIsThoughtToNeedMoreThanItsLimitIsRefused) {
+  SKIP_WITHOUT_ADDRESS_SPACE();
   const std::string dir = TestTempDir();
   const std::string run = absl::StrCat("run ", WriteTinyConfig(dir, "metric { size {} }"), " --threads 1 --out ", dir, "/out");
   ExpectOutcome(run + " --memory-limit 60", 1, {"FAILED: it is thought to need 80 MiB, more than the 60 MiB of --memory-limit; raise the limit"});
@@ -289,6 +298,7 @@ TEST(Cli, AJobThatIsThoughtToNeedMoreThanItsLimitIsRefused) {
 
 // A text of which a copy does not fit, which no estimate counts.
 TEST(Cli, AJobThatTakesMoreThanItsLimitSaysSo) {
+  SKIP_WITHOUT_ADDRESS_SPACE();
   const std::string dir = TestTempDir(), config = dir + "/c.textproto", text = dir + "/huge.txt", report = dir + "/report.json";
   ASSERT_OK(WriteFile(text, "x"));
   std::filesystem::resize_file(text, 300 << 20);
