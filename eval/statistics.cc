@@ -34,16 +34,14 @@ enum class Blocks { kIndependent, kOfAText };
 
 Blocks BlocksOf(const Metric& metric) { return IsTiming(metric) || IsScore(metric) ? Blocks::kIndependent : Blocks::kOfAText; }
 
-double SumOfSquares(const std::vector<double>& values) { return std::inner_product(values.begin(), values.end(), values.begin(), 0.0); }
-
-// By how much a standard error grows where neighbouring residuals correlate.
-double CorrelationFactor(const std::vector<double>& residuals, Blocks blocks) {
-  const double squares = SumOfSquares(residuals);
-  if (blocks == Blocks::kIndependent || !(squares > 0)) return 1;
+// The root of the residuals' sum of squares, larger where neighbours correlate.
+double NormOf(const std::vector<double>& residuals, Blocks blocks) {
+  const double squares = std::inner_product(residuals.begin(), residuals.end(), residuals.begin(), 0.0);
+  if (blocks == Blocks::kIndependent || !(squares > 0)) return std::sqrt(squares);
   const double neighbours = std::inner_product(residuals.begin() + 1, residuals.end(), residuals.begin(), 0.0) / squares;
   const double correlation = neighbours + (1 + 4 * neighbours) / static_cast<double>(residuals.size());
   const double r = std::clamp(correlation, 0.0, kMostCorrelation);
-  return std::sqrt((1 + r) / (1 - r));
+  return std::sqrt(squares * (1 + r) / (1 - r));
 }
 
 // sum(sums) / sum(weights) and its standard error.
@@ -54,7 +52,7 @@ Mean WeightedMean(const std::vector<double>& sums, const std::vector<double>& we
   if (n < 2) return mean;
   std::vector<double> residuals = sums;
   for (size_t i = 0; i < sums.size(); ++i) residuals[i] -= mean.value * weights[i];
-  mean.error = CorrelationFactor(residuals, blocks) * std::sqrt(n / (n - 1) * SumOfSquares(residuals)) / total;
+  mean.error = std::sqrt(n / (n - 1)) * NormOf(residuals, blocks) / total;
   return mean;
 }
 
@@ -254,10 +252,10 @@ class Shortened {
 double Share(double untrained, double trained, double reference) { return 100 * (untrained - trained) / (untrained - reference); }
 
 Interval JackknifeInterval(double value, std::vector<double> shares, Blocks blocks) {
-  const int n = static_cast<int>(shares.size());
+  const double n = static_cast<double>(shares.size());
   const double mean = Sum(shares) / n;
   for (double& share : shares) share -= mean;
-  const double reach = StudentT975(n - 1) * CorrelationFactor(shares, blocks) * std::sqrt(SumOfSquares(shares) * (n - 1) / n);
+  const double reach = StudentT975(static_cast<int64_t>(shares.size()) - 1) * std::sqrt((n - 1) / n) * NormOf(shares, blocks);
   return {value - reach, value + reach};
 }
 

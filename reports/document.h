@@ -106,6 +106,7 @@ struct Table {
   std::string caption;  // for those who do not see the section's title beside it
   std::vector<Column> columns;
   std::vector<Row> rows;
+  bool is_sortable = true;  // false where figures of one column are of several units
 };
 struct List {
   std::vector<Text> items;
@@ -131,6 +132,7 @@ using Block = std::variant<Paragraph, Table, List, NoteList, Code, Details, Imag
 struct Section {
   std::string title;
   std::vector<Block> blocks;
+  bool is_printed = true;  // false of what links lead to, which paper has none of
 };
 
 // One line of the head: "Model", "a model".

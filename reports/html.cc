@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <optional>
 
 #include "absl/strings/ascii.h"
@@ -47,11 +48,34 @@ std::string UrlOf(absl::string_view path) {
   return url;
 }
 
+std::vector<size_t> Numbers(size_t from, size_t to) {
+  std::vector<size_t> numbers(to - from);
+  std::iota(numbers.begin(), numbers.end(), from);
+  return numbers;
+}
+
+// A screen scrolls, paper does not: a table of many columns is printed as
+// several, each with the first column.
+constexpr size_t kColumnsOnPaper = 9;  // of the longest figures, on a landscape page of A4 or Letter
+
+// The columns of each piece; a last one with few columns would look like a remnant, so all are about as wide.
+std::vector<std::vector<size_t>> PiecesOnPaper(size_t columns) {
+  if (columns <= kColumnsOnPaper) return {Numbers(0, columns)};
+  const size_t others = columns - 1, pieces = (others + kColumnsOnPaper - 2) / (kColumnsOnPaper - 1);
+  std::vector<std::vector<size_t>> parts;
+  for (size_t i = 0; i < pieces; ++i) {
+    parts.push_back(Numbers(1 + others * i / pieces, 1 + others * (i + 1) / pieces));
+    parts.back().insert(parts.back().begin(), 0);
+  }
+  return parts;
+}
+
 // Writes the blocks of one section.
 class SectionWriter {
  public:
   // `section`: its id. `images`: by file name, null where charts stand in their place.
-  SectionWriter(const std::string& section, const std::map<std::string, std::string>* images) : section_(section), images_(images) {}
+  SectionWriter(const std::string& section, bool is_printed, const std::map<std::string, std::string>* images)
+      : section_(section), is_printed_(is_printed), images_(images) {}
 
   std::string Inline(const doc::Text& text) const {
     std::string html;
@@ -64,14 +88,14 @@ class SectionWriter {
   std::string Block(const doc::Paragraph& paragraph) const { return absl::StrCat("<p>", Inline(paragraph.text), "</p>\n"); }
 
   std::string Block(const doc::Table& table) const {
-    const std::string caption = EscapeXml(table.caption);
-    std::string head, body;
-    for (const doc::Column& column : table.columns) {
-      absl::StrAppend(&head, "<th scope=\"col\"", column.is_number ? " class=\"n\"" : "", ">", Inline(column.title), "</th>");
-    }
-    for (const doc::Row& row : table.rows) absl::StrAppend(&body, RowText(table, row));
-    return absl::StrCat("<div class=\"scroll\" role=\"region\" aria-label=\"", caption, "\" tabindex=\"0\"><table class=\"sortable\"><caption>",
-                        caption, "</caption>\n<thead><tr>", head, "</tr></thead>\n<tbody>\n", body, "</tbody></table></div>\n");
+    const std::vector<std::vector<size_t>> pieces = PiecesOnPaper(table.columns.size());
+    const bool is_cut = is_printed_ && pieces.size() > 1;
+    std::string text = absl::StrCat("<div class=\"scroll", is_cut ? " on-screen" : "", "\" role=\"region\" aria-label=\"", EscapeXml(table.caption),
+                                    "\" tabindex=\"0\">", TableText(table, Numbers(0, table.columns.size()), table.is_sortable, /*with_ids=*/true), "</div>\n");
+    if (!is_cut) return text;
+    absl::StrAppend(&text, "<div class=\"on-paper\">\n");
+    for (const std::vector<size_t>& piece : pieces) absl::StrAppend(&text, TableText(table, piece, /*is_sortable=*/false, /*with_ids=*/false), "\n");
+    return absl::StrCat(text, "</div>\n");
   }
 
   std::string Block(const doc::List& list) const {
@@ -139,10 +163,24 @@ class SectionWriter {
     return absl::StrCat(Inline(first), "<small>", Inline(rest), "</small>");
   }
 
-  std::string RowText(const doc::Table& table, const doc::Row& row) const {
-    std::string text = row.empty() || row[0].id.empty() ? "<tr>" : absl::StrCat("<tr id=\"", EscapeXml(row[0].id), "\">");
-    for (size_t i = 0; i < row.size(); ++i) {
-      const bool is_head = i == 0, is_number = i < table.columns.size() && table.columns[i].is_number;
+  // The named columns of a table. A page has each id once: of several copies of a row one has it.
+  std::string TableText(const doc::Table& table, const std::vector<size_t>& columns, bool is_sortable, bool with_ids) const {
+    std::string head, body;
+    for (const size_t i : columns) {
+      const doc::Column& column = table.columns[i];
+      absl::StrAppend(&head, "<th scope=\"col\"", column.is_number ? " class=\"n\"" : "", ">", Inline(column.title), "</th>");
+    }
+    for (const doc::Row& row : table.rows) absl::StrAppend(&body, RowText(table, row, columns, with_ids));
+    return absl::StrCat("<table", is_sortable ? " class=\"sortable\"" : "", "><caption>", EscapeXml(table.caption), "</caption>\n<thead><tr>", head,
+                        "</tr></thead>\n<tbody>\n", body, "</tbody></table>");
+  }
+
+  std::string RowText(const doc::Table& table, const doc::Row& row, const std::vector<size_t>& columns, bool with_ids) const {
+    const bool has_id = with_ids && !row.empty() && !row[0].id.empty();
+    std::string text = has_id ? absl::StrCat("<tr id=\"", EscapeXml(row[0].id), "\">") : "<tr>";
+    for (const size_t i : columns) {
+      if (i >= row.size()) continue;
+      const bool is_head = i == 0, is_number = table.columns[i].is_number;
       const std::optional<double>& number = row[i].number;
       const std::string order = number.has_value() && std::isfinite(*number) ? absl::StrCat(" data-n=\"", Exact(*number), "\"") : "";
       absl::StrAppend(&text, is_head ? "<th scope=\"row\"" : "<td", is_number ? " class=\"n\"" : "", order, ">", CellText(row[i].text),
@@ -152,6 +190,7 @@ class SectionWriter {
   }
 
   const std::string section_;
+  const bool is_printed_;
   const std::map<std::string, std::string>* const images_;
 };
 
@@ -172,8 +211,8 @@ std::string ChartsOf(const HtmlPage& page, const std::string& section) {
 }
 
 std::string SectionText(const HtmlPage& page, const doc::Section& section, const std::string& id) {
-  const SectionWriter writer(id, page.rendered.ok() ? nullptr : &page.images);
-  std::string text = absl::StrCat("<section id=\"", id, "\" aria-labelledby=\"", id, "-title\">\n<h2 id=\"", id, "-title\">",
+  const SectionWriter writer(id, section.is_printed, page.rendered.ok() ? nullptr : &page.images);
+  std::string text = absl::StrCat("<section", section.is_printed ? "" : " class=\"on-screen\"", " id=\"", id, "\" aria-labelledby=\"", id, "-title\">\n<h2 id=\"", id, "-title\">",
                                   EscapeXml(section.title), "</h2>\n");
   for (const doc::Block& block : section.blocks) {
     absl::StrAppend(&text, std::visit([&](const auto& b) { return writer.Block(b); }, block));
@@ -182,7 +221,7 @@ std::string SectionText(const HtmlPage& page, const doc::Section& section, const
 }
 
 std::string FactsText(const doc::Document& document) {
-  const SectionWriter writer("", nullptr);
+  const SectionWriter writer("", /*is_printed=*/true, nullptr);
   std::string facts;
   for (const auto* list : {&document.facts, &document.dated_facts}) {
     for (const doc::Fact& fact : *list) {

@@ -151,6 +151,48 @@ TEST(Html, WhatHasNoRecordLeadsNowhere) {
   EXPECT_THAT(html, HasSubstr("<td>the gate matches no measured metric"));
 }
 
+std::vector<std::string> Split(const std::string& text, const std::string& at) { return absl::StrSplit(text, at); }
+
+size_t Count(const std::string& text, const std::string& part) { return Split(text, part).size() - 1; }
+
+// A section with one row of `columns` cells "c0", "c1", ... that links lead to.
+HtmlPage PageWithTable(int columns, bool is_printed) {
+  doc::Table table{"Wide", {}, {doc::Row()}};
+  for (int i = 0; i < columns; ++i) {
+    table.columns.push_back({doc::Text().Words(absl::StrCat("t", i)), i > 0});
+    table.rows[0].emplace_back(doc::Text().Words(absl::StrCat("c", i)));
+  }
+  table.rows[0][0].id = "row";
+  HtmlPage page{{}, {}, RenderedCharts(), {}};
+  page.document.sections.push_back({"Section", {table}, is_printed});
+  return page;
+}
+
+TEST(Html, PaperHasWideTablesInPieces) {
+  const std::string html = ToHtml(PageWithTable(18, /*is_printed=*/true));
+  EXPECT_EQ(Problems(html), "");  // such as an id that comes twice
+  const std::vector<std::string> halves = Split(html, "<div class=\"on-paper\">");
+  ASSERT_EQ(halves.size(), 2);
+  EXPECT_THAT(halves[0], HasSubstr("<div class=\"scroll on-screen\""));
+  const std::vector<std::string> pieces = Split(halves[1], "<table>");
+  ASSERT_EQ(pieces.size(), 4);  // 17 columns in three tables
+  for (int i = 1; i < 18; ++i) {
+    const std::string& piece = pieces[i <= 5 ? 1 : i <= 11 ? 2 : 3];
+    EXPECT_THAT(piece, HasSubstr(absl::StrCat("<th scope=\"col\" class=\"n\">t", i, "</th>")));
+    EXPECT_THAT(piece, HasSubstr(absl::StrCat("<td class=\"n\">c", i, "</td>")));
+    EXPECT_EQ(Count(html, absl::StrCat(">c", i, "<")), 2) << i;
+  }
+  EXPECT_EQ(Count(halves[1], "<tr><th scope=\"row\">c0</th>"), 3);
+}
+
+TEST(Html, PaperHasNarrowTablesWholeAndNoRecords) {
+  EXPECT_THAT(ToHtml(PageWithTable(9, /*is_printed=*/true)), Not(HasSubstr("<div class=\"on-paper\">")));
+  const std::string hidden = ToHtml(PageWithTable(18, /*is_printed=*/false));
+  EXPECT_THAT(hidden, Not(HasSubstr("<div class=\"on-paper\">")));
+  EXPECT_THAT(hidden, HasSubstr("<section class=\"on-screen\" id=\"section\""));
+  EXPECT_THAT(FullReport().html, HasSubstr("<section class=\"on-screen\" id=\"records\""));
+}
+
 TEST(Html, PathsAreWrittenAsUrls) {
   HtmlPage page{{}, {}, RenderedCharts(), {}};
   page.document.sections.push_back({"Section", {doc::Paragraph{doc::Text().Link("a file", "../run #1: 50%/results.jsonl")}}});

@@ -282,6 +282,50 @@ TEST(Json, NanBecomesNull) {
   EXPECT_THAT(record["note"], HasSubstr("not a finite number"));
 }
 
+// As many metrics of the small run's variants as `metrics`.
+Report ReportOfManyMetrics(int metrics) {
+  SmallRun small = MakeSmallRun();
+  small.run.clear_variant();
+  for (const char* variant : {"bf16", "ptq"}) small.run.add_variant(variant);
+  small.run.clear_metric_order();
+  std::vector<JobResult> results;
+  for (const JobResult& result : small.results) {
+    if (result.variant() != "bf16" && result.variant() != "ptq") continue;
+    if (result.job() != "size") continue;
+    for (int i = 0; i < metrics; ++i) {
+      JobResult& copy = results.emplace_back(result);
+      copy.mutable_metric(0)->set_name(absl::StrCat("size", i));
+      copy.set_job(absl::StrCat("size ", i));
+      copy.set_key(absl::StrCat(copy.key(), i));
+    }
+  }
+  for (int i = 0; i < metrics; ++i) small.run.add_metric_order(absl::StrCat("size", i));
+  results.push_back(MakeFailure("ptq", "latency", "a reason"));
+  return MakeReport(small.run, results);
+}
+
+TEST(Report, ManyMetricsOfFewVariantsAreRows) {
+  const Report report = ReportOfManyMetrics(10);
+  EXPECT_THAT(report.markdown, HasSubstr("| metric | bf16 (baseline) | ptq |\n| :--- | ---: | ---: |\n"
+                                         "| arithmetic | native | native |\n"
+                                         "| size0 ↓ (MiB) | 256.0 | 72.5<br>×0.2832 |\n"));
+  EXPECT_THAT(report.markdown, HasSubstr("| size9 ↓ (MiB) | 256.0 | 72.5<br>×0.2832 |\n"));
+  EXPECT_THAT(report.markdown, HasSubstr("- ¹ ptq, latency: a reason\n"));
+  EXPECT_THAT(report.html, HasSubstr("<table><caption>Results by metric</caption>"));  // megabytes do not sort among percent
+  EXPECT_THAT(ReportOfManyMetrics(9).html, HasSubstr("<table class=\"sortable\"><caption>Results by variant</caption>"));
+}
+
+// Timings of a baseline that was twice as slow beside the variant as in its own job.
+TEST(Report, SaysThatRatiosOfTimingsAreOfAlternatingRounds) {
+  SmallRun small = MakeSmallRun();
+  const std::string words = "A timing's ratio is to the baseline's rounds between its own";
+  EXPECT_THAT(MakeReport(small.run, small.results).markdown, Not(HasSubstr(words)));
+  for (const double seconds : {2.0, 2.2, 1.8}) small.results[7].mutable_metric(0)->add_baseline_block_sum(seconds);
+  const std::string report = MakeReport(small.run, small.results).markdown;
+  EXPECT_THAT(report, HasSubstr(words));
+  EXPECT_THAT(report, HasSubstr("| 64.0<br>×3.97 ["));  // 64 to 32 tokens/s would be ×2
+}
+
 TEST(Markdown, GoldenTable) {
   const std::string report = SmallReport().markdown;
   EXPECT_THAT(report, HasSubstr("Model `smollm2-135m` (decoded from Q8_0 blocks), SHA-256 `0123456789ab`. Machine: "

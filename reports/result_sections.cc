@@ -76,10 +76,40 @@ std::string ArithmeticText(const RunTable& table, const std::string& variant) {
   return simulated ? "simulated" : "native";
 }
 
-Row ResultRow(const RunTable& table, const RecordIndex& index, const std::string& variant, Notes* notes) {
-  Row row = {Data(variant).Words(variant == table.baseline() ? " (baseline)" : ""), Words(ArithmeticText(table, variant))};
-  for (const std::string& metric : table.metrics()) row.push_back(ResultCell(table, index, variant, metric, notes));
-  return row;
+Text VariantTitle(const RunTable& table, const std::string& variant) {
+  return Data(variant).Words(variant == table.baseline() ? " (baseline)" : "");
+}
+
+doc::Table ResultsByVariant(const RunTable& table, const RecordIndex& index, Notes* notes) {
+  std::vector<Text> titles = {Words("variant"), Words("arithmetic")};
+  for (const std::string& metric : table.metrics()) titles.push_back(MetricTitleIn(table, metric));
+  doc::Table results{"Results by variant", doc::Columns(titles, 2), {}};
+  for (const std::string& variant : table.variants()) {
+    Row& row = results.rows.emplace_back(Row{VariantTitle(table, variant), Words(ArithmeticText(table, variant))});
+    for (const std::string& metric : table.metrics()) row.push_back(ResultCell(table, index, variant, metric, notes));
+  }
+  return results;
+}
+
+doc::Table ResultsByMetric(const RunTable& table, const RecordIndex& index, Notes* notes) {
+  std::vector<Text> titles = {Words("metric")};
+  Row arithmetic = {Words("arithmetic")};
+  for (const std::string& variant : table.variants()) {
+    titles.push_back(VariantTitle(table, variant));
+    arithmetic.emplace_back(Words(ArithmeticText(table, variant)));
+  }
+  doc::Table results{"Results by metric", doc::Columns(titles, 1), {std::move(arithmetic)}, /*is_sortable=*/false};
+  for (const std::string& metric : table.metrics()) {
+    Row& row = results.rows.emplace_back(Row{MetricTitleIn(table, metric)});
+    for (const std::string& variant : table.variants()) row.push_back(ResultCell(table, index, variant, metric, notes));
+  }
+  return results;
+}
+
+// Few variants with many metrics read better down a page than across it.
+bool HasManyMetrics(const RunTable& table) {
+  constexpr size_t kMany = 10;
+  return table.metrics().size() >= kMany && table.metrics().size() > 2 * table.variants().size();
 }
 
 // Failures that left no cell empty still belong below the table.
@@ -89,18 +119,24 @@ void KeepAllFailures(const RunTable& table, Notes* notes) {
   }
 }
 
-bool HasWithheld(const RunTable& table) {
+bool HasMetric(const RunTable& table, bool (*is_meant)(const Metric&)) {
   return absl::c_any_of(table.variants(), [&](const std::string& variant) {
-    return absl::c_any_of(MetricsOf(table, variant), [](const Metric* metric) { return IsWithheld(*metric); });
+    return absl::c_any_of(MetricsOf(table, variant), [&](const Metric* metric) { return is_meant(*metric); });
   });
 }
+
+bool HasBaselineBeside(const Metric& metric) { return !IsWithheld(metric) && metric.baseline_block_sum_size() > 0; }
 
 Text Legend(const RunTable& table) {
   Text text = Words("value ± standard error; below it, against the baseline");
   if (!table.baseline().empty()) text.Words(" ").Code(table.baseline());
   text.Words(": × the ratio or ± the difference (pp: percentage points) with its 95 % confidence interval, paired by window, "
              "item or round; of a text both allow for neighbouring windows that are alike. ↓ smaller is better, ↑ larger.");
-  if (HasWithheld(table)) {
+  if (HasMetric(table, HasBaselineBeside)) {
+    text.Words(" A timing's ratio is to the baseline's rounds between its own; where the machine was faster or slower at other times, it is not "
+               "the ratio of the two figures here.");
+  }
+  if (HasMetric(table, IsWithheld)) {
     text.Words(" simulated: the variant has a scheme without a packed kernel; its quality is right, its speed would say nothing and is withheld.");
   }
   return text;
@@ -110,11 +146,8 @@ Text Legend(const RunTable& table) {
 
 Section ResultsSection(const RunTable& table, const Records& records, const std::string& plot) {
   const RecordIndex index(records);
-  std::vector<Text> titles = {Words("variant"), Words("arithmetic")};
-  for (const std::string& metric : table.metrics()) titles.push_back(MetricTitleIn(table, metric));
-  doc::Table results{"Results by variant", doc::Columns(titles, 2), {}};
   Notes notes;
-  for (const std::string& variant : table.variants()) results.rows.push_back(ResultRow(table, index, variant, &notes));
+  doc::Table results = HasManyMetrics(table) ? ResultsByMetric(table, index, &notes) : ResultsByVariant(table, index, &notes);
   KeepAllFailures(table, &notes);
   Section section{kResultsSection, {std::move(results), doc::Paragraph{Legend(table)}}};
   AddNotes(notes, &section);

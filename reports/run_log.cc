@@ -77,9 +77,9 @@ absl::Status ParseResultLines(absl::string_view text, absl::string_view source, 
     }
     NIBBLE_RETURN_IF_ERROR(Annotate(ReadRecord(json, &log->results.emplace_back(), log), place));
     if (log->results.back().variant().empty()) return absl::InvalidArgumentError(place + ": not a nibble.JobResult: it names no variant");
-    ComputeErrorsAnew(&log->results.back());
   }
   KeepLastOfEachKey(&log->results);
+  for (JobResult& result : log->results) ComputeErrorsAnew(&result);
   return absl::OkStatus();
 }
 

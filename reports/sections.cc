@@ -278,7 +278,7 @@ Section RecordsSection(const RunTable& table, const Records& records, const Reco
   Text intro = Words("Every figure of the results as it was recorded, unrounded. Its key starts the record's line in ").Append(file("results.jsonl"));
   intro.Words(", where the blocks stand of which it was made (windows, items, rounds); raw records hold every token or item of a quality. ");
   intro.Append(file("results.json")).Words(" holds the records for programs.");
-  Section section{place.title, {doc::Paragraph{intro}, std::move(rows)}};
+  Section section{place.title, {doc::Paragraph{intro}, std::move(rows)}, /*is_printed=*/false};
   AddBuilds(table, place, &section);
   return section;
 }
