@@ -77,10 +77,11 @@ class SectionWriter {
   SectionWriter(const std::string& section, bool is_printed, const std::map<std::string, std::string>* images)
       : section_(section), is_printed_(is_printed), images_(images) {}
 
-  std::string Inline(const doc::Text& text) const {
+  // `in_parts`: long names may break after the marks between their parts, "accuracy/" "arc_" "easy".
+  std::string Inline(const doc::Text& text, bool in_parts = false) const {
     std::string html;
     for (const doc::Span& span : text.spans()) {
-      absl::StrAppend(&html, span.strong ? "<strong>" : "", Written(span), span.strong ? "</strong>" : "");
+      absl::StrAppend(&html, span.strong ? "<strong>" : "", Written(span, in_parts), span.strong ? "</strong>" : "");
     }
     return html;
   }
@@ -129,11 +130,11 @@ class SectionWriter {
   }
 
  private:
-  std::string Written(const doc::Span& span) const {
+  std::string Written(const doc::Span& span, bool in_parts) const {
     const std::string text = EscapeXml(span.text);
     switch (span.kind) {
       case doc::Span::kWords: return Figure(span, text);
-      case doc::Span::kData: return Figure(span, text);
+      case doc::Span::kData: return Figure(span, in_parts ? absl::StrReplaceAll(text, {{"/", "/<wbr/>"}, {"_", "_<wbr/>"}}) : text);
       case doc::Span::kCode: return absl::StrCat("<code>", text, "</code>");
       case doc::Span::kBreak: return "<br/>";
       case doc::Span::kMark:
@@ -151,7 +152,7 @@ class SectionWriter {
   }
 
   // The first line large, what follows it small.
-  std::string CellText(const doc::Text& text) const {
+  std::string CellText(const doc::Text& text, bool in_parts) const {
     doc::Text first, rest;
     bool is_first = true;
     for (const doc::Span& span : text.spans()) {
@@ -159,8 +160,8 @@ class SectionWriter {
       if (ends_first) is_first = false;
       else (is_first ? first : rest).Add(span);
     }
-    if (rest.empty()) return Inline(first);
-    return absl::StrCat(Inline(first), "<small>", Inline(rest), "</small>");
+    if (rest.empty()) return Inline(first, in_parts);
+    return absl::StrCat(Inline(first, in_parts), "<small>", Inline(rest), "</small>");
   }
 
   // The named columns of a table. A page has each id once: of several copies of a row one has it.
@@ -183,7 +184,7 @@ class SectionWriter {
       const bool is_head = i == 0, is_number = table.columns[i].is_number;
       const std::optional<double>& number = row[i].number;
       const std::string order = number.has_value() && std::isfinite(*number) ? absl::StrCat(" data-n=\"", Exact(*number), "\"") : "";
-      absl::StrAppend(&text, is_head ? "<th scope=\"row\"" : "<td", is_number ? " class=\"n\"" : "", order, ">", CellText(row[i].text),
+      absl::StrAppend(&text, is_head ? "<th scope=\"row\"" : "<td", is_number ? " class=\"n\"" : "", order, ">", CellText(row[i].text, is_head),
                       is_head ? "</th>" : "</td>");
     }
     return absl::StrCat(text, "</tr>\n");

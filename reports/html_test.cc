@@ -193,6 +193,15 @@ TEST(Html, PaperHasNarrowTablesWholeAndNoRecords) {
   EXPECT_THAT(FullReport().html, HasSubstr("<section class=\"on-screen\" id=\"records\""));
 }
 
+TEST(Html, LongNamesOfRowsBreakBetweenTheirParts) {
+  HtmlPage page = PageWithTable(2, /*is_printed=*/true);
+  auto& table = std::get<doc::Table>(page.document.sections[0].blocks[0]);
+  for (doc::Cell& cell : table.rows[0]) cell.text = doc::Text().Data("accuracy/arc_easy");
+  const std::string html = ToHtml(page);
+  EXPECT_EQ(Problems(html), "");
+  EXPECT_THAT(html, HasSubstr("<th scope=\"row\">accuracy/<wbr/>arc_<wbr/>easy</th><td class=\"n\">accuracy/arc_easy</td>"));
+}
+
 TEST(Html, PathsAreWrittenAsUrls) {
   HtmlPage page{{}, {}, RenderedCharts(), {}};
   page.document.sections.push_back({"Section", {doc::Paragraph{doc::Text().Link("a file", "../run #1: 50%/results.jsonl")}}});
