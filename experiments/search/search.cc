@@ -179,7 +179,7 @@ double BytesOrSeconds(const Cost& cost, const Budget& budget) { return IsTime(bu
 // The same unit.
 double Limit(const Budget& budget) { return IsTime(budget) ? budget.value / 1e3 : budget.value * kMib; }
 
-std::string MixName(const Budget& budget) { return absl::StrFormat(IsTime(budget) ? "mix_%gms" : "mix_%gmib", budget.value); }
+std::string MixName(const Budget& budget) { return absl::StrFormat("mix_%g%s", budget.value, IsTime(budget) ? "ms" : "mib"); }
 
 std::optional<DecodeTiming> TimingOf(const Search& search) {
   if (search.budget_ms().empty()) return std::nullopt;
