@@ -136,6 +136,17 @@ TEST(Json, NestingHasABound) {
   EXPECT_OK(ParseJson("[\"\\\"" + std::string(1000, '[') + "\"]", "x.json"));
 }
 
+TEST(Json, NothingHidesBehindANulByte) {
+  for (const absl::string_view text : {absl::string_view("{}\0", 3), absl::string_view("{}\0]", 4), absl::string_view("\0{}", 3), absl::string_view("[\"\0\"]", 5)}) {
+    const auto json = ParseJson(text, "x.json");
+    ASSERT_FALSE(json.ok());
+    EXPECT_THAT(std::string(json.status().message()), ::testing::StartsWith("x.json: not valid JSON: a NUL byte at offset "));
+  }
+  EXPECT_EQ(ParseJson(absl::string_view("{}\0]", 4), "x.json").status().message(),
+            "x.json: not valid JSON: a NUL byte at offset 2; take or write the file again");
+  EXPECT_OK(ParseJson("\"\\u0000\"", "x.json"));
+}
+
 TEST(Json, ErrorsQuoteNoWholeFile) {
   const auto json = ParseJson("[\"" + std::string(100000, 'a'), "x.json");
   EXPECT_THAT(std::string(json.status().message()), ::testing::AllOf(::testing::HasSubstr("missing closing quote"), ::testing::EndsWith("...")));

@@ -1,6 +1,7 @@
 #include "core/base/json.h"
 
 #include <algorithm>
+#include <string>
 
 #include "absl/strings/str_cat.h"
 
@@ -25,8 +26,8 @@ int Depth(absl::string_view text) {
   return deepest;
 }
 
-}  // namespace
-
+// What the library says of a text, cut short: it quotes the whole of what it could not
+// read.
 std::string JsonProblem(const nlohmann::json::exception& error) {
   const absl::string_view what = error.what();
   if (what.size() <= kMaxProblem) return std::string(what);
@@ -35,10 +36,16 @@ std::string JsonProblem(const nlohmann::json::exception& error) {
   return absl::StrCat(what.substr(0, end), "...");
 }
 
-absl::StatusOr<nlohmann::json> ParseJson(absl::string_view text, absl::string_view source) {
+}  // namespace
+
+absl::StatusOr<nlohmann::json> ParseJson(absl::string_view text, absl::string_view source, const nlohmann::json::parser_callback_t& watch) {
+  const size_t nul = text.find('\0');
+  if (nul != absl::string_view::npos) {
+    return absl::InvalidArgumentError(absl::StrCat(source, ": not valid JSON: a NUL byte at offset ", nul, "; take or write the file again"));
+  }
   if (Depth(text) > kMaxDepth) return absl::InvalidArgumentError(absl::StrCat(source, ": nested deeper than ", kMaxDepth, " levels"));
   try {
-    return nlohmann::json::parse(text.begin(), text.end());
+    return nlohmann::json::parse(text.begin(), text.end(), watch);
   } catch (const nlohmann::json::exception& error) {
     return absl::InvalidArgumentError(absl::StrCat(source, ": not valid JSON: ", JsonProblem(error)));
   }

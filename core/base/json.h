@@ -2,8 +2,6 @@
 #ifndef NIBBLE_CORE_BASE_JSON_H_
 #define NIBBLE_CORE_BASE_JSON_H_
 
-#include <string>
-
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "nlohmann/json.hpp"
@@ -13,11 +11,9 @@ namespace nibble {
 // Parses one document. `source` (a path, or "path:line") starts the message. What is
 // nested deeper than 100 levels is an error: the library copies, compares and writes
 // values by recursion.
-absl::StatusOr<nlohmann::json> ParseJson(absl::string_view text, absl::string_view source);
-
-// What the library says of a text, cut short: it quotes the whole of what it could not
-// read.
-std::string JsonProblem(const nlohmann::json::exception& error);
+// So is a NUL byte: the library would end the document there and not look at the rest.
+// `watch`, where there is one, sees the parse as nlohmann::json::parse tells of it.
+absl::StatusOr<nlohmann::json> ParseJson(absl::string_view text, absl::string_view source, const nlohmann::json::parser_callback_t& watch = nullptr);
 
 }  // namespace nibble
 

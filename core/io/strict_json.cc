@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/base/json.h"
+#include "core/base/status.h"
 
 namespace nibble::io {
 namespace {
@@ -41,12 +42,7 @@ class Watcher {
 
 absl::StatusOr<json> ParseStrictObject(absl::string_view text, absl::string_view source) {
   Watcher watcher;
-  json parsed;
-  try {
-    parsed = json::parse(text.begin(), text.end(), std::ref(watcher));
-  } catch (const json::exception& error) {
-    return absl::InvalidArgumentError(absl::StrCat(source, ": not valid JSON: ", JsonProblem(error)));
-  }
+  NIBBLE_ASSIGN_OR_RETURN(json parsed, ParseJson(text, source, std::ref(watcher)));
   if (!watcher.problem().empty()) return absl::InvalidArgumentError(absl::StrCat(source, ": ", watcher.problem()));
   if (!parsed.is_object()) return absl::InvalidArgumentError(absl::StrCat(source, ": not a JSON object"));
   return parsed;
